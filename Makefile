@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up on a fresh machine, in a virtual environment of their own.
+PYTHON ?= python3
+# Another build, for a GPU or a smaller CPU one: make demo TORCH="torch==2.13.0 --index-url URL"
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	@mkdir -p demo-out
+	@$(BIN)/python -c "from skimage import data, io; io.imsave('demo-out/photo.png', data.$(PHOTO)(), check_contrast=False)"
+	$(BIN)/python -m fmboost_core upscale demo-out/photo.png demo-out/boosted.png --compare demo-out/compare.png
+
+# A public-domain photograph that comes with scikit-image.
+PHOTO ?= astronaut
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	@mkdir -p bench-out
+	$(BIN)/python -m fmboost_core bench --json bench-out/bench.json
+
+# torch first and by itself, so that nothing else chooses its build.
+$(READY): pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo-out bench-out build *.egg-info

@@ -1,0 +1,404 @@
+"""The whole story: a small latent or picture becomes a large one.
+
+    guide = E(UP(D(latent)))                                    upsample.py
+    start = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise   schedule.py
+    end   = start + integral of v(x, t, guide), t: 0 -> 1       solvers.py, unet.py, tiling.py
+
+A target beyond the trained scale is reached in stages; the end of one is the small latent of the next.
+Sizes are (height, width) inside, and (width, height) in pixels where people give them.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checkpoint import Model
+from .codec import Codec
+from .config import families_with
+from .errors import Cancelled, ConfigError, LatentError, NonFiniteError
+from .schedule import alpha_bar, noise_augment, seeded_noise
+from .solvers import ADAPTIVE, check_solver, solve
+from .tiling import Tiling, choose_tiling, tiled_velocity
+from .upsample import UPSAMPLERS, image_guide, latent_size, latent_upsample, pixel_upsample
+
+MAX_SIDE = 65_536  # pixels
+MAX_PIXELS = 2**28
+
+Noise = Callable[[tuple[int, ...]], Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage: its number from 1, the picture's (height, width) in pixels, tiles, evaluations spent."""
+
+    index: int
+    count: int
+    size: tuple[int, int]
+    tiles: int
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller may watch and steer.
+
+    progress(done, total): tile evaluations of all stages; total is 0 where an adaptive solver decides.
+    cancelled(): polled after each tile evaluation; True raises `Cancelled`.
+    on_state(t, state): after each step, the time in [0,1] and the latent (B,C,h,w), for previews and trajectories.
+    on_stage(stage): after each stage.
+    """
+
+    progress: Callable[[int, int], None] | None = None
+    cancelled: Callable[[], bool] | None = None
+    on_state: Callable[[float, Tensor], None] | None = None
+    on_stage: Callable[[Stage], None] | None = None
+
+
+def target_size(
+    size: tuple[int, int],
+    *,
+    scale: float | None = None,
+    target: tuple[int, int] | None = None,
+    megapixels: float | None = None,
+    default: float = 2.0,
+    unit: int = 1,
+) -> tuple[int, int]:
+    """(height, width) in pixels wanted for a picture (height, width): by scale, by target (width, height), or area.
+
+    Rounded to multiples of unit. More than one wish, a size below the picture's, and absurd sizes are refused.
+    """
+    wishes = {"scale": scale, "size": target, "megapixels": megapixels}
+    given = [name for name, value in wishes.items() if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"Give one of scale, size or megapixels, not {' and '.join(given)}.")
+    if target is not None:
+        wanted = _checked_target(target)
+    elif megapixels is not None:
+        _check_number("megapixels", megapixels)
+        ratio = math.sqrt(megapixels * 1e6 / (size[0] * size[1]))
+        wanted = (size[0] * ratio, size[1] * ratio)
+    else:
+        ratio = default if scale is None else scale
+        _check_number("scale", ratio)
+        wanted = (size[0] * ratio, size[1] * ratio)
+    result = tuple(max(unit, round(side / unit) * unit) if side < 2 * MAX_SIDE else MAX_SIDE + 1 for side in wanted)
+    if max(result) > MAX_SIDE or result[0] * result[1] > MAX_PIXELS:
+        raise ConfigError(
+            f"{wanted[1]:.0f}x{wanted[0]:.0f} pixels are too many: at most {MAX_SIDE} a side and "
+            f"{MAX_PIXELS // 10**6} megapixels are possible."
+        )
+    if result[0] < size[0] or result[1] < size[1]:
+        raise ConfigError(
+            f"FMBoost only enlarges: {result[1]}x{result[0]} is smaller than the {size[1]}x{size[0]} that came in."
+        )
+    return result[0], result[1]
+
+
+def _checked_target(target: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) as (height, width)."""
+    ok = len(target) == 2 and all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in target)
+    if not ok:
+        raise ConfigError(f"size must be (width, height) in whole pixels above 0, but it is {target!r}.")
+    return target[1], target[0]
+
+
+def _check_number(name: str, value: float) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value <= 0:
+        raise ConfigError(f"{name} must be a number above 0, but it is {value!r}.")
+
+
+def stage_sizes(start: tuple[int, int], end: tuple[int, int], trained_scale: float) -> list[tuple[int, int]]:
+    """Sizes (height, width) after each stage: as few as stay within the trained scale, with equal ratios."""
+    ratio = max(end[0] / start[0], end[1] / start[1])
+    if ratio > 1 and trained_scale <= 1:
+        raise ConfigError(f"This model was trained for {trained_scale}x, so it cannot enlarge.")
+    count = 1 if ratio <= 1 else max(1, math.ceil(math.log(ratio) / math.log(trained_scale) - 1e-6))
+    steps = [ratio ** ((i + 1) / count - 1) for i in range(count - 1)]
+    return [(max(1, round(end[0] * s)), max(1, round(end[1] * s))) for s in steps] + [end]
+
+
+def boost(
+    latent: Tensor,
+    model: Model,
+    codec: Codec,
+    *,
+    scale: float | None = None,
+    size: tuple[int, int] | None = None,
+    megapixels: float | None = None,
+    stretch: bool = False,
+    upsample: str | None = None,
+    nfe: int | None = None,
+    solver: str = "euler",
+    tolerance: float = 1e-3,
+    noise_step: int | None = None,
+    seed: int | Sequence[int] = 0,
+    noise: Noise | None = None,
+    image: Tensor | None = None,
+    tile: int | str | None = "auto",
+    halo: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    on_state: Callable[[float, Tensor], None] | None = None,
+    on_stage: Callable[[Stage], None] | None = None,
+) -> Tensor:
+    """Carry a small scaled latent to a large one.
+
+    latent: (B,C,h,w) floats of the model's family, any h, w >= 1. Returns (B,C,H,W) of the same type and device.
+    scale (default: the model's), size (width, height) in pixels, or megapixels: the target, a multiple of 8
+        pixels (others round to the nearest), at least the latent's. Another aspect in `size` covers and cuts at the
+        centre, unless `stretch`.
+    upsample: how guides are made, "psu" (default: the model's), "bilinear" or "nearest".
+    nfe: evaluations of the network in each stage (default: the model's); solver: see `solvers.SOLVERS`; the
+        adaptive ones hold `tolerance` instead and treat the items of a batch one by one.
+    noise_step: 0 (none) to 999 (default: the model's); warns where the network was not trained at it.
+    seed: item i draws from a generator seeded with seed + i, or from the i-th of a list; a cascade's stages draw
+        in order. noise: instead, a callable that takes the shape and returns standard normal noise.
+    image: the small picture (B,3,8h,8w) in [-1,1] where it is at hand, so that the first guide needs no decoding.
+    tile: "auto", None or a side in latents; halo: what of its surroundings a tile sees (`tiling`).
+    progress, cancelled, on_state, on_stage: see `Hooks`.
+
+    Raises ConfigError, LatentError, NonFiniteError, Cancelled.
+    """
+    _check_latent(latent, model, codec)
+    unit = codec.factor
+    start = (latent.shape[-2] * unit, latent.shape[-1] * unit)
+    end = target_size(start, scale=scale, target=size, megapixels=megapixels, default=model.spec.scale, unit=unit)
+    sizes = [_to_unit(s, unit) for s in stage_sizes(start, end, model.spec.scale)]
+    run = _Run(
+        model, codec, sizes, _upsampler(upsample, model), _settings(model, nfe, solver, tolerance, noise_step),
+        noise or _seeded(seed, latent.shape[0]), (tile, halo), Hooks(progress, cancelled, on_state, on_stage),
+    )
+    return run(latent.float(), image, stretch or size is None).to(latent)
+
+
+def upscale_image(
+    image: Tensor,
+    model: Model,
+    codec: Codec,
+    *,
+    scale: float | None = None,
+    size: tuple[int, int] | None = None,
+    megapixels: float | None = None,
+    stretch: bool = False,
+    upsample: str | None = None,
+    nfe: int | None = None,
+    solver: str = "euler",
+    tolerance: float = 1e-3,
+    noise_step: int | None = None,
+    seed: int | Sequence[int] = 0,
+    noise: Noise | None = None,
+    tile: int | str | None = "auto",
+    halo: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    on_state: Callable[[float, Tensor], None] | None = None,
+    on_stage: Callable[[Stage], None] | None = None,
+) -> Tensor:
+    """Carry a picture (B,3,H,W) in [-1,1], any H, W >= 1, to one of exactly the size asked for, in [-1,1].
+
+    The arguments are `boost`'s. The first guide is made from the picture itself; the size is exact to the pixel.
+    """
+    _check_image(image)
+    _check_codec(model, codec)
+    start = (image.shape[-2], image.shape[-1])
+    end = target_size(start, scale=scale, target=size, megapixels=megapixels, default=model.spec.scale)
+    run = _Run(
+        model, codec, stage_sizes(start, end, model.spec.scale), _upsampler(upsample, model),
+        _settings(model, nfe, solver, tolerance, noise_step), noise or _seeded(seed, image.shape[0]), (tile, halo),
+        Hooks(progress, cancelled, on_state, on_stage),
+    )
+    large = codec.decode(run(None, image.float(), stretch or size is None))[..., : end[0], : end[1]]
+    _check_finite(large, "The decoded picture")
+    return large.clamp(-1, 1).to(image)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a stage is solved."""
+
+    nfe: int
+    solver: str
+    tolerance: float
+    alpha_bar: float
+
+
+def _settings(model: Model, nfe: int | None, solver: str, tolerance: float, noise_step: int | None) -> _Settings:
+    nfe = model.spec.nfe if nfe is None else nfe
+    check_solver(solver, nfe)
+    return _Settings(nfe, solver, tolerance, _signal(model, noise_step))
+
+
+def _signal(model: Model, noise_step: int | None) -> float:
+    """alpha_bar of the noise step: the number the model was trained with where it is that one."""
+    spec = model.spec
+    if noise_step is None or noise_step == spec.noise_step:
+        return spec.alpha_bar
+    signal = alpha_bar(noise_step)
+    if noise_step not in spec.noise_steps:
+        known = ", ".join(map(str, spec.noise_steps))
+        warnings.warn(
+            f"{spec.name} was trained at noise step {known}, not {noise_step}; expect artefacts.", stacklevel=4
+        )
+    return signal
+
+
+def _upsampler(upsample: str | None, model: Model) -> str:
+    method = model.spec.guide if upsample is None else upsample
+    if method not in UPSAMPLERS:
+        raise ConfigError(f"There is no upsampling {method!r}; choose one of {', '.join(UPSAMPLERS)}.")
+    return method
+
+
+def _seeded(seed: int | Sequence[int], batch: int) -> Noise:
+    """Noise of which item i comes from its own generator, so that a batch equals its singles."""
+    seeds = [seed + i for i in range(batch)] if isinstance(seed, int) else list(seed)
+    if len(seeds) != batch:
+        raise ConfigError(f"{len(seeds)} seeds were given for a batch of {batch}; give one number or one an item.")
+    generators = [torch.Generator().manual_seed(int(s) % 2**63) for s in seeds]
+    return lambda shape: seeded_noise((shape[1], shape[2], shape[3]), generators)
+
+
+def _to_unit(size: tuple[int, int], unit: int) -> tuple[int, int]:
+    return max(unit, round(size[0] / unit) * unit), max(unit, round(size[1] / unit) * unit)
+
+
+class _Run:
+    """One call of `boost` or `upscale_image`: all its stages."""
+
+    def __init__(
+        self,
+        model: Model,
+        codec: Codec,
+        sizes: list[tuple[int, int]],
+        upsample: str,
+        settings: _Settings,
+        noise: Noise,
+        tile: tuple[int | str | None, int | None],
+        hooks: Hooks,
+    ) -> None:
+        self.model, self.codec, self.sizes, self.upsample = model, codec, sizes, upsample
+        self.settings, self.noise, self.hooks = settings, noise, hooks
+        network = model.spec.network
+        self.tilings = [choose_tiling(network, *latent_size(s, codec.factor), *tile) for s in sizes]
+        self.done = 0
+
+    @torch.no_grad()
+    def __call__(self, latent: Tensor | None, image: Tensor | None, stretch: bool) -> Tensor:
+        """The last stage's latent. At least one of latent and image is given, both of the first stage's start."""
+        for index, (size, tiling) in enumerate(zip(self.sizes, self.tilings, strict=True)):
+            self._check_cancelled()
+            guide = self._guide(latent, image, size, stretch or index > 0)
+            _check_finite(guide, "The guide (the enlarged input)")
+            before = self.done
+            latent, evaluations = self._solve(guide, tiling)
+            _check_finite(latent, "The boosted latent")
+            # The edge that fills up a latent is no part of the picture: the next stage starts without it.
+            image = self._picture(latent, size) if index + 1 < len(self.sizes) and self.upsample == "psu" else None
+            if self.hooks.on_stage is not None:
+                tiles = (self.done - before) // max(1, evaluations)
+                self.hooks.on_stage(Stage(index + 1, len(self.sizes), size, tiles, evaluations))
+        assert latent is not None
+        return latent
+
+    def _picture(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.codec.decode(latent).clamp(-1, 1)[..., : size[0], : size[1]]
+
+    def _guide(self, latent: Tensor | None, image: Tensor | None, size: tuple[int, int], stretch: bool) -> Tensor:
+        if self.upsample == "psu":
+            if image is not None:
+                return image_guide(image, self.codec, size, stretch)
+            assert latent is not None
+            return pixel_upsample(latent, self.codec, size, stretch)
+        if latent is None:
+            assert image is not None
+            latent = image_guide(image, self.codec, (image.shape[-2], image.shape[-1]))
+        return latent_upsample(latent, latent_size(size, self.codec.factor), self.upsample, stretch)
+
+    def _solve(self, guide: Tensor, tiling: Tiling) -> tuple[Tensor, int]:
+        """The stage's latent, and the evaluations spent on it."""
+        s = self.settings
+        start = guide
+        if s.alpha_bar < 1:
+            start = noise_augment(guide, s.alpha_bar, self.noise(tuple(guide.shape)))
+        if s.solver not in ADAPTIVE:
+            return self._solve_items(start, guide, tiling)
+        # The step size follows the error of everything solved together: items must not share it.
+        ends = [self._solve_items(a, b, tiling) for a, b in zip(start.split(1), guide.split(1), strict=True)]
+        return torch.cat([end for end, _ in ends]), max(spent for _, spent in ends)
+
+    def _solve_items(self, start: Tensor, guide: Tensor, tiling: Tiling) -> tuple[Tensor, int]:
+        def velocity(x: Tensor, t: float) -> Tensor:
+            return tiled_velocity(self.model.velocity, x, t, guide, tiling, self._advance)
+
+        s = self.settings
+        return solve(velocity, start, s.nfe, s.solver, tolerance=s.tolerance, on_step=self.hooks.on_state)
+
+    def _check_cancelled(self) -> None:
+        if self.hooks.cancelled is not None and self.hooks.cancelled():
+            raise Cancelled("Stopped on request.")
+
+    def _advance(self) -> None:
+        """After a tile's evaluation: count it, and stop if asked to."""
+        self.done += 1
+        if self.hooks.progress is not None:
+            self.hooks.progress(self.done, self._total())
+        self._check_cancelled()
+
+    def _total(self) -> int:
+        """Tile evaluations of all stages, or 0 where the solver decides."""
+        if self.settings.solver in ADAPTIVE:
+            return 0
+        sizes = (latent_size(s, self.codec.factor) for s in self.sizes)
+        tiles = sum(t.count(*s) for t, s in zip(self.tilings, sizes, strict=True))
+        return tiles * self.settings.nfe
+
+
+def _check_latent(latent: Tensor, model: Model, codec: Codec) -> None:
+    _check_codec(model, codec)
+    spec = model.spec
+    if not isinstance(latent, Tensor) or latent.ndim != 4 or not latent.is_floating_point():
+        found = f"{tuple(latent.shape)} {latent.dtype}" if isinstance(latent, Tensor) else type(latent).__name__
+        raise LatentError(f"A latent must be a float tensor (batch, channels, height, width), but it is {found}.")
+    if latent.shape[1] != spec.network.channels:
+        raise LatentError(
+            f"{spec.name} takes {spec.family} latents with {spec.network.channels} channels, but this one has "
+            f"{latent.shape[1]}, which looks like {families_with(latent.shape[1])}."
+        )
+    if not latent.numel():
+        raise LatentError(f"The latent is empty: its shape is {tuple(latent.shape)}.")
+    _check_finite(latent, "The latent")
+    if latent.numel() > 64 and float(latent.float().std()) > 3:
+        warnings.warn(
+            "The latent's deviation is above 3: it looks like the VAE's raw scale, but FMBoost takes scaled latents.",
+            stacklevel=3,
+        )
+
+
+def _check_codec(model: Model, codec: Codec) -> None:
+    if codec.channels != model.spec.network.channels:
+        raise LatentError(
+            f"{model.spec.name} takes {model.spec.family} latents with {model.spec.network.channels} channels, but "
+            f"the codec makes {codec.channels}, which looks like {families_with(codec.channels)}."
+        )
+
+
+def _check_image(image: Tensor) -> None:
+    ok = isinstance(image, Tensor) and image.ndim == 4 and image.shape[1] == 3 and image.is_floating_point()
+    if not ok or not image.numel():
+        found = f"{tuple(image.shape)} {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
+        raise LatentError(f"A picture must be a float tensor (batch, 3, height, width) in [-1,1], but it is {found}.")
+    _check_finite(image, "The picture")
+
+
+def _check_finite(x: Tensor, what: str) -> None:
+    if not bool(torch.isfinite(x).all()):
+        raise NonFiniteError(
+            f"{what} holds NaN or infinity; check the input and the weights, or use dtype float32."
+        )

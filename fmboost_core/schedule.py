@@ -1,0 +1,49 @@
+"""Noise augmentation: the cosine schedule, and the start of the flow."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+
+NOISE_STEPS = 1000
+_EPS = 1e-5
+
+
+def alpha_bar(noise_step: int) -> float:
+    """Signal kept at a noise step in 0..999: 1 at 0, 0.65450 at 400, towards 0 at 999.
+
+    sigmoid of the cosine log-SNR, -2 log(tan(pi s / 2) + eps), at s = step/1000 (Hoogeboom et al.; the reference's
+    fmboost/diffusion.py reads it from a table over linspace(0, 1, 1000) instead: 0.65390 at 400).
+    """
+    if isinstance(noise_step, bool) or not isinstance(noise_step, int) or not 0 <= noise_step < NOISE_STEPS:
+        raise ConfigError(f"The noise step must be a whole number from 0 (none) to 999, but it is {noise_step!r}.")
+    if noise_step == 0:
+        return 1.0
+    return 1 / (1 + (math.tan(math.pi * noise_step / (2 * NOISE_STEPS)) + _EPS) ** 2)
+
+
+def noise_augment(guide: Tensor, alpha_bar: float, noise: Tensor) -> Tensor:
+    """x0 = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise (paper section 3.3), of guide's shape and type."""
+    return math.sqrt(alpha_bar) * guide + math.sqrt(1 - alpha_bar) * noise.to(guide)
+
+
+def attention_scale(tokens: int, trained_tokens: int, width: int) -> float:
+    """Factor of q·k for self-attention over another number of tokens than trained on (paper appendix A.4.1).
+
+    sqrt(log_T N / d): T trained tokens, N tokens now, d width of a head. At N = T it is the usual 1/sqrt(d).
+    """
+    if tokens < 1 or trained_tokens < 2 or width < 1:
+        raise ConfigError(
+            "Attention scaling takes at least 1 token, 2 trained tokens and a head width of 1, but got "
+            f"{tokens}, {trained_tokens} and {width}."
+        )
+    return math.sqrt(math.log(tokens) / math.log(trained_tokens) / width)
+
+
+def seeded_noise(shape: tuple[int, int, int], generators: list[torch.Generator]) -> Tensor:
+    """Standard normal (B, *shape), fp32 on the CPU, item i from generators[i], so a batch equals its singles."""
+    return torch.stack([torch.randn(shape, generator=g) for g in generators])

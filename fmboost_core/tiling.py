@@ -1,0 +1,156 @@
+"""Big latents in tiles with a halo, so that memory stays flat and, with the full halo, nothing changes.
+
+A convolutional network sees only so far (`receptive_radius`). A tile that is evaluated with that much of its
+surroundings and cut back is what the whole would have given there, as long as tiles start on the network's stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from .config import UNetConfig
+from .errors import ConfigError
+
+AUTO_TILE = 192  # latents; larger outputs than 1.5 such tiles a side are cut in "auto"
+DEFAULT_HALO = 32  # docs/tiling.md: error against halo
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one side: what is evaluated (start, stop) and what of it is kept (first, last)."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def spans(length: int, tile: int, halo: int) -> list[Span]:
+    """Cut a side into tiles of at most `tile` that keep disjoint parts, each with up to `halo` around it."""
+    return [
+        Span(max(0, first - halo), min(length, first + tile + halo), first, min(length, first + tile))
+        for first in range(0, length, tile)
+    ]
+
+
+def grid(height: int, width: int, tile: int, halo: int) -> Iterator[tuple[Span, Span]]:
+    """All tiles of (height, width), row by row."""
+    return product(spans(height, tile, halo), spans(width, tile, halo))
+
+
+def map_tiles(
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    tile: int,
+    halo: int,
+    *,
+    in_unit: int = 1,
+    out_unit: int = 1,
+) -> Tensor:
+    """function(*inputs), tile by tile: (B,C,h,w) inputs -> (B,C',h',w'). tile and halo in latents.
+
+    in_unit, out_unit: positions of the inputs and of the output a latent (1 for latents, 8 for pixels).
+    """
+    height, width = (side // in_unit for side in inputs[0].shape[-2:])
+    out: Tensor | None = None
+    for rows, columns in grid(height, width, tile, halo):
+        cut = [
+            x[..., rows.start * in_unit : rows.stop * in_unit, columns.start * in_unit : columns.stop * in_unit]
+            for x in inputs
+        ]
+        result = function(*cut)
+        if out is None:
+            out = result.new_empty(*result.shape[:2], height * out_unit, width * out_unit)
+        top, left = (rows.first - rows.start) * out_unit, (columns.first - columns.start) * out_unit
+        kept = result[
+            ...,
+            top : top + (rows.last - rows.first) * out_unit,
+            left : left + (columns.last - columns.first) * out_unit,
+        ]
+        out[
+            ...,
+            rows.first * out_unit : rows.last * out_unit,
+            columns.first * out_unit : columns.last * out_unit,
+        ] = kept
+    assert out is not None  # grid() has at least one tile
+    return out
+
+
+def receptive_radius(config: UNetConfig) -> int:
+    """How many latents away an input can still reach an output, rounded up to the total stride.
+
+    Counts the 3x3 convolutions (radius 2^level each); only meaningful without attention and with norm "channel".
+    """
+    top = len(config.multipliers) - 1
+    radius = 2  # the first and the last convolution
+    for level in range(top + 1):
+        radius += (2 * config.res_blocks + 2 * (config.res_blocks + 1)) * 2**level
+    radius += 4 * 2**top  # the middle
+    radius += sum(2**level for level in range(top))  # down: stride 2 at the finer level
+    radius += sum(2**level for level in range(top))  # up: a convolution at the finer level
+    radius += config.stride - 1  # nearest-neighbour upsampling rounds positions to the stride
+    return -(-radius // config.stride) * config.stride
+
+
+def is_exact(config: UNetConfig) -> bool:
+    """Whether tiles with the full halo equal the whole: no attention, and a norm of single positions."""
+    return config.norm == "channel" and not config.has_attention
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tile and halo in latents, both multiples of the network's stride."""
+
+    tile: int
+    halo: int
+
+    def count(self, height: int, width: int) -> int:
+        """Number of tiles of a latent."""
+        return -(-height // self.tile) * -(-width // self.tile)
+
+
+def choose_tiling(
+    config: UNetConfig, height: int, width: int, tile: int | str | None, halo: int | None = None
+) -> Tiling:
+    """The tiling of a latent (height, width). tile: "auto", None (never), or a side in latents.
+
+    "auto" cuts only what is larger than 1.5 `AUTO_TILE` on a side. The halo is `DEFAULT_HALO` unless given, at most
+    the network's receptive radius where that is finite.
+    """
+    stride = config.stride
+    whole = -(-max(height, width) // stride) * stride
+    if tile is None or (tile == "auto" and max(height, width) <= AUTO_TILE * 3 // 2):
+        return Tiling(whole, 0)
+    side = AUTO_TILE if tile == "auto" else tile
+    if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+        raise ConfigError(f'tile must be "auto", None or a whole number of latents above 0, but it is {tile!r}.')
+    halo = DEFAULT_HALO if halo is None else halo
+    if halo < 0:
+        raise ConfigError(f"halo must be 0 latents or more, but it is {halo!r}.")
+    if is_exact(config):
+        halo = min(halo, receptive_radius(config))
+    return Tiling(min(whole, -(-side // stride) * stride), -(-halo // stride) * stride)
+
+
+@torch.no_grad()
+def tiled_velocity(
+    velocity: Callable[[Tensor, float, Tensor], Tensor],
+    x: Tensor,
+    t: float,
+    guide: Tensor,
+    tiling: Tiling,
+    on_tile: Callable[[], None],
+) -> Tensor:
+    """velocity(x, t, guide) tile by tile; on_tile() is called after each, and may raise to cancel."""
+
+    def one(x: Tensor, guide: Tensor) -> Tensor:
+        result = velocity(x, t, guide)
+        on_tile()
+        return result
+
+    return map_tiles(one, (x, guide), tiling.tile, tiling.halo)

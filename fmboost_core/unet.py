@@ -1,0 +1,98 @@
+"""The velocity network v(x, t, guide): a U-Net over latents (paper section 3.3 and Table 9)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import Downsample, ResBlock, SelfAttention, Upsample, make_norm, time_embedding, zeroed
+from .config import UNetConfig
+
+
+class TimedSequential(nn.Sequential):
+    """Layers in a row, of which the residual blocks also get the time embedding."""
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+        return x
+
+
+class LatentUNet(nn.Module):
+    """v(x, t, guide): x, guide (B,C,h,w) of any size, t (B,) in [0,1] -> (B,C,h,w).
+
+    Sides that are no multiple of the total stride are padded with zeros at the right and the bottom and the
+    result is cut back. The state dict has the names of guided diffusion's U-Net, as the public reference
+    implementation's has.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        time_width = 4 * config.base
+        self.time_embed = nn.Sequential(
+            nn.Linear(config.base, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
+        )
+        self.input_blocks, widths = self._encoder(time_width)
+        width = widths[-1]
+        middle: list[nn.Module] = [ResBlock(width, time_width, width, config.norm) for _ in range(2)]
+        if config.middle_attention:
+            middle.insert(1, self._attention(width, linear=False))
+        self.middle_block = TimedSequential(*middle)
+        self.output_blocks = self._decoder(widths, time_width)
+        width = config.base * config.multipliers[0]
+        self.out = nn.Sequential(
+            make_norm(config.norm, width), nn.SiLU(), zeroed(nn.Conv2d(width, config.channels, 3, padding=1))
+        )
+
+    def _attention(self, width: int, linear: bool) -> SelfAttention:
+        c = self.config
+        return SelfAttention(width, c.heads, c.head_width, linear, c.attention_layout)
+
+    def _block(self, width: int, out: int, rate: int, time_width: int) -> list[nn.Module]:
+        layers: list[nn.Module] = [ResBlock(width, time_width, out, self.config.norm)]
+        if rate in self.config.attention_rates:
+            layers.append(self._attention(out, linear=self.config.attention == "linear"))
+        return layers
+
+    def _encoder(self, time_width: int) -> tuple[nn.ModuleList, list[int]]:
+        """The way down, and the width of each of its outputs (the skip connections)."""
+        c, width = self.config, self.config.base
+        blocks, widths = [TimedSequential(nn.Conv2d(2 * c.channels, width, 3, padding=1))], [width]
+        for level, multiplier in enumerate(c.multipliers):
+            for _ in range(c.res_blocks):
+                blocks.append(TimedSequential(*self._block(width, multiplier * c.base, 2**level, time_width)))
+                width = multiplier * c.base
+                widths.append(width)
+            if level < len(c.multipliers) - 1:
+                blocks.append(TimedSequential(Downsample(width)))
+                widths.append(width)
+        return nn.ModuleList(blocks), widths
+
+    def _decoder(self, widths: list[int], time_width: int) -> nn.ModuleList:
+        c, width, skips = self.config, widths[-1], list(widths)
+        blocks = []
+        for level, multiplier in reversed(list(enumerate(c.multipliers))):
+            for i in range(c.res_blocks + 1):
+                out = multiplier * c.base
+                layers = self._block(width + skips.pop(), out, 2**level, time_width)
+                width = out
+                if level and i == c.res_blocks:
+                    layers.append(Upsample(width))
+                blocks.append(TimedSequential(*layers))
+        return nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        stride = self.config.stride
+        h = F.pad(torch.cat([x, guide], dim=1), (0, -width % stride, 0, -height % stride))
+        emb = self.time_embed(time_embedding(t, self.config.base).to(x.dtype))
+        skips = []
+        for block in self.input_blocks:
+            h = block(h, emb)
+            skips.append(h)
+        h = self.middle_block(h, emb)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+        return self.out(h)[..., :height, :width]

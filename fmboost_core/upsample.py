@@ -1,0 +1,59 @@
+"""From a small latent or picture to the guide: a latent of the target's size without the target's detail."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .codec import Codec
+
+UPSAMPLERS = ("psu", "bilinear", "nearest")
+
+
+def resize(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """(B,C,H,W) to size (height, width), half-pixel centres; bilinear is antialiased where it reduces."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    if mode == "nearest":
+        return F.interpolate(x, size=size, mode="nearest-exact")
+    reduces = size[0] < x.shape[-2] or size[1] < x.shape[-1]
+    return F.interpolate(x, size=size, mode="bilinear", antialias=reduces)
+
+
+def cover(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Like `resize`, but keeps the aspect: as small as covers size, cut at the centre."""
+    height, width = x.shape[-2:]
+    ratio = max(size[0] / height, size[1] / width)
+    full = (max(size[0], round(height * ratio)), max(size[1], round(width * ratio)))
+    top, left = (full[0] - size[0]) // 2, (full[1] - size[1]) // 2
+    return resize(x, full, mode)[..., top : top + size[0], left : left + size[1]]
+
+
+def pad_to(images: Tensor, unit: int) -> Tensor:
+    """Repeat the right and the bottom edge until both sides are multiples of unit."""
+    bottom, right = -images.shape[-2] % unit, -images.shape[-1] % unit
+    return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+
+
+def latent_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """The latent (height, width) that holds pixels (height, width)."""
+    return math.ceil(size[0] / factor), math.ceil(size[1] / factor)
+
+
+def image_guide(image: Tensor, codec: Codec, size: tuple[int, int], stretch: bool = True) -> Tensor:
+    """E(UP(image)): image (B,3,H,W) in [-1,1] -> scaled latent that holds size (height, width) in pixels."""
+    fit = resize if stretch else cover
+    return codec.encode(pad_to(fit(image, size), codec.factor))
+
+
+def pixel_upsample(latent: Tensor, codec: Codec, size: tuple[int, int], stretch: bool = True) -> Tensor:
+    """Pixel-space upsampling (PSU), E(UP(D(latent))) (paper section 3.3); size (height, width) in pixels."""
+    return image_guide(codec.decode(latent).clamp(-1, 1), codec, size, stretch)
+
+
+def latent_upsample(latent: Tensor, size: tuple[int, int], mode: str, stretch: bool = True) -> Tensor:
+    """Bilinear or nearest in latent space, to size (height, width) in latents (the paper's baselines, Table 4)."""
+    fit = resize if stretch else cover
+    return fit(latent, size, mode)

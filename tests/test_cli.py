@@ -1,0 +1,336 @@
+"""The command line, through `main`: exit codes, messages, files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import make_model, randomised
+from PIL import Image
+from safetensors.torch import save_file
+from skimage import data
+
+from fmboost_core import cli, pipeline
+from fmboost_core.bench import evaluation_flop
+from fmboost_core.checkpoint import save_model
+from fmboost_core.codec import taesd
+from fmboost_core.config import PRESETS
+from fmboost_core.errors import Cancelled
+from fmboost_core.images import Picture
+
+PHOTO = Image.fromarray(data.astronaut()).resize((24, 16))
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory) -> list[str]:
+    """Options for a tiny model and a codec with random weights."""
+    folder = tmp_path_factory.mktemp("tools")
+    save_model(make_model(), folder / "tiny.safetensors")
+    codec = taesd(4)
+    for name in ("encoder", "decoder"):
+        weights = randomised(getattr(codec, name), std=0.02).state_dict()
+        save_file(weights, folder / f"codec_{name}.safetensors")
+    return ["--model", str(folder / "tiny.safetensors"), "--codec", str(folder / "codec"), "--device", "cpu"]
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    PHOTO.save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def upscale(tools: list[str], *args: object) -> int:
+    return cli.main(["upscale", *map(str, args), *tools])
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+@pytest.mark.parametrize(
+    "options, size",
+    [
+        ([], (48, 32)), (["--scale", "1.5"], (36, 24)), (["--scale", "3"], (72, 48)), (["--size", "50x41"], (50, 41)),
+        (["--size", "50x41", "--stretch"], (50, 41)), (["--megapixels", "0.0016"], (49, 33)),
+    ],
+)
+def test_sizes(tools, photo, tmp_path, capsys, options, size):
+    assert upscale(tools, photo, tmp_path / "out.png", *options) == 0
+    assert size_of(tmp_path / "out.png") == size
+    out = capsys.readouterr().out
+    assert "out.png" in out and f"{size[0]}x{size[1]}" in out and "evaluation" in out
+
+
+def test_evaluations_are_those_asked_for_in_each_stage(tools, photo, tmp_path, capsys):
+    upscale(tools, photo, tmp_path / "out.png", "--nfe", 3)
+    assert "3 evaluations" in capsys.readouterr().out
+    upscale(tools, photo, tmp_path / "out.png", "--nfe", 1, "--scale", 4)
+    assert "2 evaluations" in capsys.readouterr().out
+
+
+def test_the_seed_decides(tools, photo, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        upscale(tools, photo, tmp_path / f"{name}.png", "--seed", seed)
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_alpha_and_grey_come_through(tools, tmp_path):
+    image = PHOTO.convert("LA")
+    alpha = Image.new("L", image.size, 0)
+    alpha.paste(255, (0, 0, 12, 16))
+    image.putalpha(alpha)
+    image.save(tmp_path / "in.png")
+    assert upscale(tools, tmp_path / "in.png", tmp_path / "out.png") == 0
+    with Image.open(tmp_path / "out.png") as out:
+        assert out.mode == "LA" and out.size == (48, 32)
+        opacity = np.asarray(out)[..., 1]
+    assert (opacity[:, :22] == 255).all() and (opacity[:, 26:] == 0).all()
+
+
+def test_alpha_is_cut_as_the_colours_are(tools, tmp_path):
+    image = PHOTO.convert("RGBA")
+    alpha = Image.new("L", image.size, 0)
+    alpha.paste(255, (8, 0, 16, 16))  # the middle third
+    image.putalpha(alpha)
+    image.save(tmp_path / "in.png")
+    upscale(tools, tmp_path / "in.png", tmp_path / "cut.png", "--size", "32x32")
+    upscale(tools, tmp_path / "in.png", tmp_path / "wide.png", "--size", "32x32", "--stretch")
+    cut, wide = (np.asarray(Image.open(tmp_path / name))[16, :, 3] for name in ("cut.png", "wide.png"))
+    assert (cut > 128).sum() == pytest.approx(16, abs=2) and (wide > 128).sum() == pytest.approx(32 / 3, abs=2)
+
+
+def test_a_folder_into_a_folder(tools, tmp_path, capsys):
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    for name in ("a.png", "a.jpg", "a.tif", "in.bmp", ".hidden.png", "deeper/no.png"):
+        PHOTO.save(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    assert upscale(tools, tmp_path / "in", tmp_path / "out" / "new") == 0
+    written = sorted(p.name for p in (tmp_path / "out" / "new").iterdir())
+    assert written == ["a-2.png", "a.jpg", "a.png", "in.png"]
+    assert "4 of 4 pictures written" in capsys.readouterr().out
+
+
+def test_a_pattern_and_a_list(tools, tmp_path):
+    for name in ("a1.png", "a2.png", "b.png", "odd[1].png"):
+        PHOTO.save(tmp_path / name)
+    assert upscale(tools, tmp_path / "a*.png", tmp_path / "one") == 0
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["a1.png", "a2.png"]
+    assert upscale(tools, tmp_path / "b.png", tmp_path / "odd[1].png", tmp_path / "two") == 0
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["b.png", "odd[1].png"]
+    assert upscale(tools, tmp_path / "odd[1].png", tmp_path / "two") == 0  # an existing folder takes a single one
+
+
+def test_one_bad_picture_is_skipped_and_said(tools, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    PHOTO.save(tmp_path / "in" / "a.png")
+    PHOTO.save(tmp_path / "in" / "c.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"broken")
+    assert upscale(tools, tmp_path / "in", tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    assert "skipped" in err and "b.png is not a picture" in err
+    assert "2 of 3 pictures written" in out and "1 skipped" in out and "b.png" in out.splitlines()[-1]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+
+
+def test_names_that_would_collide_are_numbered():
+    names = ["a.tif", "a.png", "A.PNG", "a.jpg", "x/a.png", "a.bmp"]
+    result = cli.output_names([Path(n) for n in names])
+    assert result == ["a-4.png", "a.png", "A-2.PNG", "a.jpg", "a-3.png", "a-5.png"]
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["photo.png", "out.gif"], "out.gif has .gif"),
+        (["photo.png", "no/such/out.png"], "does not exist"),
+        (["missing.png", "out.png"], "missing.png does not exist"),
+        (["none*.png", "out"], "has no pictures"),
+        (["empty", "out"], "has no pictures"),
+        (["photo.png", "photo.png"], "would be overwritten"),
+        (["full", "full"], "would be overwritten"),
+        (["full", "out.png"], "need a folder"),
+        (["full", "photo.png"], "need a folder"),
+        (["photo.png", "out.png", "--solver", "magic"], "no solver 'magic'"),
+        (["photo.png", "out.png", "--solver", "heun", "--nfe", "3"], "take 2 or 4"),
+        (["photo.png", "out.png", "--noise-step", "1000"], "noise step"),
+        (["photo.png", "out.png", "--size", "10x10"], "only enlarges"),
+        (["photo.png", "out.png", "--compare", "photo.png"], "is the input or the output"),
+        (["photo.png", "out.png", "--compare", "look.gif"], "look.gif has .gif"),
+        (["full", "out", "--compare", "look.png"], "--compare shows one picture"),
+        (["photo.png", "out.webp", "--size", "17000x24"], "WEBP ends at 16383"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(tools, photo, tmp_path, capsys, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "upscale_image", lambda *a, **k: pytest.fail("the work was begun"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    PHOTO.save("full/a.png")
+    PHOTO.save("full/b.png")
+    before = photo.read_bytes()
+    assert upscale(tools, *args) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1
+    assert photo.read_bytes() == before and not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [], ["upscale"], ["upscale", "a.png"], ["sharpen"], ["upscale", "a", "b", "--size", "12"],
+        ["upscale", "a", "b", "--scale", "0"], ["upscale", "a", "b", "--scale", "nan"],
+        ["upscale", "a", "b", "--scale", "2", "--size", "9x9"], ["upscale", "a", "b", "--tile", "few"],
+        ["upscale", "a", "b", "--nfe", "1.5"],
+    ],
+)
+def test_typing_errors_are_one_line_too(capsys, args):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(args)
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_missing_device_is_said(tools, photo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert upscale(tools, photo, tmp_path / "out.png", "--device", "cuda") == 2
+    assert "no cuda device" in capsys.readouterr().err
+
+
+def test_a_missing_model_is_said(tools, photo, tmp_path, capsys):
+    assert upscale(tools, photo, tmp_path / "out.png", "--model", "nothing") == 2
+    assert "nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Cancelled("Stopped on request.")])
+@pytest.mark.parametrize("several", [False, True])
+def test_an_interrupt_leaves_what_was_there(tools, photo, tmp_path, capsys, monkeypatch, error, several):
+    def interrupted(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(pipeline, "upscale_image", interrupted)
+    target = tmp_path / "out" / "photo.png"
+    target.parent.mkdir()
+    target.write_bytes(b"precious")
+    assert upscale(tools, *([photo, photo.parent] if several else [photo]), target.parent) == 130
+    assert target.read_bytes() == b"precious" and len(list(target.parent.iterdir())) == 1
+    assert capsys.readouterr().err == "Stopped; no file was left half-written.\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_too_little_memory_is_said(tools, photo, tmp_path, capsys, monkeypatch, error):
+    def too_much(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(pipeline, "upscale_image", too_much)
+    assert upscale(tools, photo, tmp_path / "out.png") == 2
+    assert "does not fit into memory" in capsys.readouterr().err
+
+
+def test_other_errors_of_the_program_are_not_hidden(tools, photo, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(pipeline, "upscale_image", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        upscale(tools, photo, tmp_path / "out.png")
+
+
+def test_warnings_become_notes(tools, photo, tmp_path, capsys):
+    assert upscale(tools, photo, tmp_path / "out.png", "--noise-step", 100) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("note: ") and "100" in err and "Warning" not in err
+
+
+def test_what_a_format_loses_is_noted(tools, tmp_path, capsys):
+    PHOTO.convert("RGBA").save(tmp_path / "in.png")
+    assert upscale(tools, tmp_path / "in.png", tmp_path / "out.jpg") == 0
+    assert "note: in.png: JPEG has no transparency" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--size", "40x40"], ["--size", "40x40", "--stretch"]])
+def test_compare(tools, photo, tmp_path, options):
+    assert upscale(tools, photo, tmp_path / "out.png", "--compare", tmp_path / "look.png", *options) == 0
+    width, height = size_of(tmp_path / "look.png")
+    assert width > 300 and height > 100
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_is_for_terminals_only(monkeypatch):
+    monkeypatch.setattr(cli._Bar, "INTERVAL", 0)
+    for stream, shown in ((_Terminal(), True), (io.StringIO(), False)):
+        with cli._Bar("photo.png", stream) as bar:
+            bar(1, 4)
+            bar(7, 0)
+        assert ("25%" in stream.getvalue()) == ("7 evaluations" in stream.getvalue()) == shown
+        assert not shown or stream.getvalue().endswith("\r\x1b[K")  # leaves a clean line
+
+
+def test_info_models_and_convert(tools, tmp_path, capsys):
+    assert cli.main(["info", tools[1]]) == 0
+    assert "44,388 parameters" in capsys.readouterr().out
+    assert cli.main(["convert", tools[1], str(tmp_path / "half.safetensors"), "--dtype", "float16"]) == 0
+    assert cli.main(["info", str(tmp_path / "half.safetensors")]) == 0
+    assert "F16" in capsys.readouterr().out
+    assert cli.main(["models"]) == 0
+    assert "Other models" in capsys.readouterr().out
+    assert cli.main(["info", str(tmp_path)]) == 2
+
+
+def test_converting_onto_itself_is_refused(tools, capsys):
+    assert cli.main(["convert", tools[1], tools[1]]) == 2
+    assert "is the source itself" in capsys.readouterr().err
+
+
+def test_bench_measures_and_writes_json(tools, tmp_path, capsys):
+    report = tmp_path / "bench.json"
+    args = ["bench", "--sizes", "64", "--nfe", "2", "--repeat", "1", "--json", str(report), *tools]
+    assert cli.main(args) == 0
+    numbers = json.loads(report.read_text())
+    assert [(row["case"]["method"], row["evaluations"]) for row in numbers["rows"]] == [
+        ("bicubic", 0), ("psu", 0), ("boost", 2),
+    ]
+    assert all(row["seconds"] > 0 for row in numbers["rows"]) and numbers["gflop"]["64"] > 0
+    assert "32 -> 64" in capsys.readouterr().out
+    assert cli.main([*args[:-6], "--json", str(tmp_path / "no" / "bench.json"), *tools]) == 2
+
+
+def test_flop_of_the_papers_networks():
+    """Measured 0.304 and 0.452 TFLOP for one evaluation at 128x128 latents (paper, Table 9's networks)."""
+    assert evaluation_flop(PRESETS["paper-113m"], 128) / 1e12 == pytest.approx(0.304, rel=0.01)
+    assert evaluation_flop(PRESETS["paper-306m"], 128) / 1e12 == pytest.approx(0.452, rel=0.01)
+
+
+def test_unwritable_folders_are_found_before_the_work(tools, photo, tmp_path, capsys, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    monkeypatch.setattr(pipeline, "upscale_image", lambda *a, **k: pytest.fail("the work was begun"))
+    assert upscale(tools, photo, tmp_path / "out.png") == 2
+    assert "permission denied" in capsys.readouterr().err
+
+
+def test_a_failing_disk_is_one_sentence_and_leaves_the_old_file(tools, photo, tmp_path, capsys, monkeypatch):
+    def full(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "out.png").write_bytes(b"precious")
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert upscale(tools, photo, tmp_path / "out.png") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert (tmp_path / "out.png").read_bytes() == b"precious"
+
+
+def test_pictures_know_their_size():
+    picture = Picture(torch.zeros(1, 3, 5, 7))
+    assert (picture.width, picture.height) == (7, 5)

@@ -1,0 +1,243 @@
+"""boost and upscale_image: sizes, stages, seeds, batches, refusals, progress and cancellation."""
+
+import math
+import random
+import warnings
+
+import pytest
+import torch
+from networks import make_model
+
+from fmboost_core.checkpoint import Model
+from fmboost_core.codec import TinyVAE
+from fmboost_core.errors import Cancelled, ConfigError, FMBoostError, LatentError, NonFiniteError
+from fmboost_core.pipeline import Stage, boost, stage_sizes, target_size, upscale_image
+from fmboost_core.schedule import noise_augment
+from fmboost_core.upsample import pixel_upsample
+
+
+def latents(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_one_stage_is_the_chain_written_out(model: Model, codec: TinyVAE) -> None:
+    low = latents(1, 4, 6, 5)
+    guide = pixel_upsample(low, codec, (96, 80))
+    noise = torch.randn(4, 12, 10, generator=torch.Generator().manual_seed(3))
+    x = noise_augment(guide, model.spec.alpha_bar, noise[None])
+    for i in range(4):
+        x = x + model.velocity(x, i / 4, guide) / 4
+    assert torch.allclose(boost(low, model, codec, nfe=4, seed=3), x, atol=1e-6)
+
+
+def test_a_batch_equals_its_singles(model: Model, codec: TinyVAE) -> None:
+    low = latents(3, 4, 5, 7)
+    for solver in ("euler", "dopri5"):
+        together = boost(low, model, codec, scale=3, seed=5, solver=solver, nfe=2)
+        alone = [boost(low[i : i + 1], model, codec, scale=3, seed=5 + i, solver=solver, nfe=2) for i in range(3)]
+        assert (together - torch.cat(alone)).abs().max() < 1e-5
+    by_list = boost(low, model, codec, scale=3, seed=[5, 6, 7], nfe=2)
+    assert torch.equal(by_list, boost(low, model, codec, scale=3, seed=5, nfe=2))
+
+
+def test_seeds_matter_only_where_there_is_noise(model: Model, codec: TinyVAE) -> None:
+    low = latents(1, 4, 4, 4)
+    assert not torch.equal(boost(low, model, codec, seed=0), boost(low, model, codec, seed=1))
+    quiet = make_model(noise_step=0, alpha_bar=1.0, noise_steps=(0,))
+    assert torch.equal(boost(low, quiet, codec, seed=0), boost(low, quiet, codec, seed=1))
+
+
+def test_a_host_brings_its_own_noise(model: Model, codec: TinyVAE) -> None:
+    asked = []
+
+    def noise(shape: tuple[int, ...]) -> torch.Tensor:
+        asked.append(shape)
+        return torch.zeros(shape)
+
+    boost(latents(2, 4, 4, 4), model, codec, scale=4, noise=noise)
+    assert asked == [(2, 4, 8, 8), (2, 4, 16, 16)]
+
+
+def test_a_cascade_is_its_stages(model: Model, codec: TinyVAE) -> None:
+    """Two doublings give what one call of 4x gives, when the noise goes on from the same generator."""
+    low = latents(1, 4, 4, 6)
+    generator = torch.Generator().manual_seed(9)
+
+    def noise(shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.randn(shape[1:], generator=generator)[None]
+
+    middle = boost(low, model, codec, scale=2, noise=noise)
+    assert torch.allclose(
+        boost(middle, model, codec, scale=2, noise=noise), boost(low, model, codec, scale=4, seed=9), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "trained", "count"),
+    [((64, 64), (128, 128), 2, 1), ((64, 64), (512, 512), 2, 3), ((64, 64), (192, 192), 2, 2),
+     ((64, 64), (64, 64), 2, 1), ((128, 128), (2048, 2048), 4, 2), ((100, 7), (137, 10), 2, 1)],
+)  # fmt: skip
+def test_stages_are_few_and_equal(start: tuple, end: tuple, trained: float, count: int) -> None:
+    sizes = [start, *stage_sizes(start, end, trained)]
+    assert len(sizes) == count + 1 and sizes[-1] == end
+    ratios = [b[0] / a[0] for a, b in zip(sizes, sizes[1:], strict=False)]
+    assert max(ratios) <= trained * 1.02
+    assert max(ratios) / min(ratios) < 1.05
+
+
+def test_target_sizes() -> None:
+    assert target_size((48, 64), default=2, unit=8) == (96, 128)
+    assert target_size((512, 512), scale=1.37, unit=8) == (704, 704)
+    assert target_size((333, 500), scale=2) == (666, 1000)
+    assert target_size((512, 512), target=(1000, 700), unit=8) == (704, 1000)
+    height, width = target_size((480, 640), megapixels=2)
+    assert height * width == pytest.approx(2e6, rel=2e-3) and width / height == pytest.approx(4 / 3, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [{"scale": 0.5}, {"scale": 0}, {"scale": -2}, {"scale": math.nan}, {"scale": math.inf}, {"scale": 1e9},
+     {"scale": "2"}, {"scale": True}, {"target": (0, 100)}, {"target": (100.5, 100)}, {"target": (64, 64, 3)},
+     {"target": (32, 64)}, {"megapixels": 0}, {"megapixels": 1e9}, {"scale": 2, "megapixels": 1},
+     {"target": (10**9, 10**9)}],
+)  # fmt: skip
+def test_impossible_targets_are_one_sentence(wish: dict) -> None:
+    with pytest.raises(ConfigError) as refused:
+        target_size((64, 64), **wish)
+    assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
+
+
+def test_another_aspect_covers_and_cuts_unless_stretched(codec: TinyVAE) -> None:
+    """A picture of a ramp, with a velocity of zero: what comes back shows how it was fitted."""
+    still = make_model(noise_step=0, alpha_bar=1.0, noise_steps=(0,))
+    torch.nn.init.zeros_(still.network.out[2].weight)
+    torch.nn.init.zeros_(still.network.out[2].bias)
+    ramp = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    cut = upscale_image(ramp, still, _Pixels(), size=(64, 128))
+    assert cut.shape == (1, 3, 128, 64)
+    assert cut[0, 0, 64, 0] == pytest.approx(0.25, abs=0.02) and cut[0, 0, 64, -1] == pytest.approx(0.75, abs=0.02)
+    stretched = upscale_image(ramp, still, _Pixels(), size=(64, 128), stretch=True)
+    assert stretched[0, 0, 64, 0] == pytest.approx(0, abs=0.01) and stretched[0, 0, 64, -1] == pytest.approx(1)
+
+
+class _Pixels:
+    """A codec whose latents are averages of 1x1 'blocks': pictures are their own latents, plus a spare channel."""
+
+    channels, factor = 4, 1
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([images, images[:, :1]], 1)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents[:, :3]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 9), (16, 16), (33, 17)])
+def test_pictures_come_back_in_exactly_the_size_asked_for(
+    model: Model, codec: TinyVAE, size: tuple[int, int]
+) -> None:
+    image = torch.rand(2, 3, *size) * 2 - 1
+    for scale in (1, 1.37, 2, 5):
+        big = upscale_image(image, model, codec, scale=scale, nfe=1)
+        assert big.shape == (2, 3, max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        assert big.isfinite().all() and big.abs().max() <= 1
+
+
+def test_200_random_inputs(model: Model, codec: TinyVAE) -> None:
+    """Odd sizes, types and content: no crash, nothing non-finite, the right size every time."""
+    rng = random.Random(0)
+    contents = (
+        torch.randn, torch.zeros, torch.ones, lambda *s: torch.randn(*s) * 2.5, lambda *s: torch.full(s, -2.0),
+        lambda *s: torch.randn(*s).sign(),
+    )  # fmt: skip
+    dtypes = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for i in range(200):
+            height, width, scale = rng.randint(1, 14), rng.randint(1, 14), rng.choice((1, 1.2, 1.5, 2, 2.7))
+            options = {
+                "nfe": rng.choice((2, 4)), "solver": rng.choice(("euler", "heun", "midpoint")), "seed": i,
+                "tile": rng.choice(("auto", None, 4)), "upsample": rng.choice(("psu", "bilinear", "nearest")),
+                "noise_step": rng.choice((0, 400, 999)), "scale": scale,
+            }  # fmt: skip
+            content, dtype = rng.choice(contents), rng.choice(dtypes)
+            if i % 2:
+                low = content(1, 4, height, width).to(dtype)
+                out = boost(low, model, codec, **options)
+                wanted = (1, 4, *(max(1, round(side * scale)) for side in (height, width)))
+            else:
+                picture = content(1, 3, height * 3, width * 3).clamp(-1, 1).to(dtype)
+                out = upscale_image(picture, model, codec, **options)
+                wanted = (1, 3, *(max(1, round(3 * side * scale)) for side in (height, width)))
+            assert out.dtype == dtype and tuple(out.shape) == wanted and out.isfinite().all(), (i, options)
+
+
+def test_progress_states_and_stages_are_told(model: Model, codec: TinyVAE) -> None:
+    told, times, stages = [], [], []
+    boost(
+        latents(1, 4, 8, 8), model, codec, scale=4, nfe=2, tile=16, halo=4,
+        progress=lambda done, total: told.append((done, total)),
+        on_state=lambda t, x: times.append((t, tuple(x.shape))), on_stage=stages.append,
+    )  # fmt: skip
+    assert told == [(i + 1, 2 + 8) for i in range(10)]
+    assert times == [(0.5, (1, 4, 16, 16)), (1.0, (1, 4, 16, 16)), (0.5, (1, 4, 32, 32)), (1.0, (1, 4, 32, 32))]
+    assert stages == [Stage(1, 2, (128, 128), 1, 2), Stage(2, 2, (256, 256), 4, 2)]
+
+
+def test_evaluations_are_counted_in_the_network(model: Model, codec: TinyVAE) -> None:
+    calls = []
+    model.network.register_forward_hook(lambda *_: calls.append(1))
+    for solver, nfe in (("euler", 3), ("heun", 4), ("rk4", 8)):
+        calls.clear()
+        boost(latents(2, 4, 4, 4), model, codec, solver=solver, nfe=nfe)
+        assert len(calls) == nfe
+
+
+def test_cancelling_stops_within_one_evaluation(model: Model, codec: TinyVAE) -> None:
+    done = []
+    with pytest.raises(Cancelled):
+        boost(
+            latents(1, 4, 4, 4), model, codec, nfe=50, progress=lambda i, n: done.append(i),
+            cancelled=lambda: len(done) >= 3,
+        )  # fmt: skip
+    assert len(done) == 3
+
+
+def test_refusals(model: Model, codec: TinyVAE) -> None:
+    low = latents(1, 4, 4, 4)
+    cases: list[tuple[torch.Tensor, dict, type[FMBoostError], str]] = [
+        (latents(1, 16, 4, 4), {}, LatentError, "sd3 or flux1"),
+        (latents(1, 3, 4, 4), {}, LatentError, "none that is known"),
+        (latents(4, 4, 4), {}, LatentError, "batch, channels, height, width"),
+        (low.long(), {}, LatentError, "int64"),
+        (low[..., :0], {}, LatentError, "empty"),
+        (low / 0, {}, NonFiniteError, "NaN or infinity"),
+        (low, {"nfe": 0}, ConfigError, "nfe"),
+        (low, {"solver": "magic"}, ConfigError, "euler"),
+        (low, {"scale": 0.5}, ConfigError, "only enlarges"),
+        (low, {"seed": [1, 2]}, ConfigError, "2 seeds"),
+        (low, {"noise_step": 1000}, ConfigError, "999"),
+        (low, {"upsample": "magic"}, ConfigError, "psu"),
+        (low, {"tile": 0}, ConfigError, "tile"),
+    ]
+    for latent, options, error, says in cases:
+        with pytest.raises(error, match=says):
+            boost(latent, model, codec, **options)
+    with pytest.raises(TypeError):
+        boost(low, model, codec, nfes=4)  # type: ignore[call-arg]
+    for picture in (torch.zeros(1, 4, 8, 8), torch.zeros(3, 8, 8), torch.zeros(1, 3, 0, 8)):
+        with pytest.raises(LatentError):
+            upscale_image(picture, model, codec)
+
+
+def test_broken_weights_never_become_a_picture(model: Model, codec: TinyVAE) -> None:
+    model.network.out[2].bias.data[:] = math.nan
+    with pytest.raises(NonFiniteError):
+        upscale_image(torch.zeros(1, 3, 16, 16), model, codec)
+
+
+def test_an_unknown_noise_step_and_raw_latents_warn(model: Model, codec: TinyVAE) -> None:
+    with pytest.warns(UserWarning, match="trained at noise step 400"):
+        boost(latents(1, 4, 4, 4), model, codec, noise_step=200)
+    with pytest.warns(UserWarning, match="raw scale"):
+        boost(latents(1, 4, 8, 8) * 5.8, model, codec)

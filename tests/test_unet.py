@@ -1,0 +1,73 @@
+"""The network: sizes of the paper, any input size, cost, its finite view."""
+
+import pytest
+import torch
+from networks import TINY, randomised
+from torch.utils.flop_counter import FlopCounterMode
+
+from fmboost_core.config import PRESETS, UNetConfig
+from fmboost_core.tiling import receptive_radius
+from fmboost_core.unet import LatentUNet
+
+
+
+@pytest.mark.parametrize(("name", "count"), [("paper-113m", 112_722_052), ("paper-306m", 305_806_340)])
+def test_parameters_of_the_paper(name: str, count: int) -> None:
+    with torch.device("meta"):
+        assert sum(p.numel() for p in LatentUNet(PRESETS[name]).parameters()) == count
+
+
+def test_lite_is_small_and_cheap() -> None:
+    with torch.device("meta"):
+        network = LatentUNet(PRESETS["lite"])
+        x = torch.empty(1, 4, 128, 128)
+        with FlopCounterMode(display=False) as counter:
+            network(x, torch.empty(1), x)
+    assert sum(p.numel() for p in network.parameters()) <= 8e6
+    assert counter.get_total_flops() <= 20e9
+
+
+def test_a_fresh_network_is_zero() -> None:
+    x = torch.randn(1, 4, 8, 8)
+    assert not LatentUNet(TINY)(x, torch.zeros(1), x).any()
+
+
+ATTENTION = UNetConfig(base=32, multipliers=(1, 2), res_blocks=1, attention_rates=(2,), heads=2, head_width=16)
+
+
+@pytest.mark.parametrize("config", [TINY, ATTENTION], ids=["channel", "attention"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 3), (8, 8), (13, 4)])
+@torch.no_grad()
+def test_any_size_goes_in_and_comes_out(config: UNetConfig, size: tuple[int, int]) -> None:
+    network = randomised(LatentUNet(config))
+    x = torch.randn(2, 4, *size)
+    out = network(x, torch.tensor([0.0, 0.7]), torch.randn(2, 4, *size))
+    assert out.shape == x.shape and out.isfinite().all() and out.std() > 1e-3
+
+
+@torch.no_grad()
+def test_time_and_guide_matter_and_items_do_not_mix() -> None:
+    network = randomised(LatentUNet(ATTENTION))
+    x, guide = torch.randn(2, 3, 4, 8, 8)
+    t = torch.tensor([0.0, 0.5, 1.0])
+    out = network(x, t, guide)
+    assert (network(x, t + 0.3, guide) - out).abs().max() > 1e-4
+    assert (network(x, t, guide.flip(0)) - out).abs().max() > 1e-4
+    singles = [network(x[i : i + 1], t[i : i + 1], guide[i : i + 1]) for i in range(3)]
+    assert torch.allclose(torch.cat(singles), out, atol=1e-5)
+
+
+def test_receptive_radius_bounds_what_a_position_sees() -> None:
+    """The gradient of one output reaches no further than the radius, and nearly as far."""
+    config = UNetConfig(
+        base=4, multipliers=(1, 1, 1), res_blocks=1, norm="channel", attention_rates=(), middle_attention=False
+    )
+    radius = receptive_radius(config)
+    network = randomised(LatentUNet(config), std=0.3).double()
+    side, reached = 4 * radius, 0
+    for at in range(2 * radius, 2 * radius + config.stride):
+        x = torch.randn(1, 4, 4, side, dtype=torch.float64, requires_grad=True)
+        network(x, torch.zeros(1), x)[..., at].sum().backward()
+        seen = x.grad.abs().sum((0, 1, 2)).nonzero().flatten()
+        reached = max(reached, int(seen.max()) - at, at - int(seen.min()))
+    assert radius - 2 * config.stride <= reached <= radius

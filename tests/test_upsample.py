@@ -1,0 +1,42 @@
+"""Upsampling to the guide."""
+
+import torch
+
+from fmboost_core.codec import TinyVAE
+from fmboost_core.upsample import cover, image_guide, latent_size, pad_to, pixel_upsample, resize
+
+
+def test_resize_keeps_means_and_ramps() -> None:
+    ramp = torch.linspace(-1, 1, 16).view(1, 1, 1, 16).expand(1, 3, 16, 16)
+    for size in ((32, 32), (8, 8), (16, 40)):
+        out = resize(ramp, size)
+        assert out.shape[-2:] == size and abs(out.mean()) < 1e-6
+        assert (out.diff(dim=-1) >= -1e-6).all()
+    assert resize(ramp, (16, 16)) is ramp
+
+
+def test_reduction_is_antialiased() -> None:
+    checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16)[None, None]
+    assert resize(checks, (11, 11)).abs().max() < 0.2
+
+
+def test_cover_cuts_the_middle() -> None:
+    x = torch.arange(8.0).view(1, 1, 1, 8).expand(1, 1, 4, 8)
+    assert torch.equal(cover(x, (4, 4)), x[..., 2:6])
+    assert torch.equal(cover(x, (4, 8)), x)
+    assert cover(x, (9, 5)).shape[-2:] == (9, 5)
+
+
+def test_padding_repeats_the_edge() -> None:
+    x = torch.rand(1, 3, 5, 8)
+    padded = pad_to(x, 8)
+    assert padded.shape[-2:] == (8, 8) and torch.equal(padded[..., 7, :], x[..., 4, :])
+    assert pad_to(padded, 8) is padded and latent_size((5, 9), 8) == (1, 2)
+
+
+def test_psu_is_decode_resize_encode(codec: TinyVAE) -> None:
+    latent = torch.randn(1, 4, 3, 4)
+    image = codec.decode(latent).clamp(-1, 1)
+    large = torch.nn.functional.interpolate(image, scale_factor=2, mode="bilinear")
+    assert torch.allclose(pixel_upsample(latent, codec, (48, 64)), codec.encode(large), atol=1e-5)
+    assert image_guide(image, codec, (50, 61)).shape[-2:] == (7, 8)
