@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from .checkpoint import load_model
-from .cli import Tools, choose_device, load_tools, memory_errors
 from .config import UNetConfig
 from .errors import FMBoostError
 from .pipeline import Stage, upscale_image
+from .tools import Tools, choose_device, load_tools, memory_errors
 from .unet import LatentUNet
 from .upsample import image_guide
 
@@ -79,9 +79,7 @@ class Report:
     rows: tuple[Row, ...]
 
 
-def run(
-    settings: Settings, sides: Sequence[int], nfes: Sequence[int], progress: Callable[[int, int], None]
-) -> Report:
+def run(settings: Settings, sides: Sequence[int], nfes: Sequence[int], progress: Callable[[int, int], None]) -> Report:
     """Measure every side with the two references and every nfe. progress(done, total) counts cases."""
     settings = replace(settings, device=str(choose_device(settings.device)))
     model = load_model(settings.model)
@@ -91,12 +89,14 @@ def run(
         for side in sides
         for start in [max(1, round(side / scale))]
         for case in (
-            Case("bicubic", start, side), Case("psu", start, side), *(Case("boost", start, side, n) for n in nfes)
+            Case("bicubic", start, side),
+            Case("psu", start, side),
+            *(Case("boost", start, side, n) for n in nfes),
         )
     ]
     rows = []
     for number, case in enumerate(cases, start=1):
-        rows.append(_in_new_process(settings, case))
+        rows.append(in_new_process(settings, case))
         progress(number, len(cases))
     gflop = {side: evaluation_flop(model.spec.network, -(-side // PIXELS)) / 1e9 for side in sides}
     return Report(settings, _machine(settings.device), _memory_meaning(settings.device), gflop, tuple(rows))
@@ -113,14 +113,15 @@ def evaluation_flop(network: UNetConfig, latents: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _in_new_process(settings: Settings, case: Case) -> Row:
+def in_new_process(settings: Settings, case: Case) -> Row:
+    """`measure` in a process of its own, which also survives that the system ends it."""
     try:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             return pool.submit(measure, settings, case).result()
     except BrokenProcessPool:
         raise FMBoostError(
-            f"The measurement of {case.method} at {case.side} pixels was ended by the system, which is most likely "
-            "out of memory; try smaller --sizes or --tile 64."
+            f"The process that measured {case.method} at {case.side} pixels died; if it said nothing above, it was "
+            "for want of memory, and smaller --sizes or --tile 64 help."
         ) from None
 
 

@@ -6,28 +6,22 @@ PyTorch and Pillow are imported where they are first needed, so that help and ty
 from __future__ import annotations
 
 import argparse
-import glob
 import math
 import os
 import re
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import Cancelled, CheckpointError, ConfigError, FMBoostError, ImageError
+from .errors import Cancelled, CheckpointError, ConfigError, FMBoostError
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from .checkpoint import Model
-    from .codec import TinyVAE
-    from .images import Picture
+    from .jobs import Job
+    from .tools import Tools
 
 DEFAULT_MODEL = "sd15-x2-lite"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -151,7 +145,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     add("--scale", type=_positive, help="magnification it was trained for (default 2)")
     add("--name", help="short name (default: the file's)")
     add("--noise-step", type=int, help="noise step it was trained at (default 400)")
-    add("--dtype", choices=DTYPES, help="store weights as this type (default: as they are)")
+    add("--dtype", choices=DTYPES, help="store weights as this type (default: float32)")
     parser.set_defaults(run=_convert)
 
 
@@ -202,138 +196,7 @@ def _tile(text: str) -> int | str | None:
     return {"auto": "auto", "off": None}[text] if text in ("auto", "off") else _count(text)
 
 
-# --- upscale: which files
-
-
-@dataclass(frozen=True)
-class Job:
-    """A picture to read and the file to make of it."""
-
-    source: Path
-    target: Path
-
-
-def find_inputs(patterns: Sequence[str]) -> tuple[list[Path], bool]:
-    """The pictures meant, without doubles, and whether they are several (a folder always is)."""
-    found: list[Path] = []
-    several = False
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            found += _pictures(path.iterdir(), f"The folder {path}")
-            several = True
-        elif os.path.lexists(path) or not glob.has_magic(pattern):
-            found.append(path)
-        else:
-            matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-            found += _pictures(map(Path, matches), f"The pattern {pattern}")
-    found = list(dict.fromkeys(found))
-    return found, several or len(found) > 1
-
-
-def _pictures(paths: Iterator[Path], what: str) -> list[Path]:
-    """Those that look like pictures; hidden files are none (file managers leave such ones)."""
-    from .images import READ_SUFFIXES
-
-    found = [p for p in paths if p.suffix.lower() in READ_SUFFIXES and p.is_file() and not p.name.startswith(".")]
-    if not found:
-        raise ImageError(f"{what} has no pictures ({', '.join(READ_SUFFIXES)}).")
-    return sorted(found)
-
-
-def plan_jobs(patterns: Sequence[str], output: str) -> list[Job]:
-    """Each picture with its target. Makes the output folder where one is needed; refuses what cannot be written."""
-    from .images import WRITE_FORMATS, check_output
-
-    sources, several = find_inputs(patterns)
-    folder = Path(output)
-    if several and folder.suffix.lower() in WRITE_FORMATS and not folder.is_dir():
-        raise ImageError(f"{len(sources)} pictures need a folder to go to, but {output} names one file.")
-    if several or folder.is_dir() or output.endswith(("/", os.sep)):
-        jobs = [Job(s, folder / name) for s, name in zip(sources, output_names(sources), strict=True)]
-    else:
-        jobs = [Job(sources[0], folder)]
-    _refuse_overwriting_inputs(jobs)
-    if jobs[0].target.parent == folder:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImageError(f"The folder {output} cannot be made ({error.strerror}).") from None
-    for job in jobs:
-        check_output(job.target)
-    return jobs
-
-
-def output_names(sources: Sequence[Path]) -> list[str]:
-    """A file name for each, its own where it can be written, else .png; names that would collide are numbered.
-
-    A name that is kept goes before one that changes: of a.tif and a.png, it is the first that becomes a-2.png.
-    """
-    from .images import WRITE_FORMATS
-
-    keeps = [source.suffix.lower() in WRITE_FORMATS for source in sources]
-    taken: set[str] = set()
-    names: dict[int, str] = {}
-    for i in sorted(range(len(sources)), key=lambda i: not keeps[i]):
-        stem, suffix = sources[i].stem, sources[i].suffix if keeps[i] else ".png"
-        name, number = stem + suffix, 1
-        while name.casefold() in taken:  # casefold: some file systems hold A.png and a.png for one
-            number += 1
-            name = f"{stem}-{number}{suffix}"
-        taken.add(name.casefold())
-        names[i] = name
-    return [names[i] for i in range(len(sources))]
-
-
-def _refuse_overwriting_inputs(jobs: Sequence[Job]) -> None:
-    sources = {os.path.realpath(job.source) for job in jobs}
-    for job in jobs:
-        if os.path.realpath(job.target) in sources:
-            raise ImageError(f"{job.target} is an input and would be overwritten; choose another output.")
-
-
-def _check_comparison(path: Path, jobs: Sequence[Job]) -> None:
-    from .images import check_output
-
-    if len(jobs) > 1:
-        raise ConfigError(f"--compare shows one picture, but there are {len(jobs)}.")
-    check_output(path)
-    if os.path.realpath(path) in (os.path.realpath(jobs[0].source), os.path.realpath(jobs[0].target)):
-        raise ImageError(f"{path} is the input or the output; name another file for the comparison.")
-
-
-# --- upscale: the work
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What enlarges pictures, on its device."""
-
-    model: Model
-    codec: TinyVAE
-    device: torch.device
-
-
-def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
-    """Load model and codec to a device of `DEVICES`, as a type of `DTYPES`."""
-    import torch
-
-    from .checkpoint import load_model
-    from .codec import load_codec
-
-    where, kind = choose_device(device), getattr(torch, dtype)
-    return Tools(load_model(model).to(where, kind), load_codec(codec).to(where, kind), where)
-
-
-def choose_device(name: str) -> torch.device:
-    import torch
-
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in present.items() if there)
-    if not present[name]:
-        raise ConfigError(f"This PyTorch finds no {name} device here; use --device cpu or --device auto.")
-    return torch.device(name)
+# --- upscale
 
 
 @dataclass
@@ -345,8 +208,10 @@ class Done:
 
 
 def _upscale(args: argparse.Namespace) -> int:
+    from .jobs import check_comparison, plan_jobs
     from .schedule import alpha_bar
     from .solvers import check_solver
+    from .tools import load_tools
 
     tools = load_tools(args.model, args.codec, args.device, args.dtype)
     # What is wrong for every picture is said once, and before the output's folder is made.
@@ -355,7 +220,7 @@ def _upscale(args: argparse.Namespace) -> int:
         alpha_bar(args.noise_step)
     jobs = plan_jobs(args.input, args.output)
     if args.compare is not None:
-        _check_comparison(args.compare, jobs)
+        check_comparison(args.compare, jobs)
     done = Done()
     try:
         for number, job in enumerate(jobs, start=1):
@@ -369,8 +234,10 @@ def _upscale(args: argparse.Namespace) -> int:
 
 def _upscale_or_skip(job: Job, prefix: str, tools: Tools, args: argparse.Namespace, done: Done) -> None:
     """One of several pictures must not stop the others; a single one's error is the command's."""
+    from .enlarge import enlarge
+
     try:
-        _upscale_one(job, prefix, tools, args)
+        enlarge(job, prefix, tools, args)
         done.written.append(job.target)
     except Cancelled:
         raise
@@ -379,142 +246,6 @@ def _upscale_or_skip(job: Job, prefix: str, tools: Tools, args: argparse.Namespa
             raise
         print(f"skipped: {_line(error)}", file=sys.stderr)
         done.skipped.append(job.source)
-
-
-def _upscale_one(job: Job, prefix: str, tools: Tools, args: argparse.Namespace) -> None:
-    from .images import check_output, read_picture, write_picture
-    from .pipeline import target_size
-
-    picture = read_picture(job.source)
-    default = tools.model.spec.scale
-    height, width = target_size(
-        (picture.height, picture.width),
-        scale=args.scale, target=args.size, megapixels=args.megapixels, default=default,
-    )
-    check_output(job.target, (width, height))
-    began = time.perf_counter()
-    with memory_errors(str(job.source)), _Bar(f"{prefix}{job.source.name}") as bar:
-        rgb, evaluations = _boosted(picture, tools, args, bar)
-        result = picture.with_pixels(rgb, _fit(picture.alpha, (height, width), args))
-    seconds = time.perf_counter() - began
-    notes = picture.notes + write_picture(job.target, result)
-    for note in notes:
-        print(f"note: {job.source.name}: {note}.", file=sys.stderr)
-    print(f"{prefix}{job.target}  {width}x{height}  {seconds:.1f} s  {_evaluations(evaluations)}", flush=True)
-    if args.compare is not None:
-        with memory_errors(str(job.source)):
-            _write_comparison(picture, result, f"{_evaluations(evaluations)}, {seconds:.1f} s", tools, args)
-        print(args.compare)
-
-
-def _evaluations(number: int) -> str:
-    return f"{number} evaluation{'' if number == 1 else 's'}"
-
-
-def _boosted(picture: Picture, tools: Tools, args: argparse.Namespace, bar: _Bar) -> tuple[Tensor, int]:
-    """The enlarged colours (1,3,H,W) on the CPU, and the evaluations spent in all stages."""
-    from .pipeline import Stage, upscale_image
-
-    stages: list[Stage] = []
-    rgb = upscale_image(
-        picture.rgb.to(tools.device), tools.model, tools.codec,
-        scale=args.scale, size=args.size, megapixels=args.megapixels, stretch=args.stretch,
-        nfe=args.nfe, solver=args.solver, noise_step=args.noise_step, seed=args.seed, tile=args.tile,
-        progress=bar, on_stage=stages.append,
-    )
-    return rgb.cpu(), sum(stage.evaluations for stage in stages)
-
-
-def _fit(x: Tensor | None, size: tuple[int, int], args: argparse.Namespace) -> Tensor | None:
-    """Alpha at size (height, width), cut or stretched as the colours are."""
-    from .upsample import cover, resize
-
-    if x is None:
-        return None
-    return (resize if args.stretch or args.size is None else cover)(x, size).clamp(0, 1)
-
-
-def _write_comparison(picture: Picture, result: Picture, cost: str, tools: Tools, args: argparse.Namespace) -> None:
-    from PIL import Image, ImageOps
-
-    from .compare import Panel, side_by_side
-    from .images import preview, save_image
-
-    size = (result.width, result.height)
-    small = preview(picture)
-    stretch = args.stretch or args.size is None
-    bicubic = (
-        small.resize(size, Image.Resampling.BICUBIC) if stretch else ImageOps.fit(small, size, Image.Resampling.BICUBIC)
-    )
-    began = time.perf_counter()
-    psu = result.with_pixels(_psu(picture, (result.height, result.width), tools, stretch), result.alpha)
-    seconds = time.perf_counter() - began
-    panels = (
-        Panel(bicubic, "Bicubic", f"{picture.width}x{picture.height}, interpolated to {size[0]}x{size[1]}"),
-        Panel(preview(psu), "PSU only", f"through the codec, without the flow, {seconds:.1f} s"),
-        Panel(preview(result), "FMBoost", f"{tools.model.spec.name}, {cost}"),
-    )
-    save_image(args.compare, side_by_side(panels), **({} if picture.grey else {"icc_profile": picture.icc}))
-
-
-def _psu(picture: Picture, size: tuple[int, int], tools: Tools, stretch: bool) -> Tensor:
-    """What the flow starts from, as colours (1,3,H,W): the interpolated picture through the codec."""
-    import torch
-
-    from .upsample import image_guide
-
-    with torch.no_grad():
-        guide = image_guide(picture.rgb.to(tools.device), tools.codec, size, stretch)
-        return tools.codec.decode(guide)[..., : size[0], : size[1]].clamp(-1, 1).cpu()
-
-
-@contextmanager
-def memory_errors(what: str) -> Iterator[None]:
-    """Out of memory, as Python and PyTorch's devices say it, becomes an `ImageError` with a way out."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, RuntimeError) and not re.search(r"out of memory|allocate memory", str(error)):
-            raise
-        raise ImageError(f"{what} does not fit into memory at this size; try --tile 64 or a smaller size.") from None
-
-
-class _Bar:
-    """A progress bar on a terminal; silent elsewhere."""
-
-    WIDTH, INTERVAL = 28, 0.1  # characters, seconds between drawings
-
-    def __init__(self, label: str, stream: TextIO | None = None) -> None:
-        self.label, self.stream = label, sys.stderr if stream is None else stream
-        self.began = self.drawn = time.monotonic()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._write("")
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show done of total pieces of work; a total of 0 is unknown."""
-        now = time.monotonic()
-        if now - self.drawn < self.INTERVAL:
-            return
-        self.drawn, spent = now, now - self.began
-        if not total:
-            self._write(f"{self.label}  {done} evaluations  {_clock(spent)}")
-            return
-        filled = "#" * (self.WIDTH * done // total)
-        left = spent / done * (total - done)
-        self._write(f"{self.label}  [{filled:-<{self.WIDTH}}]  {100 * done // total}%  {_clock(left)} left")
-
-    def _write(self, text: str) -> None:
-        if self.stream.isatty():
-            self.stream.write(f"\r\x1b[K{text}")
-            self.stream.flush()
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 # --- the other commands
@@ -584,10 +315,11 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     from .bench import Settings, as_json, run, table
+    from .progress import ProgressBar
 
     settings = Settings(args.model, args.codec, args.device, args.dtype, args.tile, args.repeat)
     _check_json(args.json)
-    with _Bar("bench") as bar:
+    with ProgressBar("bench") as bar:
         report = run(settings, args.sizes, args.nfe, bar)
     print(table(report))
     if args.json is not None:

@@ -6,15 +6,17 @@ Pictures are (B,3,H,W) in [-1,1], H and W multiples of `factor`; latents (B,C,H/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .errors import LatentError
+from .blocks import zeroed
+from .errors import CheckpointError, LatentError
 from .tiling import map_tiles
+from .weight_file import WEIGHTS, load_strictly, open_weights, save_weights
 
 METADATA_KEY = "fmboost_codec"
 
@@ -108,11 +110,11 @@ class _ResidualConv(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(width, width, 3, padding=1)),
         )
-        nn.init.zeros_(self.conv[3].weight)
-        nn.init.zeros_(self.conv[3].bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x)
@@ -125,36 +127,80 @@ def tiny_codec(channels: int = 4, width: int = 128, blocks: int = 4, stem: int =
     """
     body = [_ResidualConv(width) for _ in range(blocks)]
     encoder = nn.Sequential(
-        nn.PixelUnshuffle(2), nn.Conv2d(12, stem, 3, padding=1),
-        nn.SiLU(), nn.Conv2d(stem, stem, 3, padding=1),
-        nn.SiLU(), nn.PixelUnshuffle(4), nn.Conv2d(16 * stem, width, 1),
-        *body, nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1),
+        nn.PixelUnshuffle(2),
+        nn.Conv2d(12, stem, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(stem, stem, 3, padding=1),
+        nn.SiLU(),
+        nn.PixelUnshuffle(4),
+        nn.Conv2d(16 * stem, width, 1),
+        *body,
+        nn.SiLU(),
+        nn.Conv2d(width, channels, 3, padding=1),
     )
     body = [_ResidualConv(width) for _ in range(blocks)]
     decoder = nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1), *body,
-        nn.SiLU(), nn.Conv2d(width, 16 * stem, 1), nn.PixelShuffle(4),
-        nn.SiLU(), nn.Conv2d(stem, stem, 3, padding=1),
-        nn.SiLU(), nn.Conv2d(stem, 12, 3, padding=1), nn.PixelShuffle(2),
+        nn.Conv2d(channels, width, 3, padding=1),
+        *body,
+        nn.SiLU(),
+        nn.Conv2d(width, 16 * stem, 1),
+        nn.PixelShuffle(4),
+        nn.SiLU(),
+        nn.Conv2d(stem, stem, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(stem, 12, 3, padding=1),
+        nn.PixelShuffle(2),
     )
     # A convolution a latent, two a block, and the stem's four half-resolution pixels.
     return TinyVAE(encoder, decoder, channels, tile=128, reach=2 * blocks + 2)
 
 
 def save_codec(codec: TinyVAE, path: Path, *, license: str, trained_on: str) -> None:
-    """Write one of our codecs (`tiny_codec`) in fp16, atomically."""
-    from safetensors.torch import save_file
-
-    tensors = {k: v.detach().half().contiguous() for k, v in codec.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {METADATA_KEY: json.dumps({"license": license, "trained_on": trained_on})})
-    partial.replace(path)
+    """Write one of our own codecs (`tiny_codec`) in fp16, whole or not at all."""
+    metadata = {METADATA_KEY: json.dumps({"license": license, "trained_on": trained_on})}
+    save_weights(path, codec, metadata, torch.float16)
 
 
-def load_codec(name: str) -> TinyVAE:
-    from safetensors.torch import load_file
+def load_codec(name: str | Path) -> TinyVAE:
+    """A codec on the CPU, in float32: "builtin" (ours, SD1.5's space), a file of ours, or a TAESD pair.
 
-    codec = taesd(4)
-    codec.encoder.load_state_dict(load_file(f"{name}_encoder.safetensors"))
-    codec.decoder.load_state_dict(load_file(f"{name}_decoder.safetensors"))
-    return codec.float().eval().requires_grad_(False)
+    The pair is `NAME_encoder.safetensors` and `NAME_decoder.safetensors`. Raises `CheckpointError` that names the
+    file and what is wrong with it.
+    """
+    path = WEIGHTS / "codec-sd15.safetensors" if str(name) == "builtin" else Path(name)
+    codec = _load_pair(path) if path.suffix != ".safetensors" else _load_own(path)
+    return codec.eval().requires_grad_(False)
+
+
+def _load_own(path: Path) -> TinyVAE:
+    with open_weights(path) as file:
+        if METADATA_KEY not in file.metadata:
+            raise CheckpointError(f"{path} is no codec of FMBoost; of a TAESD pair, give what both names begin with.")
+        first, last = "encoder.1.weight", f"encoder.{len(_own_body(file.entries)) + 8}.weight"
+        missing = [key for key in (first, last) if key not in file.entries]
+        if missing:
+            raise CheckpointError(f"{path} is no whole codec: {', '.join(missing)} missing.")
+        stem, (channels, width) = file.entries[first].shape[0], file.entries[last].shape[:2]
+        with torch.device("meta"):
+            codec = tiny_codec(channels, width, len(_own_body(file.entries)), stem)
+        load_strictly(path, codec, file.entries)
+    return codec
+
+
+def _own_body(names: Iterable[str]) -> set[str]:
+    """The encoder's residual blocks among the names of one of our codecs."""
+    return {name.split(".")[1] for name in names if name.startswith("encoder.") and ".conv." in name}
+
+
+def _load_pair(prefix: Path) -> TinyVAE:
+    """The channels are those of the decoder's first convolution."""
+    paths = {part: prefix.with_name(f"{prefix.name}_{part}.safetensors") for part in ("encoder", "decoder")}
+    with open_weights(paths["encoder"]) as encoder, open_weights(paths["decoder"]) as decoder:
+        first = decoder.entries.get("1.weight")
+        if first is None or len(first.shape) != 4:
+            raise CheckpointError(f"{decoder.path} is no decoder of a tiny VAE: 1.weight is missing.")
+        with torch.device("meta"):
+            codec = taesd(channels=first.shape[1], width=first.shape[0])
+        load_strictly(encoder.path, codec.encoder, encoder.entries)
+        load_strictly(decoder.path, codec.decoder, decoder.entries)
+    return codec

@@ -79,19 +79,21 @@ class UNetConfig:
             _require(_is_count(getattr(self, name)), name, getattr(self, name), "a whole number above 0")
         _require(
             bool(self.multipliers) and all(map(_is_count, self.multipliers)),
-            "multipliers", self.multipliers, "whole numbers above 0",
+            "multipliers",
+            self.multipliers,
+            "whole numbers above 0",
         )
         _require(self.norm in ("group", "channel"), "norm", self.norm, "'group' or 'channel'")
-        _require(
-            self.norm == "channel" or self.base % 32 == 0, "base", self.base, "a multiple of 32 with norm='group'"
-        )
+        _require(self.norm == "channel" or self.base % 32 == 0, "base", self.base, "a multiple of 32 with norm='group'")
         _require(self.attention in ("full", "linear"), "attention", self.attention, "'full' or 'linear'")
         layouts = ("standard", "reference")
         _require(self.attention_layout in layouts, "attention_layout", self.attention_layout, " or ".join(layouts))
         _require(isinstance(self.middle_attention, bool), "middle_attention", self.middle_attention, "true or false")
         _require(
             all(_is_count(r) and r & (r - 1) == 0 for r in self.attention_rates),
-            "attention_rates", self.attention_rates, "powers of two",
+            "attention_rates",
+            self.attention_rates,
+            "powers of two",
         )
 
     @property
@@ -167,7 +169,9 @@ class ModelSpec:
         _require(_is_count(self.nfe), "nfe", self.nfe, "a whole number above 0")
         _require(self.weights in ("ema", "online"), "weights", self.weights, "'ema' or 'online'")
         _require(
-            self.format_version == FORMAT_VERSION, "format_version", self.format_version,
+            self.format_version == FORMAT_VERSION,
+            "format_version",
+            self.format_version,
             f"{FORMAT_VERSION} (a newer file needs a newer FMBoost)",
         )
 

@@ -31,3 +31,9 @@ class MissingDependencyError(FMBoostError, ImportError):
 
 class Cancelled(FMBoostError):
     """The caller's cancellation asked to stop."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error of someone else's, to be put in parentheses."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -73,6 +73,7 @@ def target_size(
 
     Rounded to multiples of unit. More than one wish, a size below the picture's, and absurd sizes are refused.
     """
+    wanted: tuple[float, float]
     wishes = {"scale": scale, "size": target, "megapixels": megapixels}
     given = [name for name, value in wishes.items() if value is not None]
     if len(given) > 1:
@@ -172,8 +173,14 @@ def boost(
     end = target_size(start, scale=scale, target=size, megapixels=megapixels, default=model.spec.scale, unit=unit)
     sizes = [_to_unit(s, unit) for s in stage_sizes(start, end, model.spec.scale)]
     run = _Run(
-        model, codec, sizes, _upsampler(upsample, model), _settings(model, nfe, solver, tolerance, noise_step),
-        noise or _seeded(seed, latent.shape[0]), (tile, halo), Hooks(progress, cancelled, on_state, on_stage),
+        model,
+        codec,
+        sizes,
+        _upsampler(upsample, model),
+        _settings(model, nfe, solver, tolerance, noise_step),
+        noise or _seeded(seed, latent.shape[0]),
+        (tile, halo),
+        Hooks(progress, cancelled, on_state, on_stage),
     )
     return run(latent.float(), image, stretch or size is None).to(latent)
 
@@ -210,8 +217,13 @@ def upscale_image(
     start = (image.shape[-2], image.shape[-1])
     end = target_size(start, scale=scale, target=size, megapixels=megapixels, default=model.spec.scale)
     run = _Run(
-        model, codec, stage_sizes(start, end, model.spec.scale), _upsampler(upsample, model),
-        _settings(model, nfe, solver, tolerance, noise_step), noise or _seeded(seed, image.shape[0]), (tile, halo),
+        model,
+        codec,
+        stage_sizes(start, end, model.spec.scale),
+        _upsampler(upsample, model),
+        _settings(model, nfe, solver, tolerance, noise_step),
+        noise or _seeded(seed, image.shape[0]),
+        (tile, halo),
         Hooks(progress, cancelled, on_state, on_stage),
     )
     large = codec.decode(run(None, image.float(), stretch or size is None))[..., : end[0], : end[1]]
@@ -399,6 +411,4 @@ def _check_image(image: Tensor) -> None:
 
 def _check_finite(x: Tensor, what: str) -> None:
     if not bool(torch.isfinite(x).all()):
-        raise NonFiniteError(
-            f"{what} holds NaN or infinity; check the input and the weights, or use dtype float32."
-        )
+        raise NonFiniteError(f"{what} holds NaN or infinity; check the input and the weights, or use dtype float32.")

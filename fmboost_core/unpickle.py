@@ -1,9 +1,9 @@
-"""From a file to its named tensors, without running anything that the file brings along.
+"""From a PyTorch checkpoint to its named tensors, without running anything that the file brings along.
 
-safetensors cannot hold code. A PyTorch checkpoint is a zip with a pickle in it, and a pickle is a program: here it
-is read by an unpickler that makes tensors and plain containers and puts an inert object in the place of everything
-else. `torch.load` is not used at all: its `weights_only=True` refuses the configuration objects in Lightning's
-files, and up to torch 2.5 it could be made to run code (CVE-2025-32434).
+A checkpoint is a zip with a pickle in it, and a pickle is a program: here it is read by an unpickler that makes
+tensors and plain containers and puts an inert object in the place of everything else. `torch.load` is not used at
+all: its `weights_only=True` refuses the configuration objects in Lightning's files, and up to torch 2.5 it could be
+made to run code (CVE-2025-32434).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import math
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import CheckpointError, reason
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -49,89 +49,6 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """The tensors of a file by name, and the text that came with them (safetensors only)."""
-
-    path: Path
-    entries: Mapping[str, Entry]
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-@contextmanager
-def open_weights(path: Path) -> Iterator[WeightFile]:
-    """Open a safetensors file or a PyTorch checkpoint, told apart by content; entries can be read inside the block.
-
-    Raises `CheckpointError`, of one sentence, for whatever else the path is.
-    """
-    head = _head(path)
-    if head.startswith(b"PK"):
-        with _open_zip(path) as archive:
-            yield WeightFile(path, _checkpoint_entries(path, archive))
-    elif head[8:9] == b"{":
-        with _open_safetensors(path) as file:
-            yield file
-    else:
-        raise CheckpointError(f"{path} {_what_is(head)}.")
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error of someone else's, to be put in parentheses."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def _head(path: Path) -> bytes:
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory, not a file of weights.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({reason(error)}).") from None
-    if not head:
-        raise CheckpointError(f"{path} is empty.")
-    return head
-
-
-def _what_is(head: bytes) -> str:
-    """A guess at a file that is neither of the two kinds, from its first bytes."""
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer instead of the weights, which `git lfs pull` fetches"
-    if head.startswith(b"\x80"):
-        return (
-            "is a bare pickle or a PyTorch file from before 1.6, which is not read for safety;"
-            " save it again with a newer PyTorch"
-        )
-    return f"is neither safetensors nor a PyTorch checkpoint (it begins with {head[:12]!r})"
-
-
-# --- safetensors
-
-
-@contextmanager
-def _open_safetensors(path: Path) -> Iterator[WeightFile]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        file = safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short ({reason(error)}).") from None
-    with file as opened:
-        names = opened.keys()
-        yield WeightFile(path, {name: _safetensors_entry(opened, name) for name in names}, opened.metadata() or {})
-
-
-def _safetensors_entry(opened: Any, name: str) -> Entry:
-    part = opened.get_slice(name)
-    return Entry(tuple(part.get_shape()), str(part.get_dtype()), lambda: opened.get_tensor(name))
-
-
-# --- PyTorch's zip
 
 
 class Inert:
@@ -216,7 +133,7 @@ class RestrictedUnpickler(pickle._Unpickler):
 
 
 @contextmanager
-def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
     except _ZIP_ERRORS as error:
@@ -240,7 +157,7 @@ def _read_record(path: Path, archive: zipfile.ZipFile, name: str) -> bytearray:
         raise CheckpointError(f"{path} is damaged at {name} ({reason(error)}).") from None
 
 
-def _checkpoint_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
+def checkpoint_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
     names = archive.namelist()
     root = next((n[: -len("data.pkl")] for n in names if n.endswith("/data.pkl")), None)
     if root is None:

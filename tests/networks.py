@@ -6,9 +6,7 @@ from fmboost_core.checkpoint import Model
 from fmboost_core.config import ModelSpec, UNetConfig
 from fmboost_core.unet import LatentUNet
 
-TINY = UNetConfig(
-    base=8, multipliers=(1, 2), res_blocks=1, norm="channel", attention_rates=(), middle_attention=False
-)
+TINY = UNetConfig(base=8, multipliers=(1, 2), res_blocks=1, norm="channel", attention_rates=(), middle_attention=False)
 
 
 def randomised(module: torch.nn.Module, seed: int = 0, std: float = 0.1) -> torch.nn.Module:

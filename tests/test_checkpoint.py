@@ -30,11 +30,11 @@ from fmboost_core.checkpoint import (
     describe,
     import_reference,
     load_model,
-    reference_alpha_bar,
     save_model,
 )
 from fmboost_core.config import UNetConfig
 from fmboost_core.errors import CheckpointError, ConfigError, MissingDependencyError
+from fmboost_core.reference import reference_alpha_bar
 from fmboost_core.unet import LatentUNet
 
 EMA, ONLINE = "ema_model.ema_model.net.", "model.net."

@@ -15,13 +15,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage import data
 
-from fmboost_core import cli, pipeline
+from fmboost_core import bench, cli, enlarge
 from fmboost_core.bench import evaluation_flop
 from fmboost_core.checkpoint import save_model
 from fmboost_core.codec import taesd
 from fmboost_core.config import PRESETS
 from fmboost_core.errors import Cancelled
 from fmboost_core.images import Picture
+from fmboost_core.jobs import output_names
+from fmboost_core.progress import ProgressBar
 
 PHOTO = Image.fromarray(data.astronaut()).resize((24, 16))
 
@@ -45,7 +47,7 @@ def photo(tmp_path) -> Path:
 
 
 def upscale(tools: list[str], *args: object) -> int:
-    return cli.main(["upscale", *map(str, args), *tools])
+    return cli.main(["upscale", *tools, *map(str, args)])
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -56,8 +58,12 @@ def size_of(path: Path) -> tuple[int, int]:
 @pytest.mark.parametrize(
     "options, size",
     [
-        ([], (48, 32)), (["--scale", "1.5"], (36, 24)), (["--scale", "3"], (72, 48)), (["--size", "50x41"], (50, 41)),
-        (["--size", "50x41", "--stretch"], (50, 41)), (["--megapixels", "0.0016"], (49, 33)),
+        ([], (48, 32)),
+        (["--scale", "1.5"], (36, 24)),
+        (["--scale", "3"], (72, 48)),
+        (["--size", "50x41"], (50, 41)),
+        (["--size", "50x41", "--stretch"], (50, 41)),
+        (["--megapixels", "0.0016"], (49, 33)),
     ],
 )
 def test_sizes(tools, photo, tmp_path, capsys, options, size):
@@ -141,7 +147,7 @@ def test_one_bad_picture_is_skipped_and_said(tools, tmp_path, capsys):
 
 def test_names_that_would_collide_are_numbered():
     names = ["a.tif", "a.png", "A.PNG", "a.jpg", "x/a.png", "a.bmp"]
-    result = cli.output_names([Path(n) for n in names])
+    result = output_names([Path(n) for n in names])
     assert result == ["a-4.png", "a.png", "A-2.PNG", "a.jpg", "a-3.png", "a-5.png"]
 
 
@@ -169,7 +175,7 @@ def test_names_that_would_collide_are_numbered():
 )
 def test_what_cannot_work_is_refused_in_one_line(tools, photo, tmp_path, capsys, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "upscale_image", lambda *a, **k: pytest.fail("the work was begun"))
+    monkeypatch.setattr(enlarge, "upscale_image", lambda *a, **k: pytest.fail("the work was begun"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     PHOTO.save("full/a.png")
@@ -184,9 +190,15 @@ def test_what_cannot_work_is_refused_in_one_line(tools, photo, tmp_path, capsys,
 @pytest.mark.parametrize(
     "args",
     [
-        [], ["upscale"], ["upscale", "a.png"], ["sharpen"], ["upscale", "a", "b", "--size", "12"],
-        ["upscale", "a", "b", "--scale", "0"], ["upscale", "a", "b", "--scale", "nan"],
-        ["upscale", "a", "b", "--scale", "2", "--size", "9x9"], ["upscale", "a", "b", "--tile", "few"],
+        [],
+        ["upscale"],
+        ["upscale", "a.png"],
+        ["sharpen"],
+        ["upscale", "a", "b", "--size", "12"],
+        ["upscale", "a", "b", "--scale", "0"],
+        ["upscale", "a", "b", "--scale", "nan"],
+        ["upscale", "a", "b", "--scale", "2", "--size", "9x9"],
+        ["upscale", "a", "b", "--tile", "few"],
         ["upscale", "a", "b", "--nfe", "1.5"],
     ],
 )
@@ -215,7 +227,7 @@ def test_an_interrupt_leaves_what_was_there(tools, photo, tmp_path, capsys, monk
     def interrupted(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(pipeline, "upscale_image", interrupted)
+    monkeypatch.setattr(enlarge, "upscale_image", interrupted)
     target = tmp_path / "out" / "photo.png"
     target.parent.mkdir()
     target.write_bytes(b"precious")
@@ -229,7 +241,7 @@ def test_too_little_memory_is_said(tools, photo, tmp_path, capsys, monkeypatch, 
     def too_much(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(pipeline, "upscale_image", too_much)
+    monkeypatch.setattr(enlarge, "upscale_image", too_much)
     assert upscale(tools, photo, tmp_path / "out.png") == 2
     assert "does not fit into memory" in capsys.readouterr().err
 
@@ -238,7 +250,7 @@ def test_other_errors_of_the_program_are_not_hidden(tools, photo, tmp_path, monk
     def broken(*args, **kwargs):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(pipeline, "upscale_image", broken)
+    monkeypatch.setattr(enlarge, "upscale_image", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
         upscale(tools, photo, tmp_path / "out.png")
 
@@ -268,9 +280,9 @@ class _Terminal(io.StringIO):
 
 
 def test_the_bar_is_for_terminals_only(monkeypatch):
-    monkeypatch.setattr(cli._Bar, "INTERVAL", 0)
+    monkeypatch.setattr(ProgressBar, "INTERVAL", 0)
     for stream, shown in ((_Terminal(), True), (io.StringIO(), False)):
-        with cli._Bar("photo.png", stream) as bar:
+        with ProgressBar("photo.png", stream) as bar:
             bar(1, 4)
             bar(7, 0)
         assert ("25%" in stream.getvalue()) == ("7 evaluations" in stream.getvalue()) == shown
@@ -293,17 +305,27 @@ def test_converting_onto_itself_is_refused(tools, capsys):
     assert "is the source itself" in capsys.readouterr().err
 
 
-def test_bench_measures_and_writes_json(tools, tmp_path, capsys):
+def test_bench_measures_and_writes_json(tools, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "in_new_process", bench.measure)  # starting PyTorch for each case takes its time
     report = tmp_path / "bench.json"
     args = ["bench", "--sizes", "64", "--nfe", "2", "--repeat", "1", "--json", str(report), *tools]
     assert cli.main(args) == 0
     numbers = json.loads(report.read_text())
     assert [(row["case"]["method"], row["evaluations"]) for row in numbers["rows"]] == [
-        ("bicubic", 0), ("psu", 0), ("boost", 2),
+        ("bicubic", 0),
+        ("psu", 0),
+        ("boost", 2),
     ]
     assert all(row["seconds"] > 0 for row in numbers["rows"]) and numbers["gflop"]["64"] > 0
     assert "32 -> 64" in capsys.readouterr().out
     assert cli.main([*args[:-6], "--json", str(tmp_path / "no" / "bench.json"), *tools]) == 2
+
+
+def test_a_case_is_measured_in_a_process_of_its_own(tools):
+    settings = bench.Settings(tools[1], tools[3], "cpu", "float32", "auto", repeat=2)
+    row = bench.in_new_process(settings, bench.Case("bicubic", 128, 1024))
+    assert len(row.runs) == 2 and row.seconds > 0
+    assert row.memory is None or 1e6 < row.memory < 1e9  # the picture alone has 12 MB
 
 
 def test_flop_of_the_papers_networks():
@@ -315,7 +337,7 @@ def test_flop_of_the_papers_networks():
 def test_unwritable_folders_are_found_before_the_work(tools, photo, tmp_path, capsys, monkeypatch):
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
-    monkeypatch.setattr(pipeline, "upscale_image", lambda *a, **k: pytest.fail("the work was begun"))
+    monkeypatch.setattr(enlarge, "upscale_image", lambda *a, **k: pytest.fail("the work was begun"))
     assert upscale(tools, photo, tmp_path / "out.png") == 2
     assert "permission denied" in capsys.readouterr().err
 

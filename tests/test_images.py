@@ -70,7 +70,9 @@ def test_lossy_formats_stay_close_and_full_chroma(tmp_path, suffix):
 @pytest.mark.parametrize(
     "array, mode",
     [
-        (GREY, "L"), (np.dstack([GREY, GREY]), "LA"), (with_alpha(RGB), "RGBA"),
+        (GREY, "L"),
+        (np.dstack([GREY, GREY]), "LA"),
+        (with_alpha(RGB), "RGBA"),
         (GREY.astype(np.uint16) * 257 + 3, "I;16"),
     ],
 )
@@ -239,16 +241,21 @@ def bad_files() -> dict[str, bytes]:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(png, "PNG")
     Image.fromarray(GREY).save(gif, "GIF", save_all=True, append_images=[Image.fromarray(255 - GREY)])
     return {
-        "empty.png": b"", "text.png": b"not a picture", "cut.png": png.getvalue()[:3000],
-        "header.png": png.getvalue()[:30], "moving.gif": gif.getvalue(),
+        "empty.png": b"",
+        "text.png": b"not a picture",
+        "cut.png": png.getvalue()[:3000],
+        "header.png": png.getvalue()[:30],
+        "moving.gif": gif.getvalue(),
     }
 
 
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("empty.png", "is empty"), ("text.png", "is not a picture of a known kind"),
-        ("cut.png", "is damaged or cut short"), ("header.png", "empty|damaged|known kind"),
+        ("empty.png", "is empty"),
+        ("text.png", "is not a picture of a known kind"),
+        ("cut.png", "is damaged or cut short"),
+        ("header.png", "empty|damaged|known kind"),
         ("moving.gif", "has 2 frames; take one out first"),
     ],
 )

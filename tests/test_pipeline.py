@@ -3,6 +3,7 @@
 import math
 import random
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def test_a_cascade_is_its_stages(model: Model, codec: TinyVAE) -> None:
 def test_stages_are_few_and_equal(start: tuple, end: tuple, trained: float, count: int) -> None:
     sizes = [start, *stage_sizes(start, end, trained)]
     assert len(sizes) == count + 1 and sizes[-1] == end
-    ratios = [b[0] / a[0] for a, b in zip(sizes, sizes[1:], strict=False)]
+    ratios = [b[0] / a[0] for a, b in pairwise(sizes)]
     assert max(ratios) <= trained * 1.02
     assert max(ratios) / min(ratios) < 1.05
 
@@ -133,9 +134,7 @@ class _Pixels:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 9), (16, 16), (33, 17)])
-def test_pictures_come_back_in_exactly_the_size_asked_for(
-    model: Model, codec: TinyVAE, size: tuple[int, int]
-) -> None:
+def test_pictures_come_back_in_exactly_the_size_asked_for(model: Model, codec: TinyVAE, size: tuple[int, int]) -> None:
     image = torch.rand(2, 3, *size) * 2 - 1
     for scale in (1, 1.37, 2, 5):
         big = upscale_image(image, model, codec, scale=scale, nfe=1)

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_order_of_convergence(name: str) -> None:
     errors = [
         (solve(logistic, START, n * method.evaluations, name)[0] - logistic_end()).abs().max().item() for n in steps
     ]
-    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    slopes = [math.log2(a / b) for a, b in pairwise(errors)]
     assert slopes[-1] == pytest.approx(method.order, abs=0.15)
 
 
@@ -88,8 +89,15 @@ def test_adaptive_solvers_hold_the_tolerance_and_report_what_they_spend(name: st
 @pytest.mark.parametrize(
     ("solver", "nfe", "says"),
     [
-        ("heun", 3, "2 or 4"), ("rk4", 6, "4 or 8"), ("rk4", 1, "take 4"), ("euler", 0, "nfe"), ("euler", -1, "nfe"),
-        ("euler", 1.5, "nfe"), ("euler", True, "nfe"), ("euler", 10**9, "nfe"), ("eular", 4, "euler, midpoint"),
+        ("heun", 3, "2 or 4"),
+        ("rk4", 6, "4 or 8"),
+        ("rk4", 1, "take 4"),
+        ("euler", 0, "nfe"),
+        ("euler", -1, "nfe"),
+        ("euler", 1.5, "nfe"),
+        ("euler", True, "nfe"),
+        ("euler", 10**9, "nfe"),
+        ("eular", 4, "euler, midpoint"),
     ],
 )
 def test_refusals_name_the_way_out(solver: str, nfe: int, says: str) -> None:

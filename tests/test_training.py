@@ -14,8 +14,8 @@ from fmboost_core.errors import CheckpointError, ConfigError
 from fmboost_core.schedule import alpha_bar
 from fmboost_core.training.data import CropSampler, LatentCrops, PhotoCrops, load_shards
 from fmboost_core.training.encode import encode_shards, find_photos, load_view, plan_views
-from fmboost_core.training.loop import Trainer, TrainConfig
-from fmboost_core.training.objective import cfm_loss
+from fmboost_core.training.loop import TrainConfig, Trainer
+from fmboost_core.training.objective import Velocity, cfm_loss
 from fmboost_core.unet import LatentUNet
 
 
@@ -87,15 +87,15 @@ def test_cfm_loss_is_zero_for_the_true_velocity_and_known_for_none() -> None:
         assert torch.allclose(x, (1 - t.view(-1, 1, 1, 1)) * start + t.view(-1, 1, 1, 1) * high, atol=1e-5)
         return high - start
 
-    assert cfm_loss(truth, high, guide, signal, noise, t) < 1e-10  # type: ignore[arg-type]
-    nothing = cfm_loss(lambda x, t, g: torch.zeros_like(x), high, guide, signal, noise, t)  # type: ignore[arg-type]
+    assert cfm_loss(truth, high, guide, signal, noise, t) < 1e-10
+    nothing = cfm_loss(lambda x, t, g: torch.zeros_like(x), high, guide, signal, noise, t)
     assert nothing == pytest.approx(2, abs=0.3)  # the variance of the difference of two independent unit normals
 
 
 def test_the_loop_learns_the_gaussian_velocity() -> None:
     """x0 ~ N(0,1), x1 = x0 + 1: the straight path's velocity is 1 everywhere."""
 
-    def loss(network: torch.nn.Module, batch: int, generator: torch.Generator) -> torch.Tensor:
+    def loss(network: Velocity, batch: int, generator: torch.Generator) -> torch.Tensor:
         start = torch.randn(batch, 4, 4, 4, generator=generator)
         return cfm_loss(network, start + 1, start, 1.0, start, torch.rand(batch, generator=generator))
 
@@ -110,13 +110,13 @@ def test_the_loop_learns_the_gaussian_velocity() -> None:
 def _trainer(shards: Path, **config: object) -> Trainer:
     crops = LatentCrops(load_shards(shards), 4)
 
-    def loss(network: torch.nn.Module, batch: int, generator: torch.Generator) -> torch.Tensor:
+    def loss(network: Velocity, batch: int, generator: torch.Generator) -> torch.Tensor:
         high, guide = crops.draw(batch, generator)
         noise = torch.randn(high.shape, generator=generator)
         return cfm_loss(network, high, guide, alpha_bar(400), noise, torch.rand(batch, generator=generator))
 
     torch.manual_seed(0)
-    return Trainer(LatentUNet(TINY), loss, TrainConfig(**{"samples": 48, "batch": 4, "warmup": 2, **config}))  # type: ignore[arg-type]
+    return Trainer(LatentUNet(TINY), loss, TrainConfig(**{"samples": 48, "batch": 4, "warmup": 2, **config}))
 
 
 def test_killed_and_resumed_equals_uninterrupted(shards: Path, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_killed_and_resumed_equals_uninterrupted(shards: Path, tmp_path: Path) -
 
 def test_resuming_with_other_settings_is_refused_by_name(shards: Path, tmp_path: Path) -> None:
     list(_trainer(shards).run(tmp_path / "state"))
-    with pytest.raises(CheckpointError, match="rate was 0.001, is 0.5"):
+    with pytest.raises(CheckpointError, match=r"rate was 0\.001, is 0\.5"):
         _trainer(shards, rate=0.5).resume(tmp_path / "state")
     longer = _trainer(shards, samples=56)
     longer.resume(tmp_path / "state")

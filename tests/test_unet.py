@@ -10,7 +10,6 @@ from fmboost_core.tiling import receptive_radius
 from fmboost_core.unet import LatentUNet
 
 
-
 @pytest.mark.parametrize(("name", "count"), [("paper-113m", 112_722_052), ("paper-306m", 305_806_340)])
 def test_parameters_of_the_paper(name: str, count: int) -> None:
     with torch.device("meta"):

@@ -7,9 +7,10 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoint import Model, save_model
 from ..codec import load_codec, save_codec, tiny_codec
@@ -19,8 +20,8 @@ from ..schedule import alpha_bar
 from ..unet import LatentUNet
 from .data import LatentCrops, PhotoCrops, load_shards
 from .encode import encode_shards, find_photos, plan_views
-from .loop import Trainer, TrainConfig
-from .objective import CodecPasses, cfm_loss, codec_loss
+from .loop import TrainConfig, Trainer
+from .objective import CodecPasses, Velocity, cfm_loss, codec_loss
 
 REPORT_SECONDS = 10.0
 
@@ -28,7 +29,7 @@ REPORT_SECONDS = 10.0
 def encode(args: argparse.Namespace) -> None:
     codec = load_codec(args.codec)
     if args.bf16:
-        codec = codec.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+        codec = codec.to(torch.bfloat16)
     views = plan_views(find_photos(args.photos), args.seed)
     started = time.monotonic()
 
@@ -46,7 +47,7 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     network = LatentUNet(PRESETS[args.preset])
 
-    def loss(network: nn.Module, batch: int, generator: torch.Generator) -> Tensor:
+    def loss(network: Velocity, batch: int, generator: torch.Generator) -> Tensor:
         high, guide = crops.draw(batch, generator)
         noise = torch.randn(high.shape, generator=generator)
         return cfm_loss(network, high, guide, signal, noise, torch.rand(batch, generator=generator))
@@ -77,7 +78,7 @@ def _config(args: argparse.Namespace) -> TrainConfig:
     return TrainConfig(args.samples, args.batch, args.rate, seed=args.seed, bf16=args.bf16, compile=args.compile)
 
 
-def _run(trainer: Trainer, checkpoint: Path) -> None:
+def _run(trainer: Trainer[Any], checkpoint: Path) -> None:
     """Train to the end with a line of progress every few seconds; a checkpoint that is there is continued."""
     if checkpoint.exists():
         trainer.resume(checkpoint)

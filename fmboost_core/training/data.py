@@ -30,18 +30,24 @@ def load_shards(folder: Path) -> LatentSet:
     pairs: list[tuple[Tensor, Tensor]] = []
     scales: set[int] = set()
     for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt") as shard:
-                metadata = shard.metadata() or {}
-                found = [View(**view) for view in json.loads(metadata["views"])]
-                scales.add(int(metadata["scale"]))
-                pairs += [(shard.get_tensor(f"{i}.high"), shard.get_tensor(f"{i}.guide")) for i in range(len(found))]
-                views += found
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise ConfigError(f"{path} is not a whole shard of latents ({error}); delete it and encode again.") from None
+        shard = _load_shard(path)
+        views += shard.views
+        pairs += shard.pairs
+        scales.add(shard.scale)
     if len(scales) != 1:
         raise ConfigError(f"{folder} must hold shards of one scale, but it has {sorted(scales) or 'no shards'}.")
     return LatentSet(views, pairs, scales.pop())
+
+
+def _load_shard(path: Path) -> LatentSet:
+    try:
+        with safe_open(path, "pt") as shard:
+            metadata = shard.metadata() or {}
+            views = [View(**view) for view in json.loads(metadata["views"])]
+            pairs = [(shard.get_tensor(f"{i}.high"), shard.get_tensor(f"{i}.guide")) for i in range(len(views))]
+            return LatentSet(views, pairs, int(metadata["scale"]))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is no whole shard of latents ({error}); delete it and encode again.") from None
 
 
 class CropSampler:
@@ -57,7 +63,10 @@ class CropSampler:
     def draw(self, count: int, generator: torch.Generator) -> list[tuple[int, int, int]]:
         """(view, top, left) of each crop."""
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
-        return [(i, self._offset(self.sizes[i][0], generator), self._offset(self.sizes[i][1], generator)) for i in chosen]
+        sizes = [self.sizes[i] for i in chosen]
+        return [
+            (i, self._offset(h, generator), self._offset(w, generator)) for i, (h, w) in zip(chosen, sizes, strict=True)
+        ]
 
     def _offset(self, side: int, generator: torch.Generator) -> int:
         return int(torch.randint(side - self.crop + 1, (), generator=generator))

@@ -89,7 +89,7 @@ def encode_shards(
         path = out / f"shard-{start // SHARD_VIEWS:05d}.safetensors"
         chunk = views[start : start + SHARD_VIEWS]
         if not path.exists():
-            tensors = {}
+            tensors: dict[str, Tensor] = {}
             for i, view in enumerate(chunk):
                 high, guide = encode_view(load_view(view, codec.factor * scale), view.guide, codec, scale)
                 tensors |= {f"{i}.high": high.half().contiguous(), f"{i}.guide": guide.half().contiguous()}

@@ -6,7 +6,6 @@ if it had never stopped; the checkpoint holds the network, its average, the opti
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,8 @@ class TrainConfig:
         return self.rate * min(1.0, (step + 1) / max(1, self.warmup), (self.steps - step) / falling)
 
 
-LossFunction = Callable[[nn.Module, int, torch.Generator], Tensor]
+Network = TypeVar("Network", bound=nn.Module)
+LossFunction = Callable[[Callable[..., Any], int, torch.Generator], Tensor]
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -67,10 +68,12 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-class Trainer:
+class Trainer(Generic[Network]):
     """Trains `network` on `loss(network, batch_size, generator)`; `average` holds the EMA weights."""
 
-    def __init__(self, network: nn.Module, loss: LossFunction, config: TrainConfig, device: str = "cpu") -> None:
+    def __init__(self, network: Network, loss: LossFunction, config: TrainConfig, device: str = "cpu") -> None:
+        self.network: Network
+        self.average: Network
         self.network, self.loss, self.config, self.device = network.to(device), loss, config, device
         self.average = deepcopy(self.network).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -113,7 +116,7 @@ class Trainer:
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, path)
+        partial.replace(path)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of the same configuration (only `samples` and `compile` may differ)."""
@@ -144,7 +147,7 @@ class Trainer:
 
 
 @contextmanager
-def _saving_at_the_end(trainer: Trainer, checkpoint: Path) -> Iterator[None]:
+def _saving_at_the_end(trainer: Trainer[Network], checkpoint: Path) -> Iterator[None]:
     """Whatever ends the loop, an interrupt too, the work so far is kept."""
     try:
         yield

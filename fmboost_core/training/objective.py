@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -11,8 +13,10 @@ from ..schedule import noise_augment
 
 LATENT_WEIGHT = 0.2  # of the codec's loss: a latent error of 0.1 weighs like a picture's of 23 dB
 
+Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-def cfm_loss(network: nn.Module, high: Tensor, guide: Tensor, alpha_bar: float, noise: Tensor, t: Tensor) -> Tensor:
+
+def cfm_loss(network: Velocity, high: Tensor, guide: Tensor, alpha_bar: float, noise: Tensor, t: Tensor) -> Tensor:
     """Mean squared error between v(x_t, t, guide) and x1 - x0 on the straight line between them (paper eq. 5-8).
 
     high (x1), guide, noise: (B,C,h,w); t (B,) in [0,1]. x0 = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise.
@@ -27,14 +31,14 @@ class CodecPasses(nn.Module):
 
     def __init__(self, codec: TinyVAE) -> None:
         super().__init__()
-        self.codec = codec
+        self.codec: TinyVAE = codec
 
     def forward(self, photos: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         encoded = self.codec.encoder((photos + 1) / 2)
         return encoded, self.codec.decoder(latents) * 2 - 1, self.codec.decoder(encoded) * 2 - 1
 
 
-def codec_loss(network: nn.Module, photos: Tensor, latents: Tensor) -> Tensor:
+def codec_loss(network: Callable[..., tuple[Tensor, Tensor, Tensor]], photos: Tensor, latents: Tensor) -> Tensor:
     """Squared errors of the latent against the teacher's, and of both decodings against the photograph.
 
     photos (B,3,8h,8w) in [-1,1]; latents (B,C,h,w) of the teacher. network: `CodecPasses`.

@@ -1,0 +1,49 @@
+"""Model and codec on a device, for the command line and its measurements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from .checkpoint import Model, load_model
+from .codec import TinyVAE, load_codec
+from .errors import ConfigError, ImageError
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What enlarges pictures, on its device."""
+
+    model: Model
+    codec: TinyVAE
+    device: torch.device
+
+
+def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
+    """Load model and codec to a device such as "auto" or "cuda", as a type such as "float16"."""
+    where, kind = choose_device(device), getattr(torch, dtype)
+    return Tools(load_model(model).to(where, kind), load_codec(codec).to(where, kind), where)
+
+
+def choose_device(name: str) -> torch.device:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in present.items() if there)
+    if not present[name]:
+        raise ConfigError(f"This PyTorch finds no {name} device here; use --device cpu or --device auto.")
+    return torch.device(name)
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Out of memory, as Python and PyTorch's devices say it, becomes an `ImageError` with a way out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if isinstance(error, RuntimeError) and not re.search(r"out of memory|allocate memory", str(error)):
+            raise
+        raise ImageError(f"{what} does not fit into memory at this size; try --tile 64 or a smaller size.") from None

@@ -1,0 +1,96 @@
+"""Codecs: files in and out, refusals, and, where the shared tiny VAEs are, the real latent space."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from networks import randomised
+from safetensors.torch import save_file
+
+from fmboost_core.codec import TinyVAE, load_codec, save_codec, taesd, tiny_codec
+from fmboost_core.errors import CheckpointError, LatentError
+
+
+def save_pair(codec: TinyVAE, prefix: Path) -> None:
+    for part in ("encoder", "decoder"):
+        weights = {k: v.clone() for k, v in getattr(codec, part).state_dict().items()}
+        save_file(weights, prefix.with_name(f"{prefix.name}_{part}.safetensors"))
+
+
+def test_our_files_come_back_whole(tmp_path: Path) -> None:
+    codec = randomised(tiny_codec(channels=16, width=24, blocks=2, stem=4))
+    save_codec(codec, tmp_path / "c.safetensors", license="MIT", trained_on="nothing")
+    back = load_codec(tmp_path / "c.safetensors")
+    assert (back.channels, back.factor) == (16, 8)
+    for a, b in zip(codec.parameters(), back.parameters(), strict=True):
+        assert torch.equal(a.half().float(), b)
+
+
+def test_a_pair_of_taesd_files_is_a_codec(tmp_path: Path) -> None:
+    codec = randomised(taesd(16))
+    save_pair(codec, tmp_path / "taef1")
+    back = load_codec(str(tmp_path / "taef1"))
+    x = torch.rand(1, 3, 16, 24) * 2 - 1
+    assert back.channels == 16 and back.encode(x).shape == (1, 16, 2, 3)
+    assert torch.equal(back.encode(x), codec.eval().encode(x))
+
+
+def test_the_builtin_codec_is_small_and_needs_nothing_else() -> None:
+    codec = load_codec("builtin")
+    assert (codec.channels, codec.factor) == (4, 8)
+    assert sum(p.numel() for p in codec.parameters()) <= 3e6
+    assert not any(p.requires_grad for p in codec.parameters()) and not codec.training
+
+
+def test_refusals_name_the_file(tmp_path: Path, codec: TinyVAE) -> None:
+    def says(name: Path | str) -> str:
+        with pytest.raises(CheckpointError) as refused:
+            load_codec(name)
+        assert "\n" not in str(refused.value)
+        return str(refused.value)
+
+    assert "taesd_encoder.safetensors does not exist" in says(tmp_path / "taesd")
+    assert "does not exist" in says(tmp_path / "c.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    assert "no codec of FMBoost" in says(tmp_path / "x.safetensors")
+    save_pair(randomised(taesd(4)), tmp_path / "cut")
+    whole = (tmp_path / "cut_decoder.safetensors").read_bytes()
+    (tmp_path / "cut_decoder.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert "cut_decoder.safetensors is damaged" in says(tmp_path / "cut")
+    save_file({"y": torch.zeros(1)}, tmp_path / "cut_decoder.safetensors")
+    assert "1.weight is missing" in says(tmp_path / "cut")
+    save_codec(codec, tmp_path / "part.safetensors", license="MIT", trained_on="nothing")
+    with pytest.raises(CheckpointError, match="NaN"):
+        save_codec(randomised(codec, std=float("nan")), tmp_path / "part.safetensors", license="", trained_on="")
+    assert load_codec(tmp_path / "part.safetensors").channels == 4
+
+
+def test_odd_pictures_are_refused(codec: TinyVAE) -> None:
+    for size in ((8, 9), (0, 8), (7, 8)):
+        with pytest.raises(LatentError, match="multiples of 8"):
+            codec.encode(torch.zeros(1, 3, *size))
+
+
+def test_types_and_batches(codec: TinyVAE) -> None:
+    latents = torch.randn(3, 4, 5, 6)
+    together = codec.decode(latents)
+    assert torch.allclose(together, torch.cat([codec.decode(z) for z in latents.split(1)]), atol=1e-5)
+    assert codec.decode(latents.half()).dtype == torch.float16
+
+
+@torch.no_grad()
+def test_the_builtin_codec_lives_in_sd15s_space(shared: Path) -> None:
+    """On two validation photographs, each way within what the issue asks for over the whole set."""
+    from fmboost_core.images import read_picture
+
+    teacher, ours = load_codec(shared / "taesd/taesd"), load_codec("builtin")
+
+    def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(-10 * ((a.clamp(-1, 1) - b) / 2).square().mean().log10())
+
+    for path in sorted((shared / "photos/val").glob("*.jpg"))[::23]:
+        x = read_picture(path).rgb[..., :256, :256]
+        theirs = psnr(teacher.decode(teacher.encode(x)), x)
+        assert psnr(ours.decode(ours.encode(x)), x) > theirs - 3
+        assert psnr(ours.decode(teacher.encode(x)), x) > theirs - 3
+        assert psnr(teacher.decode(ours.encode(x)), x) > theirs - 4.5
