@@ -5,49 +5,55 @@
     model, codec = load_model("sd15-x2-lite"), load_codec("builtin")
     large = boost(small, model, codec, scale=2, nfe=4, seed=0)  # (B,4,h,w) scaled latents -> (B,4,2h,2w)
 
-`pipeline.py` tells the whole story on one screen.
+`pipeline.py` tells the whole story. The names below are imported when they are first used, so that
+`python -m fmboost_core --help` need not wait for PyTorch.
 """
 
-from .checkpoint import Model, load_model
-from .codec import Codec, load_codec
-from .config import FAMILIES, PRESETS, LatentFamily, ModelSpec, UNetConfig
-from .errors import (
-    Cancelled,
-    CheckpointError,
-    ConfigError,
-    FMBoostError,
-    ImageError,
-    LatentError,
-    MissingDependencyError,
-    NonFiniteError,
-)
-from .pipeline import Stage, boost, upscale_image
-from .schedule import alpha_bar, attention_scale, noise_augment
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import Model, load_model
+    from .codec import Codec, load_codec
+    from .config import FAMILIES, PRESETS, LatentFamily, ModelSpec, UNetConfig
+    from .errors import (
+        Cancelled,
+        CheckpointError,
+        ConfigError,
+        FMBoostError,
+        ImageError,
+        LatentError,
+        MissingDependencyError,
+        NonFiniteError,
+    )
+    from .pipeline import Stage, boost, upscale_image
+    from .schedule import alpha_bar, attention_scale, noise_augment
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "FAMILIES",
-    "PRESETS",
-    "Cancelled",
-    "CheckpointError",
-    "Codec",
-    "ConfigError",
-    "FMBoostError",
-    "ImageError",
-    "LatentError",
-    "LatentFamily",
-    "MissingDependencyError",
-    "Model",
-    "ModelSpec",
-    "NonFiniteError",
-    "Stage",
-    "UNetConfig",
-    "alpha_bar",
-    "attention_scale",
-    "boost",
-    "load_codec",
-    "load_model",
-    "noise_augment",
-    "upscale_image",
-]
+_ROOMS = {
+    "checkpoint": ("Model", "load_model"),
+    "codec": ("Codec", "load_codec"),
+    "config": ("FAMILIES", "PRESETS", "LatentFamily", "ModelSpec", "UNetConfig"),
+    "errors": (
+        "Cancelled", "CheckpointError", "ConfigError", "FMBoostError", "ImageError", "LatentError",
+        "MissingDependencyError", "NonFiniteError",
+    ),
+    "pipeline": ("Stage", "boost", "upscale_image"),
+    "schedule": ("alpha_bar", "attention_scale", "noise_augment"),
+}  # fmt: skip
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [*_ROOM_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_ROOM_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOM_OF])
