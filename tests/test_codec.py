@@ -32,7 +32,7 @@ def test_a_pair_of_taesd_files_is_a_codec(tmp_path: Path) -> None:
     back = load_codec(str(tmp_path / "taef1"))
     x = torch.rand(1, 3, 16, 24) * 2 - 1
     assert back.channels == 16 and back.encode(x).shape == (1, 16, 2, 3)
-    assert torch.equal(back.encode(x), codec.eval().encode(x))
+    assert torch.allclose(back.encode(x), codec.eval().encode(x), atol=1e-4)
 
 
 def test_the_builtin_codec_is_small_and_needs_nothing_else() -> None:

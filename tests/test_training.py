@@ -73,6 +73,9 @@ def test_crops_come_from_everywhere_equally() -> None:
     share = sum(i == 0 for i, _, _ in drawn) / 6000
     assert share == pytest.approx(1 / 6, abs=0.02)
     assert {top for i, top, _ in drawn if i == 1} == {0, 1, 2, 3, 4}
+    sampler.set_share([True, False, False], 0.8)
+    drawn = sampler.draw(6000, torch.Generator().manual_seed(0))
+    assert sum(i == 0 for i, _, _ in drawn) / 6000 == pytest.approx(0.8, abs=0.02)
     with pytest.raises(ConfigError, match="smaller crop"):
         CropSampler([(4, 4)], 5)
 
@@ -108,7 +111,7 @@ def test_the_loop_learns_the_gaussian_velocity() -> None:
 
 
 def _trainer(shards: Path, **config: object) -> Trainer:
-    crops = LatentCrops(load_shards(shards), 4)
+    crops = LatentCrops(load_shards(shards), 4, 0.5)
 
     def loss(network: Velocity, batch: int, generator: torch.Generator) -> torch.Tensor:
         high, guide = crops.draw(batch, generator)

@@ -42,7 +42,7 @@ def encode(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     data = load_shards(args.latents)
-    crops = LatentCrops(data, args.crop)
+    crops = LatentCrops(data, args.crop, args.latent_share)
     signal = alpha_bar(args.noise_step)
     torch.manual_seed(args.seed)
     network = LatentUNet(PRESETS[args.preset])
@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--preset", choices=PRESETS, default="lite")
     p.add_argument("--family", choices=FAMILIES, default="sd15", help="whose latents the shards hold")
     p.add_argument("--noise-step", type=int, default=400, help="of the start, 0 to 999")
+    p.add_argument("--latent-share", type=float, default=0.5, help="of crops whose guide was made from a latent")
     _training_options(p, samples=250_000, crop=32)
     p.set_defaults(run=train)
     p = commands.add_parser("train-codec", help="photographs and latents to our tiny codec")

@@ -60,6 +60,15 @@ class CropSampler:
         if not self.weights.sum():
             raise ConfigError(f"No view is as large as the crop of {crop} latents; take a smaller crop.")
 
+    def set_share(self, chosen: Sequence[bool], share: float) -> None:
+        """Draw a share of the crops from the chosen views, the rest from the others (if there are both)."""
+        if not 0 <= share <= 1:
+            raise ConfigError(f"A share must be between 0 and 1, but it is {share!r}.")
+        among = torch.tensor(chosen)
+        inside, outside = self.weights[among].sum(), self.weights[~among].sum()
+        if inside and outside:
+            self.weights = torch.where(among, share * self.weights / inside, (1 - share) * self.weights / outside)
+
     def draw(self, count: int, generator: torch.Generator) -> list[tuple[int, int, int]]:
         """(view, top, left) of each crop."""
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
@@ -77,11 +86,12 @@ def _cut(tensor: Tensor, top: int, left: int, side: int) -> Tensor:
 
 
 class LatentCrops:
-    """Batches of (high, guide), fp32 (B,C,crop,crop)."""
+    """Batches of (high, guide), fp32 (B,C,crop,crop); a share of them has guides made from latents."""
 
-    def __init__(self, data: LatentSet, crop: int) -> None:
+    def __init__(self, data: LatentSet, crop: int, latent_share: float) -> None:
         self.pairs, self.crop = data.pairs, crop
         self.sampler = CropSampler([high.shape[-2:] for high, _ in data.pairs], crop)
+        self.sampler.set_share([view.guide == "latent" for view in data.views], latent_share)
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         where = self.sampler.draw(batch, generator)
