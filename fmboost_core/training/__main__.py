@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ..unet import LatentUNet
 from .data import LatentCrops, PhotoCrops, load_shards
 from .encode import encode_shards, find_photos, plan_views
 from .loop import TrainConfig, Trainer
-from .objective import CodecPasses, Velocity, cfm_loss, codec_loss, distillation_loss
+from .objective import CodecPasses, Velocity, cfm_loss, codec_loss
 
 REPORT_SECONDS = 10.0
 
@@ -75,24 +74,6 @@ def train_codec(args: argparse.Namespace) -> None:
     print(args.out)
 
 
-def distill_decoder(args: argparse.Namespace) -> None:
-    crops = LatentCrops(load_shards(args.latents), args.crop, latent_share=0.5)
-    codec, teacher = load_codec(args.start), load_codec(args.teacher).decoder
-    teach = torch.compile(teacher) if args.compile else teacher
-
-    def loss(decoder: Callable[[Tensor], Tensor], batch: int, generator: torch.Generator) -> Tensor:
-        high, guide = crops.draw(batch // 2, generator)
-        latents = torch.cat([high, guide])
-        noise = torch.randn(latents.shape, generator=generator)
-        return distillation_loss(decoder, teach, latents + args.noise * noise)
-
-    trainer = Trainer(codec.decoder.requires_grad_(True), loss, _config(args))
-    _run(trainer, args.out.with_suffix(".training"))
-    codec.decoder = trainer.average
-    save_codec(codec, args.out, license=args.license, trained_on=args.trained_on)
-    print(args.out)
-
-
 def _config(args: argparse.Namespace) -> TrainConfig:
     return TrainConfig(args.samples, args.batch, args.rate, seed=args.seed, bf16=args.bf16, compile=args.compile)
 
@@ -137,12 +118,6 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("train-codec", help="photographs and latents to our tiny codec")
     _training_options(p, samples=100_000, crop=16)
     p.set_defaults(run=train_codec)
-    p = commands.add_parser("distill-decoder", help="give a codec's decoder the texture of a TAESD decoder")
-    p.add_argument("--start", required=True, help="the codec to begin with")
-    p.add_argument("--teacher", required=True, help="prefix of a TAESD pair")
-    p.add_argument("--noise", type=float, default=0.1, help="deviation of the noise on the latents, for robustness")
-    _training_options(p, samples=20_000, crop=16)
-    p.set_defaults(run=distill_decoder)
     return parser
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss, mse_loss
+from torch.nn.functional import mse_loss
 
 from ..codec import TinyVAE
 from ..schedule import noise_augment
@@ -45,18 +45,3 @@ def codec_loss(network: Callable[..., tuple[Tensor, Tensor, Tensor]], photos: Te
     """
     encoded, from_teacher, from_own = (x.float() for x in network(photos, latents))
     return LATENT_WEIGHT * mse_loss(encoded, latents) + mse_loss(from_teacher, photos) + mse_loss(from_own, photos)
-
-
-def distillation_loss(
-    decoder: Callable[[Tensor], Tensor], teacher: Callable[[Tensor], Tensor], latents: Tensor
-) -> Tensor:
-    """Absolute errors of the decoding and of its gradients against the teacher's decoding of the same latents.
-
-    A photograph's own pixels leave the detail open that a latent has lost, and a squared error then averages over it;
-    the teacher's decoding is a function of the latent, so that its texture can be learned.
-    """
-    with torch.no_grad():
-        wanted = teacher(latents).float()
-    made = decoder(latents).float()
-    edges = sum(l1_loss(made.diff(dim=side), wanted.diff(dim=side)) for side in (-1, -2))
-    return l1_loss(made, wanted) + edges
