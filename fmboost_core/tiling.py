@@ -17,7 +17,7 @@ from .config import UNetConfig
 from .errors import ConfigError
 
 AUTO_TILE = 192  # latents; larger outputs than 1.5 such tiles a side are cut in "auto"
-DEFAULT_HALO = 32  # docs/tiling.md: error against halo
+DEFAULT_HALO = 24  # docs/tiling.md: error against halo
 
 
 @dataclass(frozen=True)
