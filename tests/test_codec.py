@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from fmboost_core.codec import TinyVAE, load_codec, save_codec, taesd, tiny_codec
 from fmboost_core.errors import CheckpointError, LatentError
+from fmboost_core.images import read_picture
 
 
 def save_pair(codec: TinyVAE, prefix: Path) -> None:
@@ -27,7 +28,7 @@ def test_our_files_come_back_whole(tmp_path: Path) -> None:
 
 
 def test_a_pair_of_taesd_files_is_a_codec(tmp_path: Path) -> None:
-    codec = randomised(taesd(16))
+    codec = randomised(taesd(16), std=0.02)
     save_pair(codec, tmp_path / "taef1")
     back = load_codec(str(tmp_path / "taef1"))
     x = torch.rand(1, 3, 16, 24) * 2 - 1
@@ -80,17 +81,17 @@ def test_types_and_batches(codec: TinyVAE) -> None:
 
 @torch.no_grad()
 def test_the_builtin_codec_lives_in_sd15s_space(shared: Path) -> None:
-    """On two validation photographs, each way within what the issue asks for over the whole set."""
-    from fmboost_core.images import read_picture
-
+    """On eight validation photographs: the mean PSNR of each way round, against TAESD's own round trip."""
     teacher, ours = load_codec(shared / "taesd/taesd"), load_codec("builtin")
-
-    def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-        return float(-10 * ((a.clamp(-1, 1) - b) / 2).square().mean().log10())
-
-    for path in sorted((shared / "photos/val").glob("*.jpg"))[::23]:
-        x = read_picture(path).rgb[..., :256, :256]
-        theirs = psnr(teacher.decode(teacher.encode(x)), x)
-        assert psnr(ours.decode(ours.encode(x)), x) > theirs - 3
-        assert psnr(ours.decode(teacher.encode(x)), x) > theirs - 3
-        assert psnr(teacher.decode(ours.encode(x)), x) > theirs - 4.5
+    ways = {"theirs": (teacher, teacher), "ours": (ours, ours), "out": (teacher, ours), "in": (ours, teacher)}
+    sums = dict.fromkeys(ways, 0.0)
+    for path in sorted((shared / "photos/val").glob("*.jpg"))[::6]:
+        x = read_picture(path).rgb
+        top, left = (x.shape[-2] - 256) // 2, (x.shape[-1] - 256) // 2
+        x = x[..., top : top + 256, left : left + 256]
+        for way, (encoder, decoder) in ways.items():
+            error = (decoder.decode(encoder.encode(x)).clamp(-1, 1) - x) / 2
+            sums[way] -= 10 * float(error.square().mean().log10()) / 8
+    assert sums["ours"] > sums["theirs"] - 2
+    assert sums["out"] > sums["theirs"] - 2
+    assert sums["in"] > sums["theirs"] - 3.5
