@@ -50,12 +50,14 @@ class TinyVAE(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         _check_sides(images, self.factor)
-        images = (images + 1) / 2
-        return map_tiles(self._run(self.encoder), (images,), self.tile, self.reach, in_unit=self.factor)
+        run = self._run(self.encoder)
+        # The range is changed within each tile, so that no second copy of a large picture is made.
+        return map_tiles(lambda x: run((x + 1) / 2), (images,), self.tile, self.reach, in_unit=self.factor)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        return map_tiles(self._run(self.decoder), (latents,), self.tile, self.reach, out_unit=self.factor) * 2 - 1
+        run = self._run(self.decoder)
+        return map_tiles(lambda z: run(z) * 2 - 1, (latents,), self.tile, self.reach, out_unit=self.factor)
 
     def _run(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """The network in its own type and on its own device, its result in the input's."""
