@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FMBoostError as error:
         print(f"error: {_line(error)}", file=sys.stderr)
         return REFUSED
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
 
 
 def _line(error: BaseException) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -356,3 +358,11 @@ def test_a_failing_disk_is_one_sentence_and_leaves_the_old_file(tools, photo, tm
 def test_pictures_know_their_size():
     picture = Picture(torch.zeros(1, 3, 5, 7))
     assert (picture.width, picture.height) == (7, 5)
+
+
+def test_a_reader_that_stops_reading_is_no_error(tools):
+    command = [sys.executable, "-u", "-m", "fmboost_core", "info", tools[1]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
