@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         with _warnings_as_notes():
-            return args.run(args)
+            code: int = args.run(args)
+            sys.stdout.flush()  # a closed pipe shows here, and not when Python is leaving
+            return code
     except (KeyboardInterrupt, Cancelled):
         print("Stopped; no file was left half-written.", file=sys.stderr)
         return INTERRUPTED

@@ -361,7 +361,7 @@ def test_pictures_know_their_size():
 
 
 def test_a_reader_that_stops_reading_is_no_error(tools):
-    command = [sys.executable, "-u", "-m", "fmboost_core", "info", tools[1]]
+    command = [sys.executable, "-m", "fmboost_core", "info", tools[1]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
