@@ -179,9 +179,9 @@ def _load_own(path: Path) -> TinyVAE:
         if METADATA_KEY not in file.metadata:
             raise CheckpointError(f"{path} is no codec of FMBoost; of a TAESD pair, give what both names begin with.")
         first, last = "encoder.1.weight", f"encoder.{len(_own_body(file.entries)) + 8}.weight"
-        missing = [key for key in (first, last) if key not in file.entries]
+        missing = [key for key in (first, last) if key not in file.entries or len(file.entries[key].shape) != 4]
         if missing:
-            raise CheckpointError(f"{path} is no whole codec: {', '.join(missing)} missing.")
+            raise CheckpointError(f"{path} is no whole codec: {', '.join(missing)} missing or misshapen.")
         stem, (channels, width) = file.entries[first].shape[0], file.entries[last].shape[:2]
         with torch.device("meta"):
             codec = tiny_codec(channels, width, len(_own_body(file.entries)), stem)

@@ -54,6 +54,9 @@ def test_refusals_name_the_file(tmp_path: Path, codec: TinyVAE) -> None:
     assert "does not exist" in says(tmp_path / "c.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     assert "no codec of FMBoost" in says(tmp_path / "x.safetensors")
+    flat = {"encoder.1.weight": torch.zeros(1), "encoder.8.weight": torch.zeros(1)}
+    save_file(flat, tmp_path / "flat.safetensors", {"fmboost_codec": "{}"})
+    assert "misshapen" in says(tmp_path / "flat.safetensors")
     save_pair(randomised(taesd(4)), tmp_path / "cut")
     whole = (tmp_path / "cut_decoder.safetensors").read_bytes()
     (tmp_path / "cut_decoder.safetensors").write_bytes(whole[: len(whole) // 2])
