@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import ModelSpec, UNetConfig
+from .config import GUIDE_KINDS, ModelSpec, UNetConfig
 from .errors import CheckpointError, ConfigError, MissingDependencyError, reason
 from .reference import ASSUMED, DERIVED, ReferenceOptions, read_reference, select_weights
 from .unet import LatentUNet
@@ -39,10 +39,15 @@ class Model:
         self.network.to(device=device, dtype=dtype)
         return self
 
-    def velocity(self, x: Tensor, t: float | Tensor, guide: Tensor) -> Tensor:
-        """v(x, t, guide) in x's type: x, guide (B,C,h,w) scaled latents, t a time in [0,1] or one an item (B,)."""
+    def velocity(self, x: Tensor, t: float | Tensor, guide: Tensor, kind: str = "latent") -> Tensor:
+        """v(x, t, guide) in x's type: x, guide (B,C,h,w) scaled latents, t a time in [0,1] or one an item (B,).
+
+        kind: what the guide was made from, one of `GUIDE_KINDS`; networks that cannot be told ignore it.
+        """
         times = torch.as_tensor(t, dtype=torch.float32, device=self.device).expand(x.shape[0])
-        return self.network(x.to(self.device, self.dtype), times, guide.to(self.device, self.dtype)).to(x)
+        kinds = torch.full((x.shape[0],), GUIDE_KINDS.index(kind), device=self.device)
+        told = kinds if self.spec.network.classes else None
+        return self.network(x.to(self.device, self.dtype), times, guide.to(self.device, self.dtype), told).to(x)
 
 
 # --- finding the file

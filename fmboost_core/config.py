@@ -44,6 +44,11 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+# What a guide was made from, in the order of the network's classes: the decoded small latent, E(UP(D(z))), which
+# has lost what the codec loses, or the picture itself, E(UP(x)).
+GUIDE_KINDS = ("latent", "image")
+
+
 @dataclass(frozen=True)
 class UNetConfig:
     """The velocity network (paper Table 9; names as in guided diffusion's U-Net).
@@ -58,6 +63,7 @@ class UNetConfig:
     attention: "full" or "linear" (at `attention_rates`; the middle is always full).
     attention_layout: "standard", or "reference" for checkpoints of CompVis/fm-boosting, whose reshape mixes
         channels and positions. State-dict shapes cannot tell these three apart, so they are stored.
+    classes: how many of `GUIDE_KINDS` the network can be told; 0 if it is not told the guide's kind.
     """
 
     channels: int = 4
@@ -71,6 +77,7 @@ class UNetConfig:
     head_width: int = 64
     attention: str = "full"
     attention_layout: str = "standard"
+    classes: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
@@ -88,6 +95,7 @@ class UNetConfig:
         _require(self.attention in ("full", "linear"), "attention", self.attention, "'full' or 'linear'")
         layouts = ("standard", "reference")
         _require(self.attention_layout in layouts, "attention_layout", self.attention_layout, " or ".join(layouts))
+        _require(self.classes in (0, len(GUIDE_KINDS)), "classes", self.classes, f"0 or {len(GUIDE_KINDS)}")
         _require(isinstance(self.middle_attention, bool), "middle_attention", self.middle_attention, "true or false")
         _require(
             all(_is_count(r) and r & (r - 1) == 0 for r in self.attention_rates),
@@ -111,7 +119,13 @@ PRESETS = {
     "paper-113m": UNetConfig(),
     "paper-306m": UNetConfig(multipliers=(1, 2, 4, 8)),
     "lite": UNetConfig(
-        base=32, multipliers=(1, 2, 4), res_blocks=2, norm="channel", attention_rates=(), middle_attention=False
+        base=32,
+        multipliers=(1, 2, 4),
+        res_blocks=2,
+        norm="channel",
+        attention_rates=(),
+        middle_attention=False,
+        classes=2,
     ),
 }
 

@@ -307,9 +307,11 @@ class _Run:
         for index, (size, tiling) in enumerate(zip(self.sizes, self.tilings, strict=True)):
             self._check_cancelled()
             guide = self._guide(latent, image, size, stretch or index > 0)
+            # Later pictures are decoded latents again: only a guide of the one that came in has all its detail.
+            kind = "image" if latent is None and self.upsample == "psu" else "latent"
             _check_finite(guide, "The guide (the enlarged input)")
             before = self.done
-            latent, evaluations = self._solve(guide, tiling)
+            latent, evaluations = self._solve(guide, kind, tiling)
             _check_finite(latent, "The boosted latent")
             # The edge that fills up a latent is no part of the picture: the next stage starts without it.
             image = self._picture(latent, size) if index + 1 < len(self.sizes) and self.upsample == "psu" else None
@@ -333,21 +335,24 @@ class _Run:
             latent = image_guide(image, self.codec, (image.shape[-2], image.shape[-1]))
         return latent_upsample(latent, latent_size(size, self.codec.factor), self.upsample, stretch)
 
-    def _solve(self, guide: Tensor, tiling: Tiling) -> tuple[Tensor, int]:
+    def _solve(self, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
         """The stage's latent, and the evaluations spent on it."""
         s = self.settings
         start = guide
         if s.alpha_bar < 1:
             start = noise_augment(guide, s.alpha_bar, self.noise(tuple(guide.shape)))
         if s.solver not in ADAPTIVE:
-            return self._solve_items(start, guide, tiling)
+            return self._solve_items(start, guide, kind, tiling)
         # The step size follows the error of everything solved together: items must not share it.
-        ends = [self._solve_items(a, b, tiling) for a, b in zip(start.split(1), guide.split(1), strict=True)]
+        ends = [self._solve_items(a, b, kind, tiling) for a, b in zip(start.split(1), guide.split(1), strict=True)]
         return torch.cat([end for end, _ in ends]), max(spent for _, spent in ends)
 
-    def _solve_items(self, start: Tensor, guide: Tensor, tiling: Tiling) -> tuple[Tensor, int]:
+    def _solve_items(self, start: Tensor, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
+        def evaluate(x: Tensor, t: float, guide: Tensor) -> Tensor:
+            return self.model.velocity(x, t, guide, kind)
+
         def velocity(x: Tensor, t: float) -> Tensor:
-            return tiled_velocity(self.model.velocity, x, t, guide, tiling, self._advance)
+            return tiled_velocity(evaluate, x, t, guide, tiling, self._advance)
 
         s = self.settings
         return solve(velocity, start, s.nfe, s.solver, tolerance=s.tolerance, on_step=self.hooks.on_state)

@@ -22,6 +22,8 @@ class TimedSequential(nn.Sequential):
 class LatentUNet(nn.Module):
     """v(x, t, guide): x, guide (B,C,h,w) of any size, t (B,) in [0,1] -> (B,C,h,w).
 
+    A network with classes also takes the kind of each guide, (B,) indices into `GUIDE_KINDS`.
+
     Sides that are no multiple of the total stride are padded with zeros at the right and the bottom and the
     result is cut back. The state dict has the names of guided diffusion's U-Net, as the public reference
     implementation's has.
@@ -34,6 +36,8 @@ class LatentUNet(nn.Module):
         self.time_embed = nn.Sequential(
             nn.Linear(config.base, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
         )
+        if config.classes:
+            self.label_emb = nn.Embedding(config.classes, time_width)
         self.input_blocks, widths = self._encoder(time_width)
         width = widths[-1]
         middle: list[nn.Module] = [ResBlock(width, time_width, width, config.norm) for _ in range(2)]
@@ -83,11 +87,13 @@ class LatentUNet(nn.Module):
                 blocks.append(TimedSequential(*layers))
         return nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, guide: Tensor, kind: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:]
         stride = self.config.stride
         h = F.pad(torch.cat([x, guide], dim=1), (0, -width % stride, 0, -height % stride))
         emb = self.time_embed(time_embedding(t, self.config.base).to(x.dtype))
+        if kind is not None:
+            emb = emb + self.label_emb(kind)
         skips = []
         for block in self.input_blocks:
             h = block(h, emb)

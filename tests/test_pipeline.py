@@ -3,11 +3,12 @@
 import math
 import random
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
-from networks import make_model
+from networks import TINY, make_model
 
 from fmboost_core.checkpoint import Model
 from fmboost_core.codec import TinyVAE
@@ -240,3 +241,20 @@ def test_an_unknown_noise_step_and_raw_latents_warn(model: Model, codec: TinyVAE
         boost(latents(1, 4, 4, 4), model, codec, noise_step=200)
     with pytest.warns(UserWarning, match="raw scale"):
         boost(latents(1, 4, 8, 8) * 5.8, model, codec)
+
+
+def test_the_network_is_told_what_each_stage_s_guide_was_made_from(codec: TinyVAE) -> None:
+    """Only a guide made from a picture that came in has its detail; later stages begin with decoded latents."""
+    model = make_model(replace(TINY, classes=2))
+    velocity, told = model.velocity, []
+
+    def spy(x: torch.Tensor, t: float, guide: torch.Tensor, kind: str) -> torch.Tensor:
+        told.append(kind)
+        return velocity(x, t, guide, kind)
+
+    model.velocity = spy  # type: ignore[method-assign]
+    picture = torch.rand(1, 3, 32, 32) * 2 - 1
+    upscale_image(picture, model, codec, scale=4, nfe=1)
+    upscale_image(picture, model, codec, scale=2, nfe=1, upsample="bilinear")
+    boost(codec.encode(picture), model, codec, scale=2, nfe=1)
+    assert told == ["image", "latent", "latent", "latent"]

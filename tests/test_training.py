@@ -1,21 +1,24 @@
 """Training: it learns, it resumes exactly, its data are what they claim, bad input is a sentence."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from networks import TINY
+from networks import TINY, make_model
 from PIL import Image
 
 from fmboost_core import load_model
+from fmboost_core.checkpoint import Model
 from fmboost_core.codec import TinyVAE, save_codec
 from fmboost_core.errors import CheckpointError, ConfigError
 from fmboost_core.schedule import alpha_bar
+from fmboost_core.training.__main__ import main, start_from
 from fmboost_core.training.data import CropSampler, LatentCrops, PhotoCrops, load_shards
 from fmboost_core.training.encode import encode_shards, find_photos, load_view, plan_views
 from fmboost_core.training.loop import TrainConfig, Trainer
-from fmboost_core.training.objective import Velocity, cfm_loss
+from fmboost_core.training.objective import Velocity, cfm_loss, draw_times
 from fmboost_core.unet import LatentUNet
 
 
@@ -51,7 +54,7 @@ def test_encoding_goes_on_where_it_stopped(shards: Path, photos: Path, codec: Ti
     before = shard.stat().st_mtime_ns
     encoded: list[int] = []
     views = plan_views(find_photos([photos]))
-    list(encode_shards(views, codec, 2, shards, lambda done, total: encoded.append(done)))
+    list(encode_shards(views, codec, 2, shards, progress=lambda done, total: encoded.append(done)))
     assert not encoded and shard.stat().st_mtime_ns == before
 
 
@@ -66,18 +69,73 @@ def test_photo_crops_are_aligned_with_their_latents(shards: Path, codec: TinyVAE
     assert error < shuffled / 4
 
 
-def test_crops_come_from_everywhere_equally() -> None:
+def test_crops_come_from_all_views_equally_whatever_their_size() -> None:
     sampler = CropSampler([(4, 4), (8, 4), (3, 9)], 4)
     drawn = sampler.draw(6000, torch.Generator().manual_seed(0))
     assert {i for i, _, _ in drawn} == {0, 1}
-    share = sum(i == 0 for i, _, _ in drawn) / 6000
-    assert share == pytest.approx(1 / 6, abs=0.02)
-    assert {top for i, top, _ in drawn if i == 1} == {0, 1, 2, 3, 4}
-    sampler.set_share([True, False, False], 0.8)
-    drawn = sampler.draw(6000, torch.Generator().manual_seed(0))
-    assert sum(i == 0 for i, _, _ in drawn) / 6000 == pytest.approx(0.8, abs=0.02)
+    assert sum(i == 0 for i, _, _ in drawn) / 6000 == pytest.approx(1 / 2, abs=0.02)
+    tops = [top for i, top, _ in drawn if i == 1]
+    assert all(tops.count(top) / len(tops) == pytest.approx(1 / 5, abs=0.03) for top in range(5))
     with pytest.raises(ConfigError, match="smaller crop"):
         CropSampler([(4, 4)], 5)
+
+
+def test_groups_are_drawn_by_their_shares() -> None:
+    sampler = CropSampler([(4, 4), (8, 4), (3, 9), (5, 5)], 4, ["a", "b", "b", "b"])
+    sampler.set_shares({"a": 4, "b": 1})  # b's smallest view does not fit and takes nothing from the others
+    drawn = [i for i, _, _ in sampler.draw(6000, torch.Generator().manual_seed(0))]
+    assert [drawn.count(i) / 6000 for i in range(4)] == pytest.approx([0.8, 0.1, 0, 0.1], abs=0.02)
+    sampler.set_shares({"b": 1})
+    assert {i for i, _, _ in sampler.draw(100, torch.Generator().manual_seed(0))} == {1, 3}
+    for bad in ({"a": -1, "b": 1}, {"a": 0, "b": 0}, {"a": float("nan")}, {}):
+        with pytest.raises(ConfigError, match="Shares"):
+            sampler.set_shares(bad)
+
+
+def test_a_crop_knows_what_its_guide_was_made_from(photos: Path, shards: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    """Another codec's guides are a group of their own, beside the first codec's latents of the photographs."""
+    views = plan_views(find_photos([photos]), codec="other")
+    list(encode_shards(views, codec, 2, tmp_path / "other", _ZeroCodec()))
+    data = load_shards(shards, tmp_path / "other")
+    assert {v.group for v in data.views} == {"latent", "image", "latent:other", "image:other"}
+    high, guide, kind = LatentCrops(data, 8, {"image": 1}).draw(8, torch.Generator().manual_seed(0))
+    assert (kind == 1).all() and guide.any()
+    high, guide, kind = LatentCrops(data, 8, {"latent:other": 1}).draw(8, torch.Generator().manual_seed(0))
+    assert (kind == 0).all() and not guide.any() and high.any()
+    assert set(LatentCrops(data, 8, {}).draw(64, torch.Generator().manual_seed(0))[2].tolist()) == {0, 1}
+    with pytest.raises(ConfigError, match="No view is of pictures; there are image, image:other, latent"):
+        LatentCrops(data, 8, {"pictures": 1})
+
+
+class _ZeroCodec:
+    """A codec whose every latent is zero."""
+
+    channels, factor = 4, 8
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(images.shape[0], 4, images.shape[-2] // 8, images.shape[-1] // 8)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(latents.shape[0], 3, 8 * latents.shape[-2], 8 * latents.shape[-1])
+
+
+def test_times_are_uniform_but_for_a_share_at_the_start() -> None:
+    times = draw_times(4000, 0.1, torch.Generator().manual_seed(0))
+    inside = times[times > 0]
+    assert len(inside) / 4000 == pytest.approx(0.9, abs=0.02)
+    assert inside.mean() == pytest.approx(0.5, abs=0.02) and inside.var() == pytest.approx(1 / 12, abs=0.01)
+    assert times.max() < 1 and (draw_times(100, 0, torch.Generator().manual_seed(0)) > 0).all()
+
+
+def test_a_training_starts_from_a_trained_model_that_was_not_told_the_kind() -> None:
+    old = make_model()
+    network = LatentUNet(replace(TINY, classes=2))
+    start_from(network, old)
+    x, guide, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([0.0, 0.7])
+    assert torch.equal(network(x, t, guide, torch.tensor([0, 1])), old.network(x, t, guide))
+    start_from(LatentUNet(network.config), Model(replace(old.spec, network=network.config), network))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        start_from(LatentUNet(replace(TINY, base=16)), old)
 
 
 def test_cfm_loss_is_zero_for_the_true_velocity_and_known_for_none() -> None:
@@ -111,10 +169,10 @@ def test_the_loop_learns_the_gaussian_velocity() -> None:
 
 
 def _trainer(shards: Path, **config: object) -> Trainer:
-    crops = LatentCrops(load_shards(shards), 4, 0.5)
+    crops = LatentCrops(load_shards(shards), 4, {})
 
     def loss(network: Velocity, batch: int, generator: torch.Generator) -> torch.Tensor:
-        high, guide = crops.draw(batch, generator)
+        high, guide, _ = crops.draw(batch, generator)
         noise = torch.randn(high.shape, generator=generator)
         return cfm_loss(network, high, guide, alpha_bar(400), noise, torch.rand(batch, generator=generator))
 
@@ -171,8 +229,6 @@ def test_bad_shards_are_a_sentence(shards: Path, tmp_path: Path) -> None:
 
 def test_two_commands_from_photographs_to_a_model(photos: Path, codec: TinyVAE, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """As the README says it, on very little of everything."""
-    from fmboost_core.training.__main__ import main
-
     save_codec(codec, tmp_path / "codec.safetensors", license="MIT", trained_on="nothing")
     latents, out = tmp_path / "latents", tmp_path / "mine.safetensors"
     monkeypatch.setattr("fmboost_core.training.__main__.PRESETS", {"lite": TINY})
@@ -182,7 +238,7 @@ def test_two_commands_from_photographs_to_a_model(photos: Path, codec: TinyVAE, 
         return main()
 
     assert run("encode", photos, "--codec", tmp_path / "codec.safetensors", "--out", latents) == 0
-    assert run("train", latents, out, "--samples", 8, "--batch", 4, "--crop", 8, "--fp32") == 0
+    assert run("train", latents, out, "--samples", 8, "--batch", 4, "--crop", 8, "--fp32", "--share", "image=1") == 0
     model = load_model(out)
     assert model.spec.name == "mine" and model.spec.scale == 2 and model.spec.noise_step == 400
     assert run("encode", tmp_path / "none", "--codec", tmp_path / "codec.safetensors", "--out", latents) == 2

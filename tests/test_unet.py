@@ -1,5 +1,7 @@
 """The network: sizes of the paper, any input size, cost, its finite view."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from networks import TINY, randomised
@@ -54,6 +56,15 @@ def test_time_and_guide_matter_and_items_do_not_mix() -> None:
     assert (network(x, t, guide.flip(0)) - out).abs().max() > 1e-4
     singles = [network(x[i : i + 1], t[i : i + 1], guide[i : i + 1]) for i in range(3)]
     assert torch.allclose(torch.cat(singles), out, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_guide_s_kind_matters_to_a_network_with_classes() -> None:
+    network = randomised(LatentUNet(replace(TINY, classes=2)))
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([0.3, 0.3])
+    out = network(x, t, x, torch.tensor([0, 1]))
+    assert torch.equal(out[0], network(x, t, x, torch.tensor([0, 0]))[0])
+    assert (out[1] - network(x, t, x, torch.tensor([0, 0]))[1]).abs().max() > 1e-4
 
 
 def test_receptive_radius_bounds_what_a_position_sees() -> None:

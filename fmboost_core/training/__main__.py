@@ -6,51 +6,61 @@ import argparse
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model, save_model
+from ..checkpoint import Model, load_model, save_model
 from ..codec import load_codec, save_codec, tiny_codec
 from ..config import FAMILIES, PRESETS, ModelSpec
 from ..errors import FMBoostError
 from ..schedule import alpha_bar
 from ..unet import LatentUNet
+from ..weight_file import require_fit
 from .data import LatentCrops, PhotoCrops, load_shards
 from .encode import encode_shards, find_photos, plan_views
 from .loop import TrainConfig, Trainer
-from .objective import CodecPasses, Velocity, cfm_loss, codec_loss
+from .objective import CodecPasses, cfm_loss, codec_loss, draw_times
 
 REPORT_SECONDS = 10.0
 
 
 def encode(args: argparse.Namespace) -> None:
-    codec = load_codec(args.codec)
+    codec, guide_codec = load_codec(args.codec), load_codec(args.guide_codec or args.codec)
     if args.bf16:
-        codec = codec.to(torch.bfloat16)
-    views = plan_views(find_photos(args.photos), args.seed)
+        codec, guide_codec = codec.to(torch.bfloat16), guide_codec.to(torch.bfloat16)
+    name = Path(args.guide_codec).stem if args.guide_codec else ""
+    views = plan_views(find_photos(args.photos), args.seed, name)
     started = time.monotonic()
 
     def progress(done: int, total: int) -> None:
         _report(f"{done}/{total} views", (time.monotonic() - started) * (total / done - 1))
 
-    for path in encode_shards(views, codec, args.scale, args.out, progress):
+    for path in encode_shards(views, codec, args.scale, args.out, guide_codec, progress):
         print(path)
 
 
 def train(args: argparse.Namespace) -> None:
-    data = load_shards(args.latents)
-    crops = LatentCrops(data, args.crop, args.latent_share)
+    data = load_shards(*args.latents)
+    crops = LatentCrops(data, args.crop, dict(args.share))
     signal = alpha_bar(args.noise_step)
     torch.manual_seed(args.seed)
     network = LatentUNet(PRESETS[args.preset])
+    if args.init is not None:
+        start_from(network, load_model(args.init))
 
-    def loss(network: Velocity, batch: int, generator: torch.Generator) -> Tensor:
-        high, guide = crops.draw(batch, generator)
+    def loss(network: Callable[..., Tensor], batch: int, generator: torch.Generator) -> Tensor:
+        high, guide, kind = crops.draw(batch, generator)
         noise = torch.randn(high.shape, generator=generator)
-        return cfm_loss(network, high, guide, signal, noise, torch.rand(batch, generator=generator))
+        told = kind if PRESETS[args.preset].classes else None
+
+        def velocity(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+            return network(x, t, guide, told)
+
+        return cfm_loss(velocity, high, guide, signal, noise, draw_times(batch, args.start_share, generator))
 
     trainer = Trainer(network, loss, _config(args))
     _run(trainer, args.out.with_suffix(".training"))
@@ -64,8 +74,17 @@ def train(args: argparse.Namespace) -> None:
     print(args.out)
 
 
+def start_from(network: LatentUNet, model: Model) -> None:
+    """Give a network the weights of a trained one; the embedding of a guide's kind may be new, and is then zero."""
+    weights = model.network.state_dict()
+    if network.config.classes and not model.spec.network.classes:
+        weights["label_emb.weight"] = torch.zeros_like(network.label_emb.weight)
+    require_fit(Path(model.spec.name), network, {name: tuple(w.shape) for name, w in weights.items()})
+    network.load_state_dict(weights)
+
+
 def train_codec(args: argparse.Namespace) -> None:
-    crops = PhotoCrops(load_shards(args.latents), args.crop)
+    crops = PhotoCrops(load_shards(*args.latents), args.crop)
     torch.manual_seed(args.seed)
     passes = CodecPasses(tiny_codec())
     trainer = Trainer(passes, lambda net, batch, g: codec_loss(net, *crops.draw(batch, g)), _config(args))
@@ -75,7 +94,9 @@ def train_codec(args: argparse.Namespace) -> None:
 
 
 def _config(args: argparse.Namespace) -> TrainConfig:
-    return TrainConfig(args.samples, args.batch, args.rate, seed=args.seed, bf16=args.bf16, compile=args.compile)
+    return TrainConfig(
+        args.samples, args.batch, args.rate, decay=args.decay, seed=args.seed, bf16=args.bf16, compile=args.compile
+    )
 
 
 def _run(trainer: Trainer[Any], checkpoint: Path) -> None:
@@ -103,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("encode", help="photographs to shards of latents, once; a killed run continues")
     p.add_argument("photos", nargs="+", type=Path, help="files and folders")
     p.add_argument("--codec", required=True, help="prefix of a TAESD pair, or builtin")
+    p.add_argument("--guide-codec", help="another codec of the same latent space to make the guides with")
     p.add_argument("--scale", type=int, default=2, help="magnification to learn")
     p.add_argument("--out", type=Path, required=True, help="folder for the shards")
     p.add_argument("--seed", type=int, default=0, help="of the order of the photographs")
@@ -112,7 +134,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--preset", choices=PRESETS, default="lite")
     p.add_argument("--family", choices=FAMILIES, default="sd15", help="whose latents the shards hold")
     p.add_argument("--noise-step", type=int, default=400, help="of the start, 0 to 999")
-    p.add_argument("--latent-share", type=float, default=0.5, help="of crops whose guide was made from a latent")
+    p.add_argument("--start-share", type=float, default=0.1, help="of times that are exactly 0")
+    p.add_argument("--init", help="model to start from, a name or a path, instead of fresh weights")
+    p.add_argument(
+        "--share", action="append", type=_share, default=[], metavar="GROUP=SHARE",
+        help="how often guides of a group are drawn: latent, image, latent:CODEC, image:CODEC (default: all alike)",
+    )  # fmt: skip
     _training_options(p, samples=250_000, crop=32)
     p.set_defaults(run=train)
     p = commands.add_parser("train-codec", help="photographs and latents to our tiny codec")
@@ -121,13 +148,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _share(text: str) -> tuple[str, float]:
+    """latent:builtin=0.2 -> ("latent:builtin", 0.2); argparse makes a sentence of the ValueError."""
+    group, _, share = text.rpartition("=")
+    return group, float(share)
+
+
 def _training_options(p: argparse.ArgumentParser, samples: int, crop: int) -> None:
-    p.add_argument("latents", type=Path, help="folder of shards")
+    p.add_argument("latents", type=Path, nargs="+", help="folders of shards")
     p.add_argument("out", type=Path, help="the .safetensors to write")
     p.add_argument("--samples", type=int, default=samples, help="crops to train on in all")
     p.add_argument("--crop", type=int, default=crop, help="side of a crop in latents")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
+    p.add_argument("--decay", type=float, default=0.3, help="share of the steps over which the rate falls to 0")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--fp32", dest="bf16", action="store_false", help="no bf16 autocast")
     p.add_argument("--compile", action="store_true", help="torch.compile: faster, needs a C++ compiler")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..config import GUIDE_KINDS
 from ..errors import ConfigError
 from .encode import View, load_view
 
@@ -24,18 +27,19 @@ class LatentSet:
     scale: int
 
 
-def load_shards(folder: Path) -> LatentSet:
-    """Read every shard of a folder into memory."""
+def load_shards(*folders: Path) -> LatentSet:
+    """Read every shard of the folders into memory."""
     views: list[View] = []
     pairs: list[tuple[Tensor, Tensor]] = []
     scales: set[int] = set()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]:
         shard = _load_shard(path)
         views += shard.views
         pairs += shard.pairs
         scales.add(shard.scale)
     if len(scales) != 1:
-        raise ConfigError(f"{folder} must hold shards of one scale, but it has {sorted(scales) or 'no shards'}.")
+        places = ", ".join(map(str, folders))
+        raise ConfigError(f"{places} must hold shards of one scale, but there are {sorted(scales) or 'no shards'}.")
     return LatentSet(views, pairs, scales.pop())
 
 
@@ -51,23 +55,30 @@ def _load_shard(path: Path) -> LatentSet:
 
 
 class CropSampler:
-    """Draws square crops, every position of every view equally likely."""
+    """Draws square crops: a group by its share, then each of its views and each position equally likely.
 
-    def __init__(self, sizes: Sequence[tuple[int, ...]], crop: int) -> None:
-        """sizes: (height, width) of each view; views smaller than the crop are never drawn."""
+    Views count the same whatever their size: by area, a few large photographs would be much of what is seen.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, ...]], crop: int, groups: Sequence[str] = ()) -> None:
+        """sizes: (height, width) of each view; views smaller than the crop are never drawn. groups: one a view."""
         self.sizes, self.crop = [(h, w) for h, w in sizes], crop
-        self.weights = torch.tensor([max(0, h - crop + 1) * max(0, w - crop + 1) for h, w in self.sizes]).double()
-        if not self.weights.sum():
+        fits = [h >= crop and w >= crop for h, w in self.sizes]
+        if not any(fits):
             raise ConfigError(f"No view is as large as the crop of {crop} latents; take a smaller crop.")
+        self.groups = list(groups) or [""] * len(self.sizes)
+        self.weights = torch.tensor(fits).double()
 
-    def set_share(self, chosen: Sequence[bool], share: float) -> None:
-        """Draw a share of the crops from the chosen views, the rest from the others (if there are both)."""
-        if not 0 <= share <= 1:
-            raise ConfigError(f"A share must be between 0 and 1, but it is {share!r}.")
-        among = torch.tensor(chosen)
-        inside, outside = self.weights[among].sum(), self.weights[~among].sum()
-        if inside and outside:
-            self.weights = torch.where(among, share * self.weights / inside, (1 - share) * self.weights / outside)
+    def set_shares(self, shares: Mapping[str, float]) -> None:
+        """Draw the groups in these proportions; groups without a view that fits are left out."""
+        if not all(math.isfinite(share) and share >= 0 for share in shares.values()) or not sum(shares.values()):
+            raise ConfigError(f"Shares must be 0 or above, and not all 0, but they are {dict(shares)}.")
+        fits = (self.weights > 0).tolist()
+        count = Counter(group for group, fit in zip(self.groups, fits, strict=True) if fit)
+        weights = [fit and shares.get(group, 0.0) / count[group] for group, fit in zip(self.groups, fits, strict=True)]
+        if not sum(weights):
+            raise ConfigError(f"No view of the groups with a share above 0 is as large as {self.crop} latents.")
+        self.weights = torch.tensor(weights).double()
 
     def draw(self, count: int, generator: torch.Generator) -> list[tuple[int, int, int]]:
         """(view, top, left) of each crop."""
@@ -86,19 +97,25 @@ def _cut(tensor: Tensor, top: int, left: int, side: int) -> Tensor:
 
 
 class LatentCrops:
-    """Batches of (high, guide), fp32 (B,C,crop,crop); a share of them has guides made from latents."""
+    """Batches of (high, guide, kind): fp32 (B,C,crop,crop) twice, and (B,) indices into `GUIDE_KINDS`."""
 
-    def __init__(self, data: LatentSet, crop: int, latent_share: float) -> None:
+    def __init__(self, data: LatentSet, crop: int, shares: Mapping[str, float]) -> None:
+        """shares: how often the views of each group (`View.group`) are drawn; those not named, never."""
         self.pairs, self.crop = data.pairs, crop
-        self.sampler = CropSampler([high.shape[-2:] for high, _ in data.pairs], crop)
-        self.sampler.set_share([view.guide == "latent" for view in data.views], latent_share)
+        self.kinds = torch.tensor([GUIDE_KINDS.index(view.guide) for view in data.views])
+        groups = [view.group for view in data.views]
+        unknown = sorted(set(shares) - set(groups))
+        if unknown:
+            raise ConfigError(f"No view is of {', '.join(unknown)}; there are {', '.join(sorted(set(groups)))}.")
+        self.sampler = CropSampler([high.shape[-2:] for high, _ in data.pairs], crop, groups)
+        self.sampler.set_shares(shares or dict.fromkeys(groups, 1.0))
 
-    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         where = self.sampler.draw(batch, generator)
         high, guide = (
             torch.stack([_cut(self.pairs[i][k], top, left, self.crop) for i, top, left in where]) for k in (0, 1)
         )
-        return high, guide
+        return high, guide, self.kinds[[i for i, _, _ in where]]
 
 
 class PhotoCrops:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..codec import Codec
+from ..config import GUIDE_KINDS
 from ..errors import ConfigError, ImageError
 from ..upsample import image_guide, pixel_upsample, resize
 
@@ -27,11 +28,21 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at a photograph. guide "image": E(UP(small)), "latent": E(UP(D(E(small))))."""
+    """One way to look at a photograph.
+
+    guide: "image" for E(UP(small)), "latent" for E(UP(D(E(small)))). codec: what made the guide, "" if the same codec
+    made the photograph's latent: one network can serve codecs that share a latent space.
+    """
 
     path: str
     flip: bool
     guide: str
+    codec: str = ""
+
+    @property
+    def group(self) -> str:
+        """What its guide is: "latent", "image", or with another codec "latent:CODEC", "image:CODEC"."""
+        return f"{self.guide}:{self.codec}" if self.codec else self.guide
 
 
 def find_photos(places: Sequence[Path]) -> list[Path]:
@@ -47,11 +58,14 @@ def find_photos(places: Sequence[Path]) -> list[Path]:
     return found
 
 
-def plan_views(paths: Sequence[Path], seed: int = 0) -> list[View]:
+def plan_views(paths: Sequence[Path], seed: int = 0, codec: str = "") -> list[View]:
     """Two views a photograph, plain and mirrored, one with each kind of guide; shuffled, all plain ones first."""
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
-    kinds = ("latent", "image")
-    return [View(str(paths[k]), flip, kinds[(i + flip) % 2]) for flip in (False, True) for i, k in enumerate(order)]
+    return [
+        View(str(paths[k]), flip, GUIDE_KINDS[(i + flip) % 2], codec)
+        for flip in (False, True)
+        for i, k in enumerate(order)
+    ]
 
 
 def load_view(view: View, unit: int) -> Tensor:
@@ -67,13 +81,19 @@ def load_view(view: View, unit: int) -> Tensor:
 
 
 @torch.inference_mode()
-def encode_view(image: Tensor, guide: str, codec: Codec, scale: int) -> tuple[Tensor, Tensor]:
+def encode_view(image: Tensor, kind: str, codec: Codec, scale: int, guide_codec: Codec) -> tuple[Tensor, Tensor]:
     """(high, guide), scaled latents (C,h,w) of an image (1,3,H,W) whose sides are multiples of 8*scale."""
+    return codec.encode(image)[0], make_guide(image, kind, guide_codec, scale)
+
+
+@torch.inference_mode()
+def make_guide(image: Tensor, kind: str, codec: Codec, scale: int) -> Tensor:
+    """The guide (C,h,w) of one of `GUIDE_KINDS`, of an image reduced by scale."""
     small = resize(image, (image.shape[-2] // scale, image.shape[-1] // scale))
-    high = codec.encode(image)
     size = (image.shape[-2], image.shape[-1])
-    low = image_guide(small, codec, size) if guide == "image" else pixel_upsample(codec.encode(small), codec, size)
-    return high[0], low[0]
+    if kind == "image":
+        return image_guide(small, codec, size)[0]
+    return pixel_upsample(codec.encode(small), codec, size)[0]
 
 
 def encode_shards(
@@ -81,9 +101,13 @@ def encode_shards(
     codec: Codec,
     scale: int,
     out: Path,
+    guide_codec: Codec | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Path]:
-    """Write the views' shards into `out`; shards that are there already are kept, so a killed run continues."""
+    """Write the views' shards into `out`; shards that are there already are kept, so a killed run continues.
+
+    guide_codec: what the views name as their `codec`; None: codec.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(views), SHARD_VIEWS):
         path = out / f"shard-{start // SHARD_VIEWS:05d}.safetensors"
@@ -91,7 +115,9 @@ def encode_shards(
         if not path.exists():
             tensors: dict[str, Tensor] = {}
             for i, view in enumerate(chunk):
-                high, guide = encode_view(load_view(view, codec.factor * scale), view.guide, codec, scale)
+                high, guide = encode_view(
+                    load_view(view, codec.factor * scale), view.guide, codec, scale, guide_codec or codec
+                )
                 tensors |= {f"{i}.high": high.half().contiguous(), f"{i}.guide": guide.half().contiguous()}
                 progress(start + i + 1, len(views))
             metadata = {"views": json.dumps([asdict(view) for view in chunk]), "scale": str(scale)}

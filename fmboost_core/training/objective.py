@@ -13,7 +13,7 @@ from ..schedule import noise_augment
 
 LATENT_WEIGHT = 0.2  # of the codec's loss: a latent error of 0.1 weighs like a picture's of 23 dB
 
-Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
+Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # x_t, t, guide -> dx/dt
 
 
 def cfm_loss(network: Velocity, high: Tensor, guide: Tensor, alpha_bar: float, noise: Tensor, t: Tensor) -> Tensor:
@@ -24,6 +24,12 @@ def cfm_loss(network: Velocity, high: Tensor, guide: Tensor, alpha_bar: float, n
     start = noise_augment(guide, alpha_bar, noise)
     state = torch.lerp(start, high, t.view(-1, 1, 1, 1))
     return mse_loss(network(state, t, guide).float(), high - start)
+
+
+def draw_times(count: int, start_share: float, generator: torch.Generator) -> Tensor:
+    """Times (count,) uniform in [0,1), but a share of them exactly 0, all that a single evaluation ever asks for."""
+    times = torch.rand(count, generator=generator)
+    return times.where(torch.rand(count, generator=generator) >= start_share, 0.0)
 
 
 class CodecPasses(nn.Module):
