@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
         NonFiniteError,
     )
-    from .pipeline import Stage, boost, upscale_image
+    from .pipeline import Stage, boost, flow, upscale_image
     from .schedule import alpha_bar, attention_scale, noise_augment
 
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ _ROOMS = {
         "Cancelled", "CheckpointError", "ConfigError", "FMBoostError", "ImageError", "LatentError",
         "MissingDependencyError", "NonFiniteError",
     ),
-    "pipeline": ("Stage", "boost", "upscale_image"),
+    "pipeline": ("Stage", "boost", "flow", "upscale_image"),
     "schedule": ("alpha_bar", "attention_scale", "noise_augment"),
 }  # fmt: skip
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

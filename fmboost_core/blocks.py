@@ -1,8 +1,12 @@
-"""The U-Net's parts. Parameter names are guided diffusion's, which the public checkpoints use too."""
+"""The U-Net's parts. Parameter names are guided diffusion's, which the public checkpoints use too.
+
+Layers are made from `ops`, a namespace with torch.nn's classes: a host passes its own, which cast and offload.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +35,13 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = torch.rsqrt(x.float().square().mean(1, keepdim=True) + self.eps)
-        return x * scale.to(x.dtype) * self.weight.to(x.dtype)[:, None, None]
+        # A host that keeps part of the network elsewhere moves layers, but no parameters such as this one.
+        return x * scale.to(x.dtype) * self.weight.to(x)[:, None, None]
 
 
-def make_norm(kind: str, channels: int) -> nn.Module:
+def make_norm(kind: str, channels: int, ops: Any) -> nn.Module:
     """The norm of a `UNetConfig.norm` for this many channels."""
-    return nn.GroupNorm(32, channels) if kind == "group" else ChannelNorm(channels)
+    return ops.GroupNorm(32, channels) if kind == "group" else ChannelNorm(channels)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -49,20 +54,20 @@ def zeroed(layer: nn.Module) -> nn.Module:
 class ResBlock(nn.Module):
     """norm, SiLU, conv; norm scaled and shifted by the time, SiLU, conv; plus the input."""
 
-    def __init__(self, channels: int, time_width: int, out_channels: int, norm: str) -> None:
+    def __init__(self, channels: int, time_width: int, out_channels: int, norm: str, ops: Any) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            make_norm(norm, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            make_norm(norm, channels, ops), nn.SiLU(), ops.Conv2d(channels, out_channels, 3, padding=1)
         )
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_width, 2 * out_channels))
+        self.emb_layers = nn.Sequential(nn.SiLU(), ops.Linear(time_width, 2 * out_channels))
         self.out_layers = nn.Sequential(
-            make_norm(norm, out_channels),
+            make_norm(norm, out_channels, ops),
             nn.SiLU(),
             nn.Identity(),  # the place of a dropout, kept for the parameter names
-            zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+            zeroed(ops.Conv2d(out_channels, out_channels, 3, padding=1)),
         )
         same = channels == out_channels
-        self.skip_connection: nn.Module = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        self.skip_connection: nn.Module = nn.Identity() if same else ops.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.in_layers(x)
@@ -79,13 +84,13 @@ class SelfAttention(nn.Module):
     positions; weights trained that way need exactly that.
     """
 
-    def __init__(self, channels: int, heads: int, head_width: int, linear: bool, layout: str) -> None:
+    def __init__(self, channels: int, heads: int, head_width: int, linear: bool, layout: str, ops: Any) -> None:
         super().__init__()
         self.heads, self.linear, self.layout = heads, linear, layout
         inner = heads * head_width
-        self.norm = nn.GroupNorm(32, channels)
-        self.qkv = nn.Conv1d(channels, 3 * inner, 1)
-        self.proj_out = zeroed(nn.Conv1d(inner, channels, 1))
+        self.norm = ops.GroupNorm(32, channels)
+        self.qkv = ops.Conv1d(channels, 3 * inner, 1)
+        self.proj_out = zeroed(ops.Conv1d(inner, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
@@ -115,9 +120,9 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Downsample(nn.Module):
     """Halves both sides with a strided convolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, ops: Any) -> None:
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.op = ops.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
@@ -126,9 +131,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Doubles both sides: nearest neighbour, then a convolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, ops: Any) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = ops.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import GUIDE_KINDS, ModelSpec, UNetConfig
 from .errors import CheckpointError, ConfigError, MissingDependencyError, reason
@@ -111,18 +111,19 @@ def _download(address: str) -> Path:
 # --- loading
 
 
-def load_model(name_or_path: str | Path) -> Model:
+def load_model(name_or_path: str | Path, ops: Any = nn) -> Model:
     """A bundled name, a path, or hf://owner/repo/path/file@revision -> the model on the CPU, in float32.
 
     The path is of a file of ours or of a checkpoint of the reference implementation, which is read with
-    `import_reference`'s defaults. Raises `CheckpointError` that names the file and what is wrong with it.
+    `import_reference`'s defaults. ops: what the network's layers are made from, see `LatentUNet`. Raises
+    `CheckpointError` that names the file and what is wrong with it.
     """
     path = _resolve(name_or_path)
     with open_weights(path) as file:
         text = file.metadata.get(METADATA_KEY)
         if text is not None:
-            return _assemble(path, _specification(path, text), file.entries)
-    return import_reference(path)
+            return _assemble(path, _specification(path, text), file.entries, ops)
+        return _assemble(path, *read_reference(path, file.entries, ReferenceOptions()), ops)
 
 
 def _specification(path: Path, text: str) -> ModelSpec:
@@ -132,14 +133,14 @@ def _specification(path: Path, text: str) -> ModelSpec:
         raise CheckpointError(f"{path} has a specification that does not work: {reason(error)}.") from error
 
 
-def _assemble(path: Path, spec: ModelSpec, entries: Mapping[str, Entry]) -> Model:
+def _assemble(path: Path, spec: ModelSpec, entries: Mapping[str, Entry], ops: Any = nn) -> Model:
     """The network of the specification with exactly these weights, as float32."""
-    network = _empty_network(path, spec.network, len(entries))
+    network = _empty_network(path, spec.network, len(entries), ops)
     load_strictly(path, network, entries)
     return Model(spec, network)
 
 
-def _empty_network(path: Path, config: UNetConfig, tensors: int) -> LatentUNet:
+def _empty_network(path: Path, config: UNetConfig, tensors: int, ops: Any = nn) -> LatentUNet:
     """The network without memory (on the meta device), if a file with this many tensors can fill it."""
     # Each residual block has at least 8 tensors: a specification cannot ask for endlessly many of them.
     blocks = len(config.multipliers) * (2 * config.res_blocks + 1)
@@ -147,7 +148,7 @@ def _empty_network(path: Path, config: UNetConfig, tensors: int) -> LatentUNet:
         raise CheckpointError(f"{path} has {tensors} tensors, too few for the {blocks} residual blocks of its network.")
     try:
         with torch.device("meta"):
-            return LatentUNet(config)
+            return LatentUNet(config, ops)
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path} describes a network that cannot be built ({reason(error)}).") from error
 

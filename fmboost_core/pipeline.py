@@ -167,7 +167,8 @@ def boost(
 
     Raises ConfigError, LatentError, NonFiniteError, Cancelled.
     """
-    _check_latent(latent, model, codec)
+    _check_latent(latent, model)
+    _check_codec(model, codec)
     unit = codec.factor
     start = (latent.shape[-2] * unit, latent.shape[-1] * unit)
     end = target_size(start, scale=scale, target=size, megapixels=megapixels, default=model.spec.scale, unit=unit)
@@ -177,12 +178,47 @@ def boost(
         codec,
         sizes,
         _upsampler(upsample, model),
-        _settings(model, nfe, solver, tolerance, noise_step),
+        _settings(model, nfe, solver, tolerance),
+        _signal(model, noise_step),
         noise or _seeded(seed, latent.shape[0]),
         (tile, halo),
         Hooks(progress, cancelled, on_state, on_stage),
     )
     return run(latent.float(), image, stretch or size is None).to(latent)
+
+
+def flow(
+    start: Tensor,
+    guide: Tensor,
+    model: Model,
+    *,
+    nfe: int | None = None,
+    solver: str = "euler",
+    tolerance: float = 1e-3,
+    kind: str = "latent",
+    tile: int | str | None = "auto",
+    halo: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    on_state: Callable[[float, Tensor], None] | None = None,
+) -> Tensor:
+    """The heart of a stage alone: carry a start from t=0 to t=1 under its guide.
+
+    start, guide: (B,C,h,w) scaled latents of the model's family, of one shape; start is what `noise_augment` makes
+    of the guide. kind: what the guide was made from, one of `GUIDE_KINDS`. The other arguments are `boost`'s.
+    """
+    for latent in (start, guide):
+        _check_latent(latent, model)
+    if start.shape != guide.shape:
+        raise LatentError(f"The start is {tuple(start.shape)} and the guide {tuple(guide.shape)}; they must be alike.")
+    tiling = choose_tiling(model.spec.network, start.shape[-2], start.shape[-1], tile, halo)
+    settings = _settings(model, nfe, solver, tolerance)
+    hooks = Hooks(progress, cancelled, on_state)
+    run = _Flow(model, settings, hooks, tiling.count(start.shape[-2], start.shape[-1]))
+    with torch.no_grad():
+        end, _ = run(start.float(), guide.float(), kind, tiling)
+    _check_finite(end, "The boosted latent")
+    return end.to(start)
 
 
 def upscale_image(
@@ -221,7 +257,8 @@ def upscale_image(
         codec,
         stage_sizes(start, end, model.spec.scale),
         _upsampler(upsample, model),
-        _settings(model, nfe, solver, tolerance, noise_step),
+        _settings(model, nfe, solver, tolerance),
+        _signal(model, noise_step),
         noise or _seeded(seed, image.shape[0]),
         (tile, halo),
         Hooks(progress, cancelled, on_state, on_stage),
@@ -238,13 +275,12 @@ class _Settings:
     nfe: int
     solver: str
     tolerance: float
-    alpha_bar: float
 
 
-def _settings(model: Model, nfe: int | None, solver: str, tolerance: float, noise_step: int | None) -> _Settings:
+def _settings(model: Model, nfe: int | None, solver: str, tolerance: float) -> _Settings:
     nfe = model.spec.nfe if nfe is None else nfe
     check_solver(solver, nfe)
-    return _Settings(nfe, solver, tolerance, _signal(model, noise_step))
+    return _Settings(nfe, solver, tolerance)
 
 
 def _signal(model: Model, noise_step: int | None) -> float:
@@ -256,7 +292,7 @@ def _signal(model: Model, noise_step: int | None) -> float:
     if noise_step not in spec.noise_steps:
         known = ", ".join(map(str, spec.noise_steps))
         warnings.warn(
-            f"{spec.name} was trained at noise step {known}, not {noise_step}; expect artefacts.", stacklevel=4
+            f"{spec.name} was trained at noise step {known}, not {noise_step}; expect artefacts.", stacklevel=3
         )
     return signal
 
@@ -281,6 +317,45 @@ def _to_unit(size: tuple[int, int], unit: int) -> tuple[int, int]:
     return max(unit, round(size[0] / unit) * unit), max(unit, round(size[1] / unit) * unit)
 
 
+class _Flow:
+    """Solves the stages' equations: counts tile evaluations against their total, and stops when asked to."""
+
+    def __init__(self, model: Model, settings: _Settings, hooks: Hooks, tiles: int) -> None:
+        """tiles: of all stages together."""
+        self.model, self.settings, self.hooks = model, settings, hooks
+        self.total = 0 if settings.solver in ADAPTIVE else tiles * settings.nfe
+        self.done = 0
+
+    def __call__(self, start: Tensor, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
+        """The end of the flow, and the evaluations spent on it."""
+        if self.settings.solver not in ADAPTIVE:
+            return self._solve(start, guide, kind, tiling)
+        # The step size follows the error of everything solved together: items must not share it.
+        ends = [self._solve(a, b, kind, tiling) for a, b in zip(start.split(1), guide.split(1), strict=True)]
+        return torch.cat([end for end, _ in ends]), max(spent for _, spent in ends)
+
+    def _solve(self, start: Tensor, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
+        def evaluate(x: Tensor, t: float, guide: Tensor) -> Tensor:
+            return self.model.velocity(x, t, guide, kind)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            return tiled_velocity(evaluate, x, t, guide, tiling, self._advance)
+
+        s = self.settings
+        return solve(velocity, start, s.nfe, s.solver, tolerance=s.tolerance, on_step=self.hooks.on_state)
+
+    def check_cancelled(self) -> None:
+        if self.hooks.cancelled is not None and self.hooks.cancelled():
+            raise Cancelled("Stopped on request.")
+
+    def _advance(self) -> None:
+        """After a tile's evaluation: count it, and stop if asked to."""
+        self.done += 1
+        if self.hooks.progress is not None:
+            self.hooks.progress(self.done, self.total)
+        self.check_cancelled()
+
+
 class _Run:
     """One call of `boost` or `upscale_image`: all its stages."""
 
@@ -291,32 +366,34 @@ class _Run:
         sizes: list[tuple[int, int]],
         upsample: str,
         settings: _Settings,
+        alpha_bar: float,
         noise: Noise,
         tile: tuple[int | str | None, int | None],
         hooks: Hooks,
     ) -> None:
-        self.model, self.codec, self.sizes, self.upsample = model, codec, sizes, upsample
-        self.settings, self.noise, self.hooks = settings, noise, hooks
-        network = model.spec.network
-        self.tilings = [choose_tiling(network, *latent_size(s, codec.factor), *tile) for s in sizes]
-        self.done = 0
+        self.codec, self.sizes, self.upsample = codec, sizes, upsample
+        self.alpha_bar, self.noise, self.hooks = alpha_bar, noise, hooks
+        latents = [latent_size(size, codec.factor) for size in sizes]
+        self.tilings = [choose_tiling(model.spec.network, *size, *tile) for size in latents]
+        tiles = sum(tiling.count(*size) for tiling, size in zip(self.tilings, latents, strict=True))
+        self.flow = _Flow(model, settings, hooks, tiles)
 
     @torch.no_grad()
     def __call__(self, latent: Tensor | None, image: Tensor | None, stretch: bool) -> Tensor:
         """The last stage's latent. At least one of latent and image is given, both of the first stage's start."""
         for index, (size, tiling) in enumerate(zip(self.sizes, self.tilings, strict=True)):
-            self._check_cancelled()
+            self.flow.check_cancelled()
             guide = self._guide(latent, image, size, stretch or index > 0)
             # Later pictures are decoded latents again: only a guide of the one that came in has all its detail.
             kind = "image" if latent is None and self.upsample == "psu" else "latent"
             _check_finite(guide, "The guide (the enlarged input)")
-            before = self.done
-            latent, evaluations = self._solve(guide, kind, tiling)
+            before = self.flow.done
+            latent, evaluations = self.flow(self._start(guide), guide, kind, tiling)
             _check_finite(latent, "The boosted latent")
             # The edge that fills up a latent is no part of the picture: the next stage starts without it.
             image = self._picture(latent, size) if index + 1 < len(self.sizes) and self.upsample == "psu" else None
             if self.hooks.on_stage is not None:
-                tiles = (self.done - before) // max(1, evaluations)
+                tiles = (self.flow.done - before) // max(1, evaluations)
                 self.hooks.on_stage(Stage(index + 1, len(self.sizes), size, tiles, evaluations))
         assert latent is not None
         return latent
@@ -335,50 +412,13 @@ class _Run:
             latent = image_guide(image, self.codec, (image.shape[-2], image.shape[-1]))
         return latent_upsample(latent, latent_size(size, self.codec.factor), self.upsample, stretch)
 
-    def _solve(self, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
-        """The stage's latent, and the evaluations spent on it."""
-        s = self.settings
-        start = guide
-        if s.alpha_bar < 1:
-            start = noise_augment(guide, s.alpha_bar, self.noise(tuple(guide.shape)))
-        if s.solver not in ADAPTIVE:
-            return self._solve_items(start, guide, kind, tiling)
-        # The step size follows the error of everything solved together: items must not share it.
-        ends = [self._solve_items(a, b, kind, tiling) for a, b in zip(start.split(1), guide.split(1), strict=True)]
-        return torch.cat([end for end, _ in ends]), max(spent for _, spent in ends)
-
-    def _solve_items(self, start: Tensor, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
-        def evaluate(x: Tensor, t: float, guide: Tensor) -> Tensor:
-            return self.model.velocity(x, t, guide, kind)
-
-        def velocity(x: Tensor, t: float) -> Tensor:
-            return tiled_velocity(evaluate, x, t, guide, tiling, self._advance)
-
-        s = self.settings
-        return solve(velocity, start, s.nfe, s.solver, tolerance=s.tolerance, on_step=self.hooks.on_state)
-
-    def _check_cancelled(self) -> None:
-        if self.hooks.cancelled is not None and self.hooks.cancelled():
-            raise Cancelled("Stopped on request.")
-
-    def _advance(self) -> None:
-        """After a tile's evaluation: count it, and stop if asked to."""
-        self.done += 1
-        if self.hooks.progress is not None:
-            self.hooks.progress(self.done, self._total())
-        self._check_cancelled()
-
-    def _total(self) -> int:
-        """Tile evaluations of all stages, or 0 where the solver decides."""
-        if self.settings.solver in ADAPTIVE:
-            return 0
-        sizes = (latent_size(s, self.codec.factor) for s in self.sizes)
-        tiles = sum(t.count(*s) for t, s in zip(self.tilings, sizes, strict=True))
-        return tiles * self.settings.nfe
+    def _start(self, guide: Tensor) -> Tensor:
+        if self.alpha_bar == 1:
+            return guide
+        return noise_augment(guide, self.alpha_bar, self.noise(tuple(guide.shape)))
 
 
-def _check_latent(latent: Tensor, model: Model, codec: Codec) -> None:
-    _check_codec(model, codec)
+def _check_latent(latent: Tensor, model: Model) -> None:
     spec = model.spec
     if not isinstance(latent, Tensor) or latent.ndim != 4 or not latent.is_floating_point():
         found = f"{tuple(latent.shape)} {latent.dtype}" if isinstance(latent, Tensor) else type(latent).__name__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,61 +31,62 @@ class LatentUNet(nn.Module):
     implementation's has.
     """
 
-    def __init__(self, config: UNetConfig) -> None:
+    def __init__(self, config: UNetConfig, ops: Any = nn) -> None:
+        """ops: where the layers come from, torch.nn or a host's namespace of the same classes."""
         super().__init__()
         self.config = config
         time_width = 4 * config.base
         self.time_embed = nn.Sequential(
-            nn.Linear(config.base, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
+            ops.Linear(config.base, time_width), nn.SiLU(), ops.Linear(time_width, time_width)
         )
         if config.classes:
-            self.label_emb = nn.Embedding(config.classes, time_width)
-        self.input_blocks, widths = self._encoder(time_width)
+            self.label_emb = ops.Embedding(config.classes, time_width)
+        self.input_blocks, widths = self._encoder(time_width, ops)
         width = widths[-1]
-        middle: list[nn.Module] = [ResBlock(width, time_width, width, config.norm) for _ in range(2)]
+        middle: list[nn.Module] = [ResBlock(width, time_width, width, config.norm, ops) for _ in range(2)]
         if config.middle_attention:
-            middle.insert(1, self._attention(width, linear=False))
+            middle.insert(1, self._attention(width, linear=False, ops=ops))
         self.middle_block = TimedSequential(*middle)
-        self.output_blocks = self._decoder(widths, time_width)
+        self.output_blocks = self._decoder(widths, time_width, ops)
         width = config.base * config.multipliers[0]
         self.out = nn.Sequential(
-            make_norm(config.norm, width), nn.SiLU(), zeroed(nn.Conv2d(width, config.channels, 3, padding=1))
+            make_norm(config.norm, width, ops), nn.SiLU(), zeroed(ops.Conv2d(width, config.channels, 3, padding=1))
         )
 
-    def _attention(self, width: int, linear: bool) -> SelfAttention:
+    def _attention(self, width: int, linear: bool, ops: Any) -> SelfAttention:
         c = self.config
-        return SelfAttention(width, c.heads, c.head_width, linear, c.attention_layout)
+        return SelfAttention(width, c.heads, c.head_width, linear, c.attention_layout, ops)
 
-    def _block(self, width: int, out: int, rate: int, time_width: int) -> list[nn.Module]:
-        layers: list[nn.Module] = [ResBlock(width, time_width, out, self.config.norm)]
+    def _block(self, width: int, out: int, rate: int, time_width: int, ops: Any) -> list[nn.Module]:
+        layers: list[nn.Module] = [ResBlock(width, time_width, out, self.config.norm, ops)]
         if rate in self.config.attention_rates:
-            layers.append(self._attention(out, linear=self.config.attention == "linear"))
+            layers.append(self._attention(out, linear=self.config.attention == "linear", ops=ops))
         return layers
 
-    def _encoder(self, time_width: int) -> tuple[nn.ModuleList, list[int]]:
+    def _encoder(self, time_width: int, ops: Any) -> tuple[nn.ModuleList, list[int]]:
         """The way down, and the width of each of its outputs (the skip connections)."""
         c, width = self.config, self.config.base
-        blocks, widths = [TimedSequential(nn.Conv2d(2 * c.channels, width, 3, padding=1))], [width]
+        blocks, widths = [TimedSequential(ops.Conv2d(2 * c.channels, width, 3, padding=1))], [width]
         for level, multiplier in enumerate(c.multipliers):
             for _ in range(c.res_blocks):
-                blocks.append(TimedSequential(*self._block(width, multiplier * c.base, 2**level, time_width)))
+                blocks.append(TimedSequential(*self._block(width, multiplier * c.base, 2**level, time_width, ops)))
                 width = multiplier * c.base
                 widths.append(width)
             if level < len(c.multipliers) - 1:
-                blocks.append(TimedSequential(Downsample(width)))
+                blocks.append(TimedSequential(Downsample(width, ops)))
                 widths.append(width)
         return nn.ModuleList(blocks), widths
 
-    def _decoder(self, widths: list[int], time_width: int) -> nn.ModuleList:
+    def _decoder(self, widths: list[int], time_width: int, ops: Any) -> nn.ModuleList:
         c, width, skips = self.config, widths[-1], list(widths)
         blocks = []
         for level, multiplier in reversed(list(enumerate(c.multipliers))):
             for i in range(c.res_blocks + 1):
                 out = multiplier * c.base
-                layers = self._block(width + skips.pop(), out, 2**level, time_width)
+                layers = self._block(width + skips.pop(), out, 2**level, time_width, ops)
                 width = out
                 if level and i == c.res_blocks:
-                    layers.append(Upsample(width))
+                    layers.append(Upsample(width, ops))
                 blocks.append(TimedSequential(*layers))
         return nn.ModuleList(blocks)
 

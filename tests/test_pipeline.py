@@ -13,7 +13,7 @@ from networks import TINY, make_model
 from fmboost_core.checkpoint import Model
 from fmboost_core.codec import TinyVAE
 from fmboost_core.errors import Cancelled, ConfigError, FMBoostError, LatentError, NonFiniteError
-from fmboost_core.pipeline import Stage, boost, stage_sizes, target_size, upscale_image
+from fmboost_core.pipeline import Stage, boost, flow, stage_sizes, target_size, upscale_image
 from fmboost_core.schedule import noise_augment
 from fmboost_core.upsample import pixel_upsample
 
@@ -258,3 +258,25 @@ def test_the_network_is_told_what_each_stage_s_guide_was_made_from(codec: TinyVA
     upscale_image(picture, model, codec, scale=2, nfe=1, upsample="bilinear")
     boost(codec.encode(picture), model, codec, scale=2, nfe=1)
     assert told == ["image", "latent", "latent", "latent"]
+
+
+def test_flow_is_the_heart_of_a_stage(model: Model, codec: TinyVAE) -> None:
+    """The chain of single calls, as a host's nodes make it, is `boost`."""
+    low = latents(2, 4, 5, 7)
+    guide = pixel_upsample(low, codec, (80, 112))
+    noise = torch.stack([torch.randn(4, 10, 14, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4)])
+    counts: list[tuple[int, int]] = []
+    start = noise_augment(guide, model.spec.alpha_bar, noise)
+    end = flow(start, guide, model, nfe=2, tile=8, progress=lambda *count: counts.append(count))
+    assert torch.allclose(end, boost(low, model, codec, nfe=2, seed=3, tile=8), atol=1e-6)
+    assert counts == [(i + 1, 8) for i in range(8)]  # 2 evaluations of 4 tiles
+    assert torch.allclose(flow(start.half(), guide.half(), model, nfe=2).float(), end, atol=2e-2)
+    for bad, message in (
+        ((start, guide[:1]), "must be alike"),
+        ((start[:, :3], guide[:, :3]), "looks like none"),
+        ((start * math.nan, guide), "NaN"),
+    ):
+        with pytest.raises(FMBoostError, match=message):
+            flow(*bad, model)
+    with pytest.raises(Cancelled):
+        flow(start, guide, model, cancelled=lambda: True)
