@@ -1,4 +1,4 @@
-"""Every error that FMBoost raises on purpose: one sentence that says what is wrong and what to do."""
+"""Every error that FMBoost raises on purpose, and its warning: a sentence that says what is wrong and what to do."""
 
 
 class FMBoostError(Exception):
@@ -31,6 +31,10 @@ class MissingDependencyError(FMBoostError, ImportError):
 
 class Cancelled(FMBoostError):
     """The caller's cancellation asked to stop."""
+
+
+class FMBoostWarning(UserWarning):
+    """Something that works but will probably not give what was wanted."""
 
 
 def reason(error: BaseException) -> str:

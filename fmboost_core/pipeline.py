@@ -21,16 +21,14 @@ from torch import Tensor
 from .checkpoint import Model
 from .codec import Codec
 from .config import families_with
-from .errors import Cancelled, ConfigError, LatentError, NonFiniteError
-from .schedule import alpha_bar, noise_augment, seeded_noise
+from .errors import Cancelled, ConfigError, FMBoostWarning, LatentError, NonFiniteError
+from .schedule import Noise, noise_augment, seeded_noise, start_signal
 from .solvers import ADAPTIVE, check_solver, solve
 from .tiling import Tiling, choose_tiling, tiled_velocity
 from .upsample import UPSAMPLERS, image_guide, latent_size, latent_upsample, pixel_upsample
 
 MAX_SIDE = 65_536  # pixels
 MAX_PIXELS = 2**28
-
-Noise = Callable[[tuple[int, ...]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -179,8 +177,8 @@ def boost(
         sizes,
         _upsampler(upsample, model),
         _settings(model, nfe, solver, tolerance),
-        _signal(model, noise_step),
-        noise or _seeded(seed, latent.shape[0]),
+        start_signal(model.spec, noise_step),
+        noise or seeded_noise(seed, latent.shape[0]),
         (tile, halo),
         Hooks(progress, cancelled, on_state, on_stage),
     )
@@ -258,8 +256,8 @@ def upscale_image(
         stage_sizes(start, end, model.spec.scale),
         _upsampler(upsample, model),
         _settings(model, nfe, solver, tolerance),
-        _signal(model, noise_step),
-        noise or _seeded(seed, image.shape[0]),
+        start_signal(model.spec, noise_step),
+        noise or seeded_noise(seed, image.shape[0]),
         (tile, halo),
         Hooks(progress, cancelled, on_state, on_stage),
     )
@@ -283,34 +281,11 @@ def _settings(model: Model, nfe: int | None, solver: str, tolerance: float) -> _
     return _Settings(nfe, solver, tolerance)
 
 
-def _signal(model: Model, noise_step: int | None) -> float:
-    """alpha_bar of the noise step: the number the model was trained with where it is that one."""
-    spec = model.spec
-    if noise_step is None or noise_step == spec.noise_step:
-        return spec.alpha_bar
-    signal = alpha_bar(noise_step)
-    if noise_step not in spec.noise_steps:
-        known = ", ".join(map(str, spec.noise_steps))
-        warnings.warn(
-            f"{spec.name} was trained at noise step {known}, not {noise_step}; expect artefacts.", stacklevel=3
-        )
-    return signal
-
-
 def _upsampler(upsample: str | None, model: Model) -> str:
     method = model.spec.guide if upsample is None else upsample
     if method not in UPSAMPLERS:
         raise ConfigError(f"There is no upsampling {method!r}; choose one of {', '.join(UPSAMPLERS)}.")
     return method
-
-
-def _seeded(seed: int | Sequence[int], batch: int) -> Noise:
-    """Noise of which item i comes from its own generator, so that a batch equals its singles."""
-    seeds = [seed + i for i in range(batch)] if isinstance(seed, int) else list(seed)
-    if len(seeds) != batch:
-        raise ConfigError(f"{len(seeds)} seeds were given for a batch of {batch}; give one number or one an item.")
-    generators = [torch.Generator().manual_seed(int(s) % 2**63) for s in seeds]
-    return lambda shape: seeded_noise((shape[1], shape[2], shape[3]), generators)
 
 
 def _to_unit(size: tuple[int, int], unit: int) -> tuple[int, int]:
@@ -434,6 +409,7 @@ def _check_latent(latent: Tensor, model: Model) -> None:
     if latent.numel() > 64 and float(latent.float().std()) > 3:
         warnings.warn(
             "The latent's deviation is above 3: it looks like the VAE's raw scale, but FMBoost takes scaled latents.",
+            FMBoostWarning,
             stacklevel=3,
         )
 

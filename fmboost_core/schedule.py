@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .errors import ConfigError
+from .config import ModelSpec
+from .errors import ConfigError, FMBoostWarning
+
+Noise = Callable[[tuple[int, ...]], Tensor]  # a shape (B,C,h,w) -> standard normal noise of it
 
 NOISE_STEPS = 1000
 _EPS = 1e-5
@@ -44,6 +49,25 @@ def attention_scale(tokens: int, trained_tokens: int, width: int) -> float:
     return math.sqrt(math.log(tokens) / math.log(trained_tokens) / width)
 
 
-def seeded_noise(shape: tuple[int, int, int], generators: list[torch.Generator]) -> Tensor:
-    """Standard normal (B, *shape), fp32 on the CPU, item i from generators[i], so a batch equals its singles."""
-    return torch.stack([torch.randn(shape, generator=g) for g in generators])
+def start_signal(spec: ModelSpec, noise_step: int | None) -> float:
+    """alpha_bar of a start: of the step the model was trained at (None), or of another one, with a warning."""
+    if noise_step is None or noise_step == spec.noise_step:
+        return spec.alpha_bar
+    signal = alpha_bar(noise_step)
+    if noise_step not in spec.noise_steps:
+        known = ", ".join(map(str, spec.noise_steps))
+        message = f"{spec.name} was trained at noise step {known}, not {noise_step}; expect artefacts."
+        warnings.warn(message, FMBoostWarning, stacklevel=3)
+    return signal
+
+
+def seeded_noise(seed: int | Sequence[int], batch: int) -> Noise:
+    """Standard normal noise, fp32 on the CPU, of which item i has its own generator, so a batch equals its singles.
+
+    seed: item i's generator is seeded with seed + i, or with the i-th of a list. Every call goes on drawing.
+    """
+    seeds = [seed + i for i in range(batch)] if isinstance(seed, int) else list(seed)
+    if len(seeds) != batch:
+        raise ConfigError(f"{len(seeds)} seeds were given for a batch of {batch}; give one number or one an item.")
+    generators = [torch.Generator().manual_seed(int(s) % 2**63) for s in seeds]
+    return lambda shape: torch.stack([torch.randn(shape[1:], generator=g) for g in generators])

@@ -33,10 +33,15 @@ def test_noise_augmentation_keeps_unit_variance() -> None:
 
 def test_seeded_noise_of_a_batch_is_its_singles() -> None:
     def draw(*seeds: int) -> torch.Tensor:
-        return seeded_noise((4, 3, 5), [torch.Generator().manual_seed(s) for s in seeds])
+        return seeded_noise(list(seeds), len(seeds))((len(seeds), 4, 3, 5))
 
     assert torch.equal(draw(7, 8), torch.cat([draw(7), draw(8)]))
     assert torch.equal(draw(7)[0], torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(7)))
+    assert torch.equal(seeded_noise(7, 2)((2, 4, 3, 5)), draw(7, 8))
+    noise = seeded_noise(7, 1)
+    assert not torch.equal(noise((1, 4, 3, 5)), noise((1, 4, 3, 5)))  # a cascade's stages draw on
+    with pytest.raises(ConfigError, match="2 seeds were given for a batch of 3"):
+        seeded_noise([1, 2], 3)
 
 
 def test_attention_scale() -> None:

@@ -1,0 +1,22 @@
+"""The nodes of the pack, thin over `fmboost_core`: a schema, a conversion, a call. `host.py` alone knows ComfyUI."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .attention import AttentionScale
+from .chain import CFMSample, NoiseAugment, PSUUpsample
+from .load import LoadCFM
+from .upscale import Upscale, UpscaleImage
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadCFM, PSUUpsample, NoiseAugment, CFMSample, Upscale, UpscaleImage, AttentionScale,
+]  # fmt: skip
+
+
+class FMBoostExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> FMBoostExtension:
+    """What ComfyUI calls to get the pack's nodes."""
+    return FMBoostExtension()

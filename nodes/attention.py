@@ -1,0 +1,59 @@
+"""Attention Scale: a diffusion model at another size than it was trained at (paper appendix A.4.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..fmboost_core import attention_scale
+from .inputs import CATEGORY
+
+
+class AttentionScale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FMBoostAttentionScale",
+            display_name="Attention Scale",
+            category=CATEGORY,
+            description="Scales self-attention by the number of tokens, so that a model suffers less when it makes "
+            "smaller or larger pictures than it was trained on. (The paper also fine-tuned the model.)",
+            inputs=[
+                io.Model.Input("model"),
+                io.Int.Input(
+                    "trained_size",
+                    default=512,
+                    min=64,
+                    max=4096,
+                    step=64,
+                    tooltip="Side in pixels of the pictures the model was trained on: 512 for SD1.5, 1024 for SDXL.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="patched model")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, trained_size: int) -> io.NodeOutput:
+        patched = model.clone()
+        patched.set_model_attn1_patch(ScaledQueries((trained_size // 8) ** 2))
+        return io.NodeOutput(patched)
+
+
+class ScaledQueries:
+    """A patch of self-attention (attn1): q is scaled, so that q·k/sqrt(d) becomes q·k sqrt(log_T N / d).
+
+    Each level of the U-Net has its own N and T, both the latent's reduced by the level's stride.
+    """
+
+    def __init__(self, trained_latents: int) -> None:
+        self.trained_latents = trained_latents
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        return q * self.factor(q.shape[1], *extra["original_shape"][-2:]), k, v
+
+    def factor(self, tokens: int, height: int, width: int) -> float:
+        """The scale over the usual one, of a level with so many tokens of a latent (height, width)."""
+        trained = max(2, round(self.trained_latents * tokens / (height * width)))
+        return attention_scale(tokens, trained, 1)

@@ -1,0 +1,132 @@
+"""A real ComfyUI as a child process: started on a free port, spoken to as its page does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import websocket
+
+PACK = Path(__file__).parents[2]
+START_SECONDS = 180
+RUN_SECONDS = 300
+
+Graph = dict[str, dict[str, Any]]
+
+
+class Refused(Exception):
+    """The host did not take a graph; the message is its answer."""
+
+
+@dataclass
+class Run:
+    """What came of a graph: files by node, the dialog's text if it failed, and the host's messages on the way."""
+
+    outputs: dict[str, Any]
+    error: str | None
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    previews: int = 0
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [m["data"] for m in self.messages if m["type"] == kind]
+
+
+class ComfyUI:
+    """A host with a base directory of its own, in which only this pack is installed."""
+
+    def __init__(self, host: Path, python: str, base: Path, *options: str) -> None:
+        self.base = base
+        for name in ("custom_nodes", "models/vae_approx", "models/fmboost", "input", "output", "temp", "user"):
+            (base / name).mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (base / "custom_nodes" / "FMBoost").symlink_to(PACK)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.log = base / "log.txt"
+        command = [python, "main.py", "--cpu", "--port", self.port, "--base-directory", base, *options]
+        with self.log.open("w") as log:
+            # Its own environment: ours may hold a path or a proxy that the host must not see.
+            env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "http_proxy", "HTTP_PROXY")}
+            self.process = subprocess.Popen(
+                list(map(str, command)), cwd=host, stdout=log, stderr=subprocess.STDOUT, env=env
+            )
+        self._wait()
+
+    def _wait(self) -> None:
+        for _ in range(START_SECONDS):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"ComfyUI ended at once:\n{self.log.read_text()[-2000:]}")
+            with contextlib.suppress(OSError):
+                self.get("/system_stats")
+                return
+            time.sleep(1)
+        raise TimeoutError(self.log.read_text()[-2000:])
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, data: Any = None) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", json.dumps(data or {}).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            raise Refused(error.read().decode()) from None
+        return json.loads(text) if text else None
+
+    def run(self, graph: Graph, interrupt_after: int = 0) -> Run:
+        """Queue a graph and follow it to its end; interrupt it after so many progress messages."""
+        client = f"test-{time.monotonic_ns()}"
+        page = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}", timeout=RUN_SECONDS)
+        with contextlib.closing(page):
+            prompt = self.post("/prompt", {"prompt": graph, "client_id": client})["prompt_id"]
+            run, seen = Run({}, None), 0
+            while True:
+                raw = page.recv()
+                if isinstance(raw, bytes):
+                    run.previews += raw[:4] in (b"\0\0\0\1", b"\0\0\0\4")
+                    continue
+                message = json.loads(raw)
+                if message.get("data", {}).get("prompt_id", prompt) != prompt:
+                    continue
+                run.messages.append(message)
+                seen += message["type"] == "progress"
+                if interrupt_after and seen == interrupt_after:
+                    self.post("/interrupt")
+                    interrupt_after = 0
+                if message["type"] == "execution_error":
+                    run.error = message["data"]["exception_message"].strip()
+                if message["type"] in ("execution_error", "execution_interrupted", "execution_success"):
+                    break
+        for _ in range(50):
+            history = self.get(f"/history/{prompt}")
+            if prompt in history:
+                run.outputs = history[prompt]["outputs"]
+                break
+            time.sleep(0.1)
+        return run
+
+    def file(self, run: Run, node: str, kind: str) -> Path:
+        """The first file that a Save node wrote."""
+        entry = run.outputs[node][kind][0]
+        return self.base / entry["type"] / entry["subfolder"] / entry["filename"]

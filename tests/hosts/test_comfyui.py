@@ -1,0 +1,289 @@
+"""The nodes in a real ComfyUI: its server, its queue, its memory management, its dialogs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import make_model
+from PIL import Image
+from safetensors.torch import load_file
+
+from fmboost_core import boost, load_codec, load_model
+from fmboost_core.checkpoint import save_model
+
+from .comfyui import PACK, ComfyUI, Graph, Refused
+
+MODEL = "sd15-x2-lite"
+NODES = {
+    "FMBoostLoadCFM", "FMBoostPSUUpsample", "FMBoostNoiseAugment", "FMBoostCFMSample", "FMBoostUpscale",
+    "FMBoostUpscaleImage", "FMBoostAttentionScale",
+}  # fmt: skip
+SIZE = {"size_by": "scale", "scale": 2.0, "width": 1024, "height": 1024, "megapixels": 1.0}
+FLOW = {
+    **SIZE, "nfe": 4, "seed": 7, "solver": "euler", "noise_step": -1, "method": "psu", "tile": "auto",
+    "tiled_vae": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def picture(comfyui: ComfyUI) -> str:
+    """A picture of 96x64 in the host's input folder."""
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
+    image.save(comfyui.base / "input/picture.png")
+    return "picture.png"
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def start_graph(picture: str, vae: str = "taesd") -> Graph:
+    """1: picture, 2: VAE, 3: its latent, 4: the model."""
+    return {
+        "1": node("LoadImage", image=picture),
+        "2": node("VAELoader", vae_name=vae),
+        "3": node("VAEEncode", pixels=["1", 0], vae=["2", 0]),
+        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
+    }
+
+
+def chain(graph: Graph, latent: list[Any], **sample: Any) -> Graph:
+    """5: guide, 6: start, 7: end."""
+    return graph | {
+        "5": node("FMBoostPSUUpsample", latent=latent, vae=["2", 0], **SIZE, method="psu", tiled_vae=False),
+        "6": node(
+            "FMBoostNoiseAugment", latent=["5", 0], cfm=["4", 0], noise_step=-1, seed=7, family="sd15"
+        ),
+        "7": node(
+            "FMBoostCFMSample", cfm=["4", 0], start=["6", 0], guide=["5", 0],
+            **{"nfe": 4, "solver": "euler", "tile": "auto", "trajectory_length": 0, **sample},
+        ),
+    }  # fmt: skip
+
+
+def latent_of(comfyui: ComfyUI, graph: Graph, source: list[Any]) -> torch.Tensor:
+    """The samples that a graph makes, as the host saves them."""
+    run = comfyui.run(graph | {"99": node("SaveLatent", samples=source, filename_prefix="test/latent")})
+    assert run.error is None, run.error
+    return load_file(comfyui.file(run, "99", "latents"))["latent_tensor"]
+
+
+def test_the_host_starts_with_all_nodes_and_no_word_of_trouble(comfyui: ComfyUI) -> None:
+    info = comfyui.get("/object_info")
+    assert set(info) >= NODES
+    assert all(info[name]["category"] == "FMBoost" for name in NODES)
+    assert MODEL in info["FMBoostLoadCFM"]["input"]["required"]["model"][1]["options"]
+    for name in NODES:
+        inputs = {**info[name]["input"].get("required", {}), **info[name]["input"].get("optional", {})}
+        widgets = {k: v for k, v in inputs.items() if v[0] in ("INT", "FLOAT", "BOOLEAN", "COMBO")}
+        assert all("tooltip" in v[1] for v in widgets.values()), name
+    log = comfyui.log.read_text()
+    lines = [line for line in log.splitlines() if "FMBoost" in line]
+    assert len(lines) == 1 and "IMPORT FAILED" not in lines[0], lines  # its import time alone
+
+
+def test_the_four_nodes_are_boost(comfyui: ComfyUI, picture: str, tiny_vaes: None) -> None:
+    graph = chain(start_graph(picture), ["3", 0])
+    small = latent_of(comfyui, graph, ["3", 0]) * 0.18215
+    found = latent_of(comfyui, graph, ["7", 0]) * 0.18215
+    codec = load_codec(Path(__file__).parents[3] / "shared/taesd/taesd")
+    wanted = boost(small, load_model(MODEL), codec, scale=2, nfe=4, seed=7)
+    assert found.shape == (1, 4, 16, 24)
+    assert (found - wanted).abs().max() < 1e-4
+    in_one = latent_of(
+        comfyui,
+        start_graph(picture) | {"5": node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW)},
+        ["5", 0],
+    )
+    assert (in_one * 0.18215 - found).abs().max() < 1e-5
+
+
+def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture: str) -> None:
+    """Without any model file of the host's: the bundled model and codec."""
+    graph = {
+        "1": node("LoadImage", image=picture),
+        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
+        "5": node("FMBoostUpscaleImage", image=["1", 0], cfm=["4", 0], **FLOW),
+        "6": node("SaveImage", images=["5", 0], filename_prefix="test/image"),
+    }
+    run = comfyui.run(graph)
+    assert run.error is None, run.error
+    found = np.asarray(Image.open(comfyui.file(run, "6", "images"))).astype(int)
+    out = comfyui.base / "line.png"
+    command = [sys.executable, "-m", "fmboost_core", "upscale", comfyui.base / "input" / picture, out, "--seed", 7]
+    subprocess.run(list(map(str, command)), cwd=PACK, check=True, capture_output=True)
+    wanted = np.asarray(Image.open(out)).astype(int)
+    assert found.shape == wanted.shape == (128, 192, 3)
+    assert abs(found - wanted).max() <= 2
+    assert {data["max"] for data in run.of("progress")} == {4} and run.previews >= 4
+
+
+def test_a_cascade_counts_evaluations_times_tiles_times_stages(
+    comfyui: ComfyUI, picture: str, tiny_vaes: None
+) -> None:  # fmt: skip
+    options = FLOW | {"size_by": "width x height", "width": 368, "height": 248, "nfe": 3, "tile": "48"}
+    graph = start_graph(picture) | {
+        "5": node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **options),
+        "6": node("VAEDecode", samples=["5", 0], vae=["2", 0]),
+        "7": node("SaveImage", images=["6", 0], filename_prefix="test/cascade"),
+    }
+    run = comfyui.run(graph)
+    assert run.error is None, run.error
+    assert Image.open(comfyui.file(run, "7", "images")).size == (368, 248)
+    values = [data["value"] for data in run.of("progress") if data["node"] == "5"]
+    assert max(values) == 6 and sorted(set(values)) == [1, 2, 3, 4, 5, 6]
+    assert run.previews >= 6
+
+
+def test_a_mask_a_batch_and_its_places_survive(comfyui: ComfyUI, picture: str, tiny_vaes: None) -> None:
+    """The third item alone is the third item of the batch."""
+    graph = start_graph(picture) | {
+        "10": node("RepeatLatentBatch", samples=["3", 0], amount=3),
+        "11": node("SolidMask", value=1.0, width=96, height=64),
+        "12": node("SetLatentNoiseMask", samples=["10", 0], mask=["11", 0]),
+        "13": node("LatentFromBatch", samples=["12", 0], batch_index=2, length=1),
+    }
+    options = FLOW | {"nfe": 2}
+    whole = graph | {"5": node("FMBoostUpscale", latent=["12", 0], vae=["2", 0], cfm=["4", 0], **options)}
+    alone = graph | {"5": node("FMBoostUpscale", latent=["13", 0], vae=["2", 0], cfm=["4", 0], **options)}
+    batch, third = latent_of(comfyui, whole, ["5", 0]), latent_of(comfyui, alone, ["5", 0])
+    assert batch.shape[0] == 3 and (batch[0] - batch[2]).abs().max() > 0.1
+    assert (batch[2:] - third).abs().max() < 1e-4
+    # KSampler's own nodes take what comes out: the mask is where the host looks for it.
+    again = whole | {"14": node("LatentFromBatch", samples=["5", 0], batch_index=1, length=2)}
+    assert latent_of(comfyui, again, ["14", 0]).shape == (2, 4, 16, 24)
+
+
+def test_the_trajectory_goes_from_start_to_end(comfyui: ComfyUI, picture: str, tiny_vaes: None) -> None:
+    graph = chain(start_graph(picture), ["3", 0], trajectory_length=3)
+    path = latent_of(comfyui, graph, ["7", 1])
+    start, end = latent_of(comfyui, graph, ["6", 0]), latent_of(comfyui, graph, ["7", 0])
+    assert path.shape == (3, 4, 16, 24)
+    assert torch.allclose(path[:1], start, atol=1e-4) and torch.allclose(path[2:], end, atol=1e-4)
+    assert (path[1:2] - start).abs().max() > 0.1 and (path[1:2] - end).abs().max() > 0.1
+
+
+def test_a_second_run_is_cached_and_a_replaced_file_runs_again(
+    comfyui: ComfyUI, picture: str, tiny_vaes: None
+) -> None:  # fmt: skip
+    file = comfyui.base / "models/fmboost/sub/mine.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    save_model(load_model(MODEL), file, torch.float16)
+    graph = chain(start_graph(picture), ["3", 0]) | {"8": node("PreviewImage", images=["9", 0])}
+    graph["9"] = node("VAEDecode", samples=["7", 0], vae=["2", 0])
+    graph["4"] = node("FMBoostLoadCFM", model="sub/mine.safetensors", dtype="fp32")
+
+    def ran() -> set[str]:
+        run = comfyui.run(graph)
+        assert run.error is None, run.error
+        return {data["node"] for data in run.of("executing")} - {None}
+
+    assert "7" in ran()
+    assert "4" not in ran() and "7" not in ran()
+    later = time.time() + 10
+    os.utime(file, (later, later))
+    assert ran() >= {"4", "6", "7"}
+    file.unlink()
+    try:
+        error = comfyui.run(graph).error
+    except Refused as refused:  # newer hosts look at the choices before they run
+        error = str(refused)
+    assert error and ("There is no model 'sub/mine.safetensors'" in error or "value_not_in_list" in error)
+
+
+def test_interrupt_stops_within_an_evaluation_and_the_next_run_works(comfyui: ComfyUI, picture: str) -> None:
+    graph = {
+        "1": node("LoadImage", image=picture),
+        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
+        "5": node("FMBoostUpscaleImage", image=["1", 0], cfm=["4", 0], **FLOW | {"nfe": 400, "seed": 11}),
+        "6": node("PreviewImage", images=["5", 0]),
+    }
+    run = comfyui.run(graph, interrupt_after=5)
+    assert run.of("execution_interrupted") and not run.outputs.get("6")
+    assert max(data["value"] for data in run.of("progress")) < 40
+    graph["5"]["inputs"] |= {"nfe": 1}
+    assert comfyui.run(graph).error is None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "broken.safetensors"}, "broken.safetensors is damaged or cut short"),
+        ({"model": "foreign.safetensors"}, "foreign.safetensors"),
+        ({"solver": "midpoint", "nfe": 3}, "midpoint evaluates 2 times a step, so nfe=3 does not fit; take 2 or 4."),
+        ({"size_by": "width x height", "width": 8, "height": 8}, "FMBoost only enlarges"),
+        ({"size_by": "scale", "scale": 16.0, "noise_step": 0, "megapixels": 256.0, "big": True}, "too many"),
+        ({"family": "flux1"}, "16 channels"),
+    ],
+)  # fmt: skip
+def test_errors_are_sentences(
+    comfyui: ComfyUI, picture: str, tiny_vaes: None, change: dict[str, Any], sentence: str
+) -> None:
+    folder = comfyui.base / "models/fmboost"
+    (folder / "broken.safetensors").write_bytes(
+        (PACK / f"fmboost_core/weights/{MODEL}.safetensors").read_bytes()[:9999]
+    )
+    shutil.copy(PACK / "fmboost_core/weights/codec-sd15.safetensors", folder / "foreign.safetensors")
+    change = dict(change)
+    graph = start_graph(picture)
+    if "model" in change:
+        graph["4"]["inputs"]["model"] = change.pop("model")
+    if change.pop("family", None):
+        flux = make_flux(folder / "flux.safetensors")
+        graph["4"]["inputs"]["model"] = flux
+    if change.pop("big", False):
+        graph["3"] = node("EmptyLatentImage", width=4096, height=4096, batch_size=1)
+    graph["5"] = node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | change)
+    graph["6"] = node("SaveLatent", samples=["5", 0], filename_prefix="test/never")
+    error = comfyui.run(graph).error
+    assert error is not None and sentence in error and "\n" not in error, error
+
+
+def make_flux(path: Path) -> str:
+    from dataclasses import replace
+
+    from networks import TINY
+
+    save_model(make_model(replace(TINY, channels=16), family="flux1"), path)
+    return path.name
+
+
+@pytest.mark.parametrize("change", [{"nfe": 0}, {"scale": 0.5}, {"noise_step": 1000}, {"scale": 1e9}])
+def test_the_host_refuses_what_is_out_of_range(
+    comfyui: ComfyUI, picture: str, tiny_vaes: None, change: dict[str, Any]
+) -> None:
+    graph = start_graph(picture) | {
+        "5": node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | change),
+        "6": node("SaveLatent", samples=["5", 0], filename_prefix="test/never"),
+    }
+    with pytest.raises(Refused) as refused:
+        comfyui.run(graph)
+    details = json.loads(str(refused.value))["node_errors"]["5"]["errors"]
+    assert next(iter(change)) in json.dumps(details)
+
+
+def test_one_latent_is_enough_and_nan_is_no_picture(comfyui: ComfyUI, picture: str, tiny_vaes: None) -> None:
+    graph = start_graph(picture) | {
+        "10": node("ImageScale", image=["1", 0], upscale_method="area", width=8, height=8, crop="disabled"),
+        "3": node("VAEEncode", pixels=["10", 0], vae=["2", 0]),
+        "5": node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW),
+    }
+    large = latent_of(comfyui, graph, ["5", 0])
+    assert large.shape == (1, 4, 2, 2) and large.isfinite().all()
+    graph["5"]["inputs"]["latent"] = ["11", 0]
+    graph["11"] = node("LatentMultiply", samples=["12", 0], multiplier=0.0)  # 0 times infinity
+    graph["12"] = node("LatentMultiply", samples=["13", 0], multiplier=10.0)
+    for i in range(13, 60):
+        graph[str(i)] = node("LatentMultiply", samples=[str(i + 1), 0], multiplier=10.0)
+    graph["60"] = node("LatentMultiply", samples=["3", 0], multiplier=10.0)
+    run = comfyui.run(graph | {"99": node("SaveLatent", samples=["5", 0], filename_prefix="test/never")})
+    assert run.error == "The latent holds NaN or infinity; check the input and the weights, or use dtype float32."
