@@ -155,7 +155,6 @@ class CFMSample(io.ComfyNode):
         trajectory_length: int = 0,
     ) -> io.NodeOutput:
         family = cfm.spec.family
-        x, g = host.scaled(start, family), host.scaled(guide, family)
         progress = host.Progress(cfm)
         states: list[Tensor] = []
 
@@ -171,6 +170,8 @@ class CFMSample(io.ComfyNode):
             )  # fmt: skip
 
         with host.told() as notes:
+            # The start is noise in part and proves nothing.
+            x, g = host.scaled(start, family, look=False), host.scaled(guide, family)
             end = host.with_smaller_tiles(run, chosen_tile(tile), progress)
         # The adaptive solvers tell nothing of their way.
         path = evenly(states if len(states) > 1 else [x[:1], end[:1]], trajectory_length)

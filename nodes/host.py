@@ -23,6 +23,7 @@ from torch import Tensor
 from ..fmboost_core.checkpoint import Model, bundled_models, load_model
 from ..fmboost_core.config import FAMILIES, ModelSpec, families_with
 from ..fmboost_core.errors import CheckpointError, FMBoostWarning, LatentError
+from ..fmboost_core.recognise import recognise
 from ..fmboost_core.tiling import AUTO_TILE
 from ..fmboost_core.unet import LatentUNet
 from ..fmboost_core.weight_file import WEIGHTS
@@ -117,14 +118,23 @@ def raw(latent: Latent) -> Tensor:
     return samples.float()
 
 
-def scaled(latent: Latent, family: str) -> Tensor:
-    """The samples of a LATENT, (B,C,h,w) fp32, scaled as the diffusion model sees them."""
+def scaled(latent: Latent, family: str, look: bool = True) -> Tensor:
+    """The samples of a LATENT, (B,C,h,w) fp32, scaled as the diffusion model sees them.
+
+    look: warn where the statistics say that it is of another family.
+    """
     samples, known = raw(latent), FAMILIES[family].channels
     if samples.shape[1] != known:
         raise LatentError(
             f"A latent of {family} has {known} channels, but this one has {samples.shape[1]}, which looks like "
             f"{families_with(samples.shape[1])}; load a model for the family it comes from."
         )
+    seems = recognise(samples) if look else None
+    if seems is not None and seems != family:
+        message = (
+            f"This latent looks like {seems}'s, but the model is for {family}: wrong colours or patterns may come."
+        )
+        warnings.warn(message, FMBoostWarning, stacklevel=2)
     return _FORMATS[family]().process_in(samples)
 
 

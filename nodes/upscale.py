@@ -74,7 +74,7 @@ class Upscale(io.ComfyNode):
         cls, latent: host.Latent, vae: Any, cfm: host.HostModel, seed: int, tile: str, tiled_vae: bool, **widgets: Any
     ) -> io.NodeOutput:
         family, options = cfm.spec.family, _options(**widgets)
-        small, codec = host.scaled(latent, family), host.HostVAE(vae, family, tiled_vae)
+        codec = host.HostVAE(vae, family, tiled_vae)
         seeds, progress = host.item_seeds(latent, seed), host.Progress(cfm)
 
         def run(tile: int | str | None) -> Tensor:
@@ -84,6 +84,7 @@ class Upscale(io.ComfyNode):
             )  # fmt: skip
 
         with host.told() as notes:
+            small = host.scaled(latent, family)
             large = host.with_smaller_tiles(run, chosen_tile(tile), progress)
         return io.NodeOutput(host.with_samples(latent, large, family), ui=host.shown(notes))
 

@@ -287,3 +287,60 @@ def test_one_latent_is_enough_and_nan_is_no_picture(comfyui: ComfyUI, picture: s
     graph["60"] = node("LatentMultiply", samples=["3", 0], multiplier=10.0)
     run = comfyui.run(graph | {"99": node("SaveLatent", samples=["5", 0], filename_prefix="test/never")})
     assert run.error == "The latent holds NaN or infinity; check the input and the weights, or use dtype float32."
+
+
+@pytest.fixture
+def checkpoint(comfyui: ComfyUI) -> str:
+    """An SD1.5 checkpoint, trained or random: whatever is given, its latents must pass."""
+    path = os.environ.get("COMFYUI_CHECKPOINT")
+    if not path:
+        pytest.skip("needs COMFYUI_CHECKPOINT (a .safetensors of SD1.5; random weights do)")
+    folder = comfyui.base / "models/checkpoints"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "sd15.safetensors").exists():
+        (folder / "sd15.safetensors").symlink_to(path)
+    return "sd15.safetensors"
+
+
+def test_between_a_sampler_and_the_decoder(comfyui: ComfyUI, checkpoint: str) -> None:
+    """KSampler, with and without the attention patch, then the four nodes and the checkpoint's own VAE."""
+    graph = {
+        "20": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+        "21": node("CLIPTextEncode", clip=["20", 1], text="a cup"),
+        "22": node("EmptyLatentImage", width=128, height=192, batch_size=1),
+        "23": node("FMBoostAttentionScale", model=["20", 0], trained_size=512),
+        "4": node("FMBoostLoadCFM", model=MODEL, dtype="bf16"),
+    }
+    for sampler, model in (("24", ["20", 0]), ("25", ["23", 0])):
+        graph[sampler] = node(
+            "KSampler", model=model, positive=["21", 0], negative=["21", 0], latent_image=["22", 0], seed=1, steps=1,
+            cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+        )  # fmt: skip
+    boosted = chain(graph | {"2": node("VAELoader", vae_name="taesd")}, ["25", 0])
+    boosted["5"]["inputs"]["vae"] = ["20", 2]
+    plain, patched = latent_of(comfyui, boosted, ["24", 0]), latent_of(comfyui, boosted, ["25", 0])
+    assert (plain - patched).abs().max() > 1e-4  # at 128 px the patch must matter
+    del boosted["2"]
+    boosted["8"] = node("VAEDecode", samples=["7", 0], vae=["20", 2])
+    boosted["9"] = node("SaveImage", images=["8", 0], filename_prefix="test/sampled")
+    run = comfyui.run(boosted)
+    assert run.error is None, run.error
+    picture = np.asarray(Image.open(comfyui.file(run, "9", "images")))
+    assert picture.shape == (384, 256, 3) and picture.std() > 0
+
+
+def test_another_family_of_as_many_channels_is_a_warning_on_the_node(
+    comfyui: ComfyUI, shared: Path
+) -> None:  # fmt: skip
+    """The host's SDXL codec with our SD1.5 model: the picture is made, and the node says what is odd."""
+    photo = sorted((shared / "photos/val").glob("*.jpg"))[4]
+    shutil.copy(photo, comfyui.base / "input/photo.jpg")
+    graph = start_graph("photo.jpg", "taesdxl") | {
+        "5": node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 1}),
+        "6": node("SaveLatent", samples=["5", 0], filename_prefix="test/other"),
+    }
+    run = comfyui.run(graph)
+    assert run.error is None
+    assert run.outputs["5"]["text"][0].startswith("This latent looks like sdxl's, but the model is for sd15")
+    graph["2"]["inputs"]["vae_name"] = "taesd"
+    assert "5" not in comfyui.run(graph).outputs

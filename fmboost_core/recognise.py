@@ -1,0 +1,37 @@
+"""Which family a latent is of, where the number of channels cannot tell: SD1.5's and SDXL's both have four."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# A logistic regression on the logarithms of the channels' deviations and on their correlations (pairs 01 02 03 12 13
+# 23), fitted to TAESD's and TAESDXL's raw latents of 400 photographs of 256x256 pixels. Positive: SDXL.
+_DEVIATIONS = (0.02, -0.5, 8.09, 4.63)
+_CORRELATIONS = (0.52, -0.07, -4.3, 3.6, 7.4, 1.02)
+_BIAS = -16.62
+# A smooth picture has small deviations in any family, so that SD1.5 needs the clearer score. On other photographs
+# (the tests') none is taken for the other family's, and three in four are known.
+_SD15_BELOW, _SDXL_ABOVE = -5.0, 2.0
+_FEWEST = 256  # positions: statistics of less say nothing
+
+
+def recognise(raw: Tensor) -> str | None:
+    """ "sd15" or "sdxl" for a latent (B,4,h,w) of the VAE's own scale, None where its statistics are not clear.
+
+    Only what photographs and pictures like them give: noise, flat colour and tiny latents are None.
+    """
+    if raw.shape[1] != 4 or raw.shape[-2] * raw.shape[-1] < _FEWEST:
+        return None
+    scores = [_score(item) for item in raw.double().flatten(2)]
+    if all(score > _SDXL_ABOVE for score in scores):
+        return "sdxl"
+    return "sd15" if all(score < _SD15_BELOW for score in scores) else None
+
+
+def _score(item: Tensor) -> float:
+    """Of one latent (4, positions); NaN, which is on neither side, where a channel is flat."""
+    pairs = torch.triu_indices(4, 4, offset=1)
+    correlations = torch.corrcoef(item)[pairs[0], pairs[1]]
+    features = torch.cat([item.std(1).log(), correlations])
+    return float(features @ features.new_tensor([*_DEVIATIONS, *_CORRELATIONS])) + _BIAS
