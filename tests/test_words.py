@@ -1,0 +1,136 @@
+"""The nodes' words: every node has its help page, and every language says all that the schemas say."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LANGUAGES = ("de", "en", "es", "fr", "ja", "ko", "ru", "zh")
+PACK = "fmboost_words"  # the pack under a name of its own, so that nothing else meets it
+
+
+class RecordedType:
+    """`io.Int`, `io.Latent`, ...: inputs and outputs that only remember what they were given."""
+
+    @staticmethod
+    def Input(id: str, **settings: Any) -> SimpleNamespace:
+        return SimpleNamespace(id=id, **{"display_name": None, "tooltip": None, "options": [], **settings})
+
+    @staticmethod
+    def Output(**settings: Any) -> SimpleNamespace:
+        return SimpleNamespace(**{"tooltip": None, **settings})
+
+
+class RecordedIO:
+    """As much of `comfy_api.latest.io` as schemas need, where no ComfyUI is."""
+
+    ComfyNode = object
+    Schema = SimpleNamespace
+
+    @staticmethod
+    def Custom(name: str) -> type[RecordedType]:
+        return RecordedType
+
+    def __getattr__(self, name: str) -> type[RecordedType]:
+        return RecordedType
+
+
+def recorded_schemas() -> dict[str, SimpleNamespace]:
+    """Every node's schema, from the nodes' own code."""
+    api, pack = ModuleType("comfy_api.latest"), ModuleType(PACK)
+    api.io, api.ComfyExtension = RecordedIO(), object
+    pack.__path__ = [str(ROOT)]  # without running the pack's __init__, which looks for the real host
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "comfy_api", ModuleType("comfy_api"))
+        patch.setitem(sys.modules, "comfy_api.latest", api)
+        patch.setitem(sys.modules, PACK, pack)
+        patch.setitem(sys.modules, f"{PACK}.nodes.host", MagicMock())
+        nodes = importlib.import_module(f"{PACK}.nodes").NODES
+        schemas = [node.define_schema() for node in nodes]
+    return {schema.node_id: schema for schema in schemas}
+
+
+SCHEMAS = recorded_schemas()
+
+
+def words_of(language: str) -> dict[str, Any]:
+    return json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def words(name: str, tooltip: str | None) -> dict[str, str]:
+    return {"name": name, "tooltip": tooltip} if tooltip else {"name": name}
+
+
+def words_in(schema: SimpleNamespace) -> dict[str, Any]:
+    """What a schema says, as a locale file says it. No tooltip there is no tooltip here."""
+    outputs = enumerate(schema.outputs)
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": {i.id: words(i.display_name or i.id, i.tooltip) for i in schema.inputs},
+        "outputs": {str(place): words(o.display_name, o.tooltip) for place, o in outputs},
+    }
+
+
+def texts(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """All leaves of a tree by their paths: "FMBoostUpscale/inputs/seed/name"."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= texts(value, f"{path}{key}/") if isinstance(value, dict) else {path + key: value}
+    return found
+
+
+ENGLISH = texts({node_id: words_in(schema) for node_id, schema in SCHEMAS.items()})
+
+
+def help_page(node_id: str) -> str:
+    return (ROOT / "web/docs" / f"{node_id}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("node_id", SCHEMAS)
+def test_a_help_page_has_a_row_for_every_input_and_output(node_id: str) -> None:
+    schema, page = SCHEMAS[node_id], help_page(node_id)
+    assert page.startswith(f"# {schema.display_name}\n")
+    inputs, outputs = page.split("## Outputs")
+    assert re.findall(r"^\| `(\w+)` \|", inputs, re.MULTILINE) == [i.id for i in schema.inputs]
+    assert re.findall(r"^\| `([\w ]+)` \|", outputs, re.MULTILINE) == [o.display_name for o in schema.outputs]
+
+
+def test_no_help_page_is_of_an_unknown_node() -> None:
+    assert {path.stem for path in (ROOT / "web/docs").rglob("*.md")} == set(SCHEMAS)
+
+
+def test_the_languages_are_all_there() -> None:
+    assert sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json")) == sorted(LANGUAGES)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_says_all_of_it_and_nothing_else(language: str) -> None:
+    found = texts(words_of(language))
+    assert set(found) == set(ENGLISH)
+    assert not [path for path, text in found.items() if not isinstance(text, str) or not text.strip()]
+    # The page's messages are templates, in which these are syntax.
+    assert not [path for path, text in found.items() if re.search(r"[{}@|<>]", text)]
+
+
+def test_english_is_the_schemas_own() -> None:
+    assert texts(words_of("en")) == ENGLISH
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_numbers_and_names_of_choices_are_never_translated(language: str) -> None:
+    found = texts(words_of(language))
+    for path, english in ENGLISH.items():
+        assert set(re.findall(r"\d+", english)) <= set(re.findall(r"\d+", found[path])), path
+    for node_id, schema in SCHEMAS.items():
+        for choice in (i for i in schema.inputs if i.tooltip and isinstance(i.options, list)):
+            text = found[f"{node_id}/inputs/{choice.id}/tooltip"]
+            said = [o for o in choice.options if re.search(rf"\b{re.escape(o)}\b", choice.tooltip)]
+            assert not [option for option in said if option not in text], (node_id, choice.id)
