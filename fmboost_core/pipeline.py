@@ -25,7 +25,7 @@ from .errors import Cancelled, ConfigError, FMBoostWarning, LatentError, NonFini
 from .schedule import Noise, noise_augment, seeded_noise, start_signal
 from .solvers import ADAPTIVE, check_solver, solve
 from .tiling import Tiling, choose_tiling, tiled_velocity
-from .upsample import UPSAMPLERS, image_guide, latent_size, latent_upsample, pixel_upsample
+from .upsample import UPSAMPLERS, cover, image_guide, latent_size, latent_upsample, pixel_upsample, resize
 
 MAX_SIDE = 65_536  # pixels
 MAX_PIXELS = 2**28
@@ -182,7 +182,7 @@ def boost(
         (tile, halo),
         Hooks(progress, cancelled, on_state, on_stage),
     )
-    return run(latent.float(), image, stretch or size is None).to(latent)
+    return run.latent(latent.float(), image, stretch or size is None).to(latent)
 
 
 def flow(
@@ -235,6 +235,7 @@ def upscale_image(
     noise_step: int | None = None,
     seed: int | Sequence[int] = 0,
     noise: Noise | None = None,
+    restore: bool = True,
     tile: int | str | None = "auto",
     halo: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -245,6 +246,8 @@ def upscale_image(
     """Carry a picture (B,3,H,W) in [-1,1], any H, W >= 1, to one of exactly the size asked for, in [-1,1].
 
     The arguments are `boost`'s. The first guide is made from the picture itself; the size is exact to the pixel.
+    restore: put back what the codec cannot keep of the picture, U(image) - D(guide) with U bicubic: text, faces and
+        fine lines stay what they were, and the flow adds to them. Only where guides are made from pictures ("psu").
     """
     _check_image(image)
     _check_codec(model, codec)
@@ -260,10 +263,9 @@ def upscale_image(
         noise or seeded_noise(seed, image.shape[0]),
         (tile, halo),
         Hooks(progress, cancelled, on_state, on_stage),
+        restore,
     )
-    large = codec.decode(run(None, image.float(), stretch or size is None))[..., : end[0], : end[1]]
-    _check_finite(large, "The decoded picture")
-    return large.clamp(-1, 1).to(image)
+    return run.picture(image.float(), stretch or size is None).to(image)
 
 
 @dataclass(frozen=True)
@@ -345,39 +347,67 @@ class _Run:
         noise: Noise,
         tile: tuple[int | str | None, int | None],
         hooks: Hooks,
+        restore: bool = False,
     ) -> None:
-        self.codec, self.sizes, self.upsample = codec, sizes, upsample
-        self.alpha_bar, self.noise, self.hooks = alpha_bar, noise, hooks
+        self.codec, self.sizes, self.psu, self.upsample = codec, sizes, upsample == "psu", upsample
+        self.alpha_bar, self.noise, self.hooks, self.restore = alpha_bar, noise, hooks, restore and self.psu
         latents = [latent_size(size, codec.factor) for size in sizes]
         self.tilings = [choose_tiling(model.spec.network, *size, *tile) for size in latents]
         tiles = sum(tiling.count(*size) for tiling, size in zip(self.tilings, latents, strict=True))
         self.flow = _Flow(model, settings, hooks, tiles)
 
     @torch.no_grad()
-    def __call__(self, latent: Tensor | None, image: Tensor | None, stretch: bool) -> Tensor:
-        """The last stage's latent. At least one of latent and image is given, both of the first stage's start."""
-        for index, (size, tiling) in enumerate(zip(self.sizes, self.tilings, strict=True)):
-            self.flow.check_cancelled()
+    def latent(self, latent: Tensor, image: Tensor | None, stretch: bool) -> Tensor:
+        """The last stage's latent, from the first stage's small latent and, where it is at hand, its picture."""
+        for index, size in enumerate(self.sizes):
             guide = self._guide(latent, image, size, stretch or index > 0)
-            # Later pictures are decoded latents again: only a guide of the one that came in has all its detail.
-            kind = "image" if latent is None and self.upsample == "psu" else "latent"
-            _check_finite(guide, "The guide (the enlarged input)")
-            before = self.flow.done
-            latent, evaluations = self.flow(self._start(guide), guide, kind, tiling)
-            _check_finite(latent, "The boosted latent")
-            # The edge that fills up a latent is no part of the picture: the next stage starts without it.
-            image = self._picture(latent, size) if index + 1 < len(self.sizes) and self.upsample == "psu" else None
-            if self.hooks.on_stage is not None:
-                tiles = (self.flow.done - before) // max(1, evaluations)
-                self.hooks.on_stage(Stage(index + 1, len(self.sizes), size, tiles, evaluations))
-        assert latent is not None
+            latent = self._stage(index, guide, "latent")
+            image = self._decoded(latent, size) if self.psu and index + 1 < len(self.sizes) else None
         return latent
 
-    def _picture(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.codec.decode(latent).clamp(-1, 1)[..., : size[0], : size[1]]
+    @torch.no_grad()
+    def picture(self, image: Tensor, stretch: bool) -> Tensor:
+        """The last stage's picture, from the first stage's small one."""
+        latent = None
+        for index, size in enumerate(self.sizes):
+            whole = stretch or index > 0
+            guide = self._guide(latent, image, size, whole)
+            # A restored picture has all its detail, as the one that came in; another is a decoded latent.
+            kind = "image" if self.psu and (index == 0 or self.restore) else "latent"
+            latent = self._stage(index, guide, kind)
+            if self.psu or index + 1 == len(self.sizes):
+                lost = self._lost(image, guide, size, whole) if self.restore else None
+                image = self._decoded(latent, size, lost)
+        return image
+
+    def _stage(self, index: int, guide: Tensor, kind: str) -> Tensor:
+        """Follow the flow from a stage's guide."""
+        self.flow.check_cancelled()
+        _check_finite(guide, "The guide (the enlarged input)")
+        before = self.flow.done
+        latent, evaluations = self.flow(self._start(guide), guide, kind, self.tilings[index])
+        _check_finite(latent, "The boosted latent")
+        if self.hooks.on_stage is not None:
+            tiles = (self.flow.done - before) // max(1, evaluations)
+            self.hooks.on_stage(Stage(index + 1, len(self.sizes), self.sizes[index], tiles, evaluations))
+        return latent
+
+    def _decoded(self, latent: Tensor, size: tuple[int, int], lost: Tensor | None = None) -> Tensor:
+        """The latent's picture, without the edge that fills up a latent and with what the codec had lost."""
+        picture = self.codec.decode(latent)[..., : size[0], : size[1]]
+        if lost is not None:
+            picture = picture + lost
+        _check_finite(picture, "The decoded picture")
+        return picture.clamp(-1, 1)
+
+    def _lost(self, image: Tensor, guide: Tensor, size: tuple[int, int], stretch: bool) -> Tensor:
+        """What the codec does not keep of an enlarged picture. Bicubic is nearer to the truth than the guide's own
+        bilinear: on the validation photographs by 0.4 dB."""
+        fit = resize if stretch else cover
+        return fit(image, size, "bicubic").clamp(-1, 1) - self.codec.decode(guide)[..., : size[0], : size[1]]
 
     def _guide(self, latent: Tensor | None, image: Tensor | None, size: tuple[int, int], stretch: bool) -> Tensor:
-        if self.upsample == "psu":
+        if self.psu:
             if image is not None:
                 return image_guide(image, self.codec, size, stretch)
             assert latent is not None

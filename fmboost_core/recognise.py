@@ -13,7 +13,7 @@ _BIAS = -16.62
 # A smooth picture has small deviations in any family, so that SD1.5 needs the clearer score. On other photographs
 # (the tests') none is taken for the other family's, and three in four are known.
 _SD15_BELOW, _SDXL_ABOVE = -5.0, 2.0
-_FEWEST = 256  # positions: statistics of less say nothing
+_FEWEST = 1024  # positions, as many as it was fitted to: statistics of less say little
 
 
 def recognise(raw: Tensor) -> str | None:

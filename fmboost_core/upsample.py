@@ -13,13 +13,13 @@ UPSAMPLERS = ("psu", "bilinear", "nearest")
 
 
 def resize(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
-    """(B,C,H,W) to size (height, width), half-pixel centres; bilinear is antialiased where it reduces."""
+    """(B,C,H,W) to size (height, width), half-pixel centres; bilinear and bicubic are antialiased where they reduce."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     if mode == "nearest":
         return F.interpolate(x, size=size, mode="nearest-exact")
     reduces = size[0] < x.shape[-2] or size[1] < x.shape[-1]
-    return F.interpolate(x, size=size, mode="bilinear", antialias=reduces)
+    return F.interpolate(x, size=size, mode=mode, antialias=reduces)
 
 
 def cover(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:

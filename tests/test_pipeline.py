@@ -15,7 +15,7 @@ from fmboost_core.codec import TinyVAE
 from fmboost_core.errors import Cancelled, ConfigError, FMBoostError, LatentError, NonFiniteError
 from fmboost_core.pipeline import Stage, boost, flow, stage_sizes, target_size, upscale_image
 from fmboost_core.schedule import noise_augment
-from fmboost_core.upsample import pixel_upsample
+from fmboost_core.upsample import pixel_upsample, resize
 
 
 def latents(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -257,7 +257,8 @@ def test_the_network_is_told_what_each_stage_s_guide_was_made_from(codec: TinyVA
     upscale_image(picture, model, codec, scale=4, nfe=1)
     upscale_image(picture, model, codec, scale=2, nfe=1, upsample="bilinear")
     boost(codec.encode(picture), model, codec, scale=2, nfe=1)
-    assert told == ["image", "latent", "latent", "latent"]
+    upscale_image(picture, model, codec, scale=4, nfe=1, restore=False)
+    assert told == ["image", "image", "latent", "latent", "image", "latent"]
 
 
 def test_flow_is_the_heart_of_a_stage(model: Model, codec: TinyVAE) -> None:
@@ -280,3 +281,41 @@ def test_flow_is_the_heart_of_a_stage(model: Model, codec: TinyVAE) -> None:
             flow(*bad, model)
     with pytest.raises(Cancelled):
         flow(start, guide, model, cancelled=lambda: True)
+
+
+class _Halving:
+    """A codec that keeps the mean of each 8x8 block and half of each deviation from grey: lossy, and known."""
+
+    channels, factor = 4, 8
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        grey = torch.nn.functional.avg_pool2d(images, 8) / 2
+        return torch.cat([grey, grey[:, :1]], dim=1)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
+
+
+@pytest.mark.parametrize("size", [(48, 40), (41, 39)])
+def test_restoring_puts_back_what_the_codec_loses(size: tuple[int, int]) -> None:
+    """A flow that adds nothing gives the interpolated picture, in one stage and in two, whatever the codec loses."""
+    still = make_model(noise_step=0, alpha_bar=1.0, noise_steps=(0,))
+    still.network.out[2].weight.zero_()
+    still.network.out[2].bias.zero_()
+    picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
+    twice = upscale_image(picture, still, _Halving(), scale=2, nfe=1)
+    wanted = resize(picture, (2 * size[0], 2 * size[1]), "bicubic").clamp(-1, 1)
+    assert torch.allclose(twice, wanted, atol=1e-5)
+    again = upscale_image(picture, still, _Halving(), scale=4, nfe=1)
+    assert torch.allclose(again, resize(wanted, (4 * size[0], 4 * size[1]), "bicubic").clamp(-1, 1), atol=1e-5)
+    plain = upscale_image(picture, still, _Halving(), scale=2, nfe=1, restore=False)
+    assert (plain - wanted).abs().mean() > 0.1
+
+
+def test_restoring_is_for_guides_made_from_pictures(model: Model, codec: TinyVAE) -> None:
+    picture = torch.rand(1, 3, 24, 24) * 2 - 1
+    for method in ("bilinear", "nearest"):
+        with_, without = (
+            upscale_image(picture, model, codec, nfe=1, upsample=method, restore=r) for r in (True, False)
+        )
+        assert torch.equal(with_, without)

@@ -36,7 +36,7 @@ def test_photographs_are_told_apart(shared: Path) -> None:
     [
         torch.zeros(1, 4, 32, 32),
         torch.randn(1, 16, 32, 32) * 5,
-        torch.randn(1, 4, 8, 8) * 5,
+        torch.randn(1, 4, 31, 32) * 20,
         torch.full((1, 4, 32, 32), float("nan")),
         torch.zeros(1, 4, 0, 32),
     ],

@@ -18,7 +18,7 @@ from fmboost_core.training.__main__ import main, start_from
 from fmboost_core.training.data import CropSampler, LatentCrops, PhotoCrops, load_shards
 from fmboost_core.training.encode import encode_shards, find_photos, load_view, plan_views
 from fmboost_core.training.loop import TrainConfig, Trainer
-from fmboost_core.training.objective import Velocity, cfm_loss, draw_times
+from fmboost_core.training.objective import Velocity, cfm_loss, draw_times, straight_loss, straight_times
 from fmboost_core.unet import LatentUNet
 
 
@@ -125,6 +125,43 @@ def test_times_are_uniform_but_for_a_share_at_the_start() -> None:
     assert len(inside) / 4000 == pytest.approx(0.9, abs=0.02)
     assert inside.mean() == pytest.approx(0.5, abs=0.02) and inside.var() == pytest.approx(1 / 12, abs=0.01)
     assert times.max() < 1 and (draw_times(100, 0, torch.Generator().manual_seed(0)) > 0).all()
+
+
+def test_straightening_keeps_the_start_and_makes_the_rest_a_line() -> None:
+    """A teacher in circles: dx/dt = i k x on pairs of channels, whose small Euler steps are known."""
+    generator = torch.Generator().manual_seed(0)
+    high, guide, noise = torch.randn(3, 60, 4, 2, 2, generator=generator)
+    t, signal = straight_times(60, generator), alpha_bar(400)
+
+    def turn(x: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.cat([-x[:, 2:], x[:, :2]], dim=1)
+
+    start = signal**0.5 * guide + (1 - signal) ** 0.5 * noise
+    corner = start + turn(start) / 4
+    end = corner
+    for _ in range(6):
+        end = end + turn(end) / 8
+    share = ((t - 0.25) / 0.75).view(-1, 1, 1, 1)
+    first = (t == 0).view(-1, 1, 1, 1)
+
+    def truth(x: torch.Tensor, t: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
+        assert torch.allclose(x, torch.where(first, start, corner + share * (end - corner)), atol=1e-5)
+        return torch.where(first, high - start, (end - corner) / 0.75)
+
+    def teacher(x: torch.Tensor, t: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
+        return turn(x)
+
+    assert straight_loss(truth, teacher, high, guide, signal, noise, t) < 1e-10
+    assert straight_loss(lambda x, t, g: turn(x), teacher, high, guide, signal, noise, t) > 0.1
+
+
+def test_straight_times_are_of_three_kinds() -> None:
+    times = straight_times(6000, torch.Generator().manual_seed(0))
+    fourths = sum((times == k / 4).sum() for k in (1, 2, 3))
+    assert (times == 0).sum() / 6000 == pytest.approx(1 / 3, abs=0.03) and fourths / 6000 == pytest.approx(
+        1 / 3, abs=0.03
+    )
+    assert times[times > 0].min() >= 0.25 and times.max() < 1
 
 
 def test_a_training_starts_from_a_trained_model_that_was_not_told_the_kind() -> None:
@@ -241,4 +278,7 @@ def test_two_commands_from_photographs_to_a_model(photos: Path, codec: TinyVAE, 
     assert run("train", latents, out, "--samples", 8, "--batch", 4, "--crop", 8, "--fp32", "--share", "image=1") == 0
     model = load_model(out)
     assert model.spec.name == "mine" and model.spec.scale == 2 and model.spec.noise_step == 400
+    straight = ("--straighten", "--samples", 8, "--batch", 4, "--crop", 8, "--fp32")
+    assert run("train", latents, tmp_path / "straight.safetensors", *straight) == 2
+    assert run("train", latents, tmp_path / "straight.safetensors", "--init", out, *straight) == 0
     assert run("encode", tmp_path / "none", "--codec", tmp_path / "codec.safetensors", "--out", latents) == 2

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from torch import Tensor
 from ..checkpoint import Model, load_model, save_model
 from ..codec import load_codec, save_codec, tiny_codec
 from ..config import FAMILIES, PRESETS, ModelSpec
-from ..errors import FMBoostError
+from ..errors import ConfigError, FMBoostError
 from ..schedule import alpha_bar
 from ..unet import LatentUNet
 from ..weight_file import require_fit
 from .data import LatentCrops, PhotoCrops, load_shards
 from .encode import encode_shards, find_photos, plan_views
 from .loop import TrainConfig, Trainer
-from .objective import CodecPasses, cfm_loss, codec_loss, draw_times
+from .objective import CodecPasses, Velocity, cfm_loss, codec_loss, draw_times, straight_loss, straight_times
 
 REPORT_SECONDS = 10.0
 
@@ -51,16 +52,18 @@ def train(args: argparse.Namespace) -> None:
     network = LatentUNet(PRESETS[args.preset])
     if args.init is not None:
         start_from(network, load_model(args.init))
+    elif args.straighten:
+        raise ConfigError("--straighten needs --init, the trained model whose flow is to be straightened.")
+    teacher = deepcopy(network).requires_grad_(False) if args.straighten else None
 
     def loss(network: Callable[..., Tensor], batch: int, generator: torch.Generator) -> Tensor:
         high, guide, kind = crops.draw(batch, generator)
         noise = torch.randn(high.shape, generator=generator)
-        told = kind if PRESETS[args.preset].classes else None
-
-        def velocity(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
-            return network(x, t, guide, told)
-
-        return cfm_loss(velocity, high, guide, signal, noise, draw_times(batch, args.start_share, generator))
+        velocity = _told(network, kind)
+        if teacher is None:
+            return cfm_loss(velocity, high, guide, signal, noise, draw_times(batch, args.start_share, generator))
+        times = straight_times(batch, generator)
+        return straight_loss(velocity, _told(teacher, kind), high, guide, signal, noise, times)
 
     trainer = Trainer(network, loss, _config(args))
     _run(trainer, args.out.with_suffix(".training"))
@@ -72,6 +75,11 @@ def train(args: argparse.Namespace) -> None:
     )  # fmt: skip
     save_model(Model(spec, trainer.average), args.out, torch.float16)
     print(args.out)
+
+
+def _told(network: Callable[..., Tensor], kind: Tensor) -> Velocity:
+    """The network's velocity with the guides' kinds, where it can be told."""
+    return lambda x, t, guide: network(x, t, guide, kind) if hasattr(network, "label_emb") else network(x, t, guide)
 
 
 def start_from(network: LatentUNet, model: Model) -> None:
@@ -95,8 +103,9 @@ def train_codec(args: argparse.Namespace) -> None:
 
 def _config(args: argparse.Namespace) -> TrainConfig:
     return TrainConfig(
-        args.samples, args.batch, args.rate, decay=args.decay, seed=args.seed, bf16=args.bf16, compile=args.compile
-    )
+        args.samples, args.batch, args.rate, args.warmup, args.decay, ema=args.ema, seed=args.seed, bf16=args.bf16,
+        compile=args.compile,
+    )  # fmt: skip
 
 
 def _run(trainer: Trainer[Any], checkpoint: Path) -> None:
@@ -135,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--family", choices=FAMILIES, default="sd15", help="whose latents the shards hold")
     p.add_argument("--noise-step", type=int, default=400, help="of the start, 0 to 999")
     p.add_argument("--start-share", type=float, default=0.1, help="of times that are exactly 0")
+    p.add_argument("--straighten", action="store_true", help="reflow of --init's model: few steps lose less")
     p.add_argument("--init", help="model to start from, a name or a path, instead of fresh weights")
     p.add_argument(
         "--share", action="append", type=_share, default=[], metavar="GROUP=SHARE",
@@ -162,6 +172,8 @@ def _training_options(p: argparse.ArgumentParser, samples: int, crop: int) -> No
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     p.add_argument("--decay", type=float, default=0.3, help="share of the steps over which the rate falls to 0")
+    p.add_argument("--warmup", type=int, default=500, help="steps over which the rate rises")
+    p.add_argument("--ema", type=float, default=0.999, help="how much of the averaged weights a step keeps")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--fp32", dest="bf16", action="store_false", help="no bf16 autocast")
     p.add_argument("--compile", action="store_true", help="torch.compile: faster, needs a C++ compiler")
