@@ -106,6 +106,12 @@ class UpscaleImage(io.ComfyNode):
                     tooltip="The VAE of the model's family. Without one the bundled tiny codec (SD1.5) serves.",
                 ),
                 *_flow_inputs(),
+                io.Boolean.Input(
+                    "restore",
+                    default=True,
+                    tooltip="Put back what the VAE loses of the picture: text, faces and fine lines stay what they "
+                    "were, and the flow adds to them. Only with the method psu.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="large image")],
         )
@@ -118,6 +124,7 @@ class UpscaleImage(io.ComfyNode):
         seed: int,
         tile: str,
         tiled_vae: bool,
+        restore: bool,
         vae: Any = None,
         **widgets: Any,
     ) -> io.NodeOutput:
@@ -131,7 +138,7 @@ class UpscaleImage(io.ComfyNode):
 
                 def run(tile: int | str | None, item: int = item, pixels: Tensor = pixels) -> Tensor:
                     return upscale_image(
-                        pixels, cfm, codec, seed=seed + item, tile=tile, progress=progress.on_progress,
+                        pixels, cfm, codec, seed=seed + item, tile=tile, restore=restore, progress=progress.on_progress,
                         on_state=progress.on_state, **options,
                     )  # fmt: skip
 

@@ -112,7 +112,7 @@ def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture:
     graph = {
         "1": node("LoadImage", image=picture),
         "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
-        "5": node("FMBoostUpscaleImage", image=["1", 0], cfm=["4", 0], **FLOW),
+        "5": node("FMBoostUpscaleImage", image=["1", 0], cfm=["4", 0], restore=True, **FLOW),
         "6": node("SaveImage", images=["5", 0], filename_prefix="test/image"),
     }
     run = comfyui.run(graph)
@@ -204,7 +204,7 @@ def test_interrupt_stops_within_an_evaluation_and_the_next_run_works(comfyui: Co
     graph = {
         "1": node("LoadImage", image=picture),
         "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
-        "5": node("FMBoostUpscaleImage", image=["1", 0], cfm=["4", 0], **FLOW | {"nfe": 400, "seed": 11}),
+        "5": node("FMBoostUpscaleImage", image=["1", 0], cfm=["4", 0], restore=True, **FLOW | {"nfe": 400, "seed": 11}),
         "6": node("PreviewImage", images=["5", 0]),
     }
     run = comfyui.run(graph, interrupt_after=5)

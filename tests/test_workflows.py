@@ -1,0 +1,164 @@
+"""The example workflows fit the nodes: names, values and links, in the page's format and in the server's."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+from test_words import SCHEMAS
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = ROOT / "workflows"
+TWINS = Path(__file__).parent / "workflows"
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+NOTES = ("MarkdownNote", "Note")
+PICTURE_BYTES = 150_000
+AFTER_SEED = ("fixed", "increment", "decrement", "randomize")  # the page's own widget after a seed
+
+
+def graph_of(name: str) -> dict[str, Any]:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def twin_of(name: str) -> dict[str, dict[str, Any]]:
+    return json.loads((TWINS / f"{name}.api.json").read_text(encoding="utf-8"))
+
+
+def is_widget(entry: SimpleNamespace) -> bool:
+    """Only values have a default or choices."""
+    return hasattr(entry, "default") or bool(entry.options)
+
+
+def check_value(entry: SimpleNamespace, value: Any) -> None:
+    """A value that the server takes for an input."""
+    if entry.id == "model":  # bundled models and the user's files: no file of ours to know them
+        assert (ROOT / "fmboost_core/weights" / f"{value}.safetensors").exists()
+    elif entry.options:
+        assert value in entry.options, entry.id
+    elif isinstance(entry.default, bool):
+        assert isinstance(value, bool), entry.id
+    else:
+        assert isinstance(value, int | float) and not isinstance(value, bool), entry.id
+        assert entry.min <= value <= entry.max, entry.id
+        assert isinstance(value, int) or isinstance(entry.default, float), entry.id
+
+
+def widget_values(node: dict[str, Any]) -> dict[str, Any]:
+    """A node's `widgets_values` by name, one for each widget of the schema and one more after a seed."""
+    values, found = iter(node["widgets_values"]), {}
+    for entry in SCHEMAS[node["type"]].inputs:
+        if is_widget(entry):
+            found[entry.id] = next(values)
+            if getattr(entry, "control_after_generate", False):
+                assert next(values) in AFTER_SEED
+    assert not list(values), node["type"]
+    return found
+
+
+def test_there_are_workflows_and_nothing_without_its_twin_and_picture() -> None:
+    assert {"image_upscale", "sd15_1k", "cascade_2k"} <= set(NAMES)
+    assert sorted(path.name.removesuffix(".api.json") for path in TWINS.iterdir()) == NAMES
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == NAMES
+    # Anything else there would be served as a workflow, or hide those that are.
+    assert {path.suffix for path in WORKFLOWS.iterdir()} == {".json", ".jpg"}
+    assert not (ROOT / "example_workflows").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_picture_is_small_and_opens(name: str) -> None:
+    path = WORKFLOWS / f"{name}.jpg"
+    assert path.stat().st_size <= PICTURE_BYTES
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG" and picture.width >= 800
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_nodes_of_a_graph_are_as_their_schemas_say(name: str) -> None:
+    ours = [node for node in graph_of(name)["nodes"] if node["type"].startswith("FMBoost")]
+    assert ours
+    for node in ours:
+        schema = SCHEMAS[node["type"]]
+        assert {entry["name"] for entry in node["inputs"]} <= {entry.id for entry in schema.inputs}, node["type"]
+        assert [entry["name"] for entry in node["outputs"]] == [entry.display_name for entry in schema.outputs]
+        values = widget_values(node)
+        for entry in schema.inputs:
+            if entry.id in values:
+                check_value(entry, values[entry.id])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_nodes_of_a_twin_are_as_their_schemas_say(name: str) -> None:
+    for node in twin_of(name).values():
+        if not node["class_type"].startswith("FMBoost"):
+            continue
+        entries = {entry.id: entry for entry in SCHEMAS[node["class_type"]].inputs}
+        assert set(node["inputs"]) <= set(entries)
+        optional = {key for key, entry in entries.items() if getattr(entry, "optional", False)}
+        assert set(entries) - set(node["inputs"]) <= optional, node["class_type"]
+        for key, value in node["inputs"].items():
+            assert is_widget(entries[key]) is not isinstance(value, list), key
+            if is_widget(entries[key]):
+                check_value(entries[key], value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_ends_know_every_link_and_agree_on_its_type(name: str) -> None:
+    graph = graph_of(name)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    assert len(nodes) == len(graph["nodes"]) and max(nodes) <= graph["last_node_id"]
+    links = {link[0]: link for link in graph["links"]}
+    assert len(links) == len(graph["links"]) and max(links) <= graph["last_link_id"]
+    for id, source, out, target, slot, kind in links.values():
+        output, entry = nodes[source]["outputs"][out], nodes[target]["inputs"][slot]
+        assert id in output["links"] and entry["link"] == id
+        assert output["type"] == entry["type"] == kind
+    inputs = [entry["link"] for node in nodes.values() for entry in node.get("inputs", []) if entry["link"] is not None]
+    outputs = [id for node in nodes.values() for entry in node.get("outputs", []) for id in entry["links"] or []]
+    assert sorted(inputs) == sorted(outputs) == sorted(links)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graph_and_twin_are_the_same(name: str) -> None:
+    graph, twin = graph_of(name), twin_of(name)
+    nodes = {str(node["id"]): node for node in graph["nodes"] if node["type"] not in NOTES}
+    assert {id: node["type"] for id, node in nodes.items()} == {id: node["class_type"] for id, node in twin.items()}
+    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    for id, node in nodes.items():
+        linked = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
+        assert linked == {key: value for key, value in twin[id]["inputs"].items() if isinstance(value, list)}
+        plain = [value for value in twin[id]["inputs"].values() if not isinstance(value, list)]
+        # The page's order is the host's; of its nodes only the values are known here.
+        assert all(value in node["widgets_values"] for value in plain), node["type"]
+        if node["type"] in SCHEMAS:
+            assert widget_values(node).items() <= twin[id]["inputs"].items()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_note_says_what_to_expect(name: str) -> None:
+    notes = [node for node in graph_of(name)["nodes"] if node["type"] in NOTES]
+    assert len(notes) == 1
+    text = notes[0]["widgets_values"][0]
+    assert len(text.split()) > 40 and "What to turn" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_node_lies_on_another(name: str) -> None:
+    title = 30
+    boxes = [(n["pos"][0], n["pos"][1] - title, *n["size"]) for n in graph_of(name)["nodes"]]
+    for place, (x, y, width, height) in enumerate(boxes):
+        for u, v, wide, high in boxes[place + 1 :]:
+            assert x + width < u or u + wide < x or y + height + title < v or v + high + title < y
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_has_to_be_downloaded_has_its_address(name: str) -> None:
+    for node in graph_of(name)["nodes"]:
+        if node["type"] not in ("CheckpointLoaderSimple", "LoraLoaderModelOnly"):
+            assert "models" not in node["properties"]
+            continue
+        (model,) = node["properties"]["models"]
+        assert model["name"] == node["widgets_values"][0]
+        assert model["url"].startswith("https://huggingface.co/") and "/resolve/" in model["url"]
+        assert model["directory"] == ("checkpoints" if node["type"].startswith("Checkpoint") else "loras")

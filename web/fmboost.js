@@ -1,0 +1,146 @@
+// The nodes' faces: what a node will make, as its widgets change, and what it warned of when it ran.
+
+import { api } from '../../scripts/api.js'
+import { app } from '../../scripts/app.js'
+import { UNIT, summary } from './size.js'
+import { sizeInto, valueOf, wishOf } from './upstream.js'
+
+const NODES = {
+  FMBoostUpscale: { input: 'latent', unit: UNIT, flows: true },
+  FMBoostUpscaleImage: { input: 'image', unit: 1, flows: true },
+  FMBoostPSUUpsample: { input: 'latent', unit: UNIT, flows: false },
+}
+const SIZE_WIDGETS = { scale: 'scale', width: 'width x height', height: 'width x height', megapixels: 'megapixels' }
+const REFRESH_MS = 250
+const LINE_PIXELS = 18
+const MARGIN_PIXELS = 4
+const NARROWEST_PIXELS = 120
+
+app.registerExtension({
+  name: 'FMBoost.faces',
+
+  nodeCreated(node) {
+    if (!node.comfyClass?.startsWith('FMBoost')) return
+    const before = node.onExecuted
+    node.onExecuted = function (output) {
+      before?.apply(this, arguments)
+      show(this, { warnings: output?.text ?? [] })
+    }
+    if (NODES[node.comfyClass]) refresh(node)
+  },
+
+  setup() {
+    // A size depends on nodes far upstream, and the two canvases tell of changes in different ways: looking at the
+    // few nodes that are ours now and then costs little and misses nothing.
+    setInterval(() => ourNodes().forEach(look), REFRESH_MS)
+    // A node that has nothing to say sends no message: what it said before goes when it runs again. One whose result
+    // is still at hand does not run, and its words stay.
+    api.addEventListener('executing', ({ detail }) => {
+      const id = String(detail).split(':').pop() // in a subgraph the ids on the way to it come first
+      ourNodes().forEach((node) => String(node.id) === id && show(node, { warnings: [] }))
+    })
+  },
+})
+
+/** Our nodes in the graph that is on the screen, be it a subgraph. */
+function ourNodes() {
+  const nodes = (app.canvas?.graph ?? app.graph)?.nodes ?? []
+  return nodes.filter((node) => node.comfyClass?.startsWith('FMBoost'))
+}
+
+function look(node) {
+  refresh(node)
+  grow(node)
+}
+
+function refresh(node) {
+  const { input, unit, flows } = NODES[node.comfyClass] ?? {}
+  if (!input) return
+  greyUnused(node)
+  const widgets = { ...wishOf(node), nfe: valueOf(node, 'nfe'), solver: valueOf(node, 'solver') }
+  show(node, { line: summary(sizeInto(node, input, pictureSize), widgets, unit, flows) })
+}
+
+/** Make room for a text of more lines. Only known once the page has laid it out; the newer canvas does it itself. */
+function grow(node) {
+  const face = faces.get(node)
+  if (!face || face.height() === face.reserved || window.LiteGraph?.vueNodesMode) return
+  face.reserved = face.height()
+  const [width, tall] = node.computeSize()
+  node.setSize([Math.max(width, node.size[0]), Math.max(tall, node.size[1])])
+}
+
+/** The size widgets that `size_by` leaves unused keep their place and their value. */
+function greyUnused(node) {
+  const choice = valueOf(node, 'size_by')
+  for (const widget of node.widgets ?? []) {
+    const unused = widget.name in SIZE_WIDGETS && SIZE_WIDGETS[widget.name] !== choice
+    if (widget.name in SIZE_WIDGETS && Boolean(widget.disabled) !== unused) widget.disabled = unused
+  }
+}
+
+const pictures = new Map() // by LoadImage's value
+
+/** The size of a picture in the host's folders; null until it is loaded. */
+function pictureSize(value) {
+  if (!value) return null
+  if (!pictures.has(value)) {
+    pictures.set(value, null)
+    const [, path, type] = /^(.*?)(?: \[(\w+)\])?$/.exec(value)
+    const parts = path.split('/')
+    const query = new URLSearchParams({ filename: parts.pop(), subfolder: parts.join('/'), type: type ?? 'input' })
+    const image = new Image()
+    image.onload = () => pictures.set(value, { width: image.naturalWidth, height: image.naturalHeight })
+    image.src = api.apiURL(`/view?${query}`)
+  }
+  return pictures.get(value)
+}
+
+// --- the face: a line and warnings below it, made when there is something to show
+
+const faces = new WeakMap() // by node
+
+function show(node, news) {
+  const face = faces.get(node) ?? { line: '', warnings: [] }
+  Object.assign(face, news)
+  const text = [face.line, ...face.warnings].join('\n')
+  if (text === (face.text ?? '')) return
+  face.text = text
+  faces.set(node, face)
+  if (!face.element) Object.assign(face, addFace(node))
+  face.element.replaceChildren(paragraph(face.line), ...face.warnings.map((warning) => paragraph(warning, true)))
+  node.setDirtyCanvas?.(true, true)
+}
+
+function paragraph(text, warns = false) {
+  const element = document.createElement('div')
+  element.textContent = text
+  if (warns) element.style.color = 'var(--p-amber-500, orange)'
+  return element
+}
+
+/** Add the widget, last and never saved, so that workflows do not see it. Returns where its text goes. */
+function addFace(node) {
+  const frame = document.createElement('div')
+  const inner = document.createElement('div')
+  // Not to catch the mouse: the node is dragged by it as by any free place.
+  frame.style.pointerEvents = 'none'
+  inner.style.cssText = 'color: var(--input-text); text-align: center; text-wrap: balance;'
+  inner.style.font = `12px/${LINE_PIXELS}px sans-serif`
+  inner.setAttribute('aria-live', 'polite')
+  frame.append(inner)
+  // Before it has its place in the page it is as narrow as a word, and many lines high.
+  const lines = () => (inner.offsetWidth < NARROWEST_PIXELS ? LINE_PIXELS : Math.max(LINE_PIXELS, inner.offsetHeight))
+  const height = () => lines() + 2 * MARGIN_PIXELS
+  const widget = node.addDOMWidget('fmboost_face', 'fmboost_face', frame, {
+    serialize: false,
+    hideOnZoom: false,
+    margin: MARGIN_PIXELS,
+    getMinHeight: height,
+    getMaxHeight: height,
+  })
+  widget.serialize = false
+  const [width, tall] = node.computeSize()
+  node.setSize([Math.max(width, node.size[0]), Math.max(tall, node.size[1])])
+  return { element: inner, height }
+}

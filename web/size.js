@@ -1,0 +1,101 @@
+// How large a picture becomes, in how many stages. Pure: the same arithmetic as fmboost_core/pipeline.py
+// (`target_size`, `stage_sizes`); tests/test_web.py holds the two against each other.
+// A size is {width, height} in pixels.
+
+export const UNIT = 8 // pixels a latent, in every family
+export const MODEL_SCALE = 2 // what a stage can do; larger ratios take several stages
+
+const MAX_SIDE = 65536
+const MAX_PIXELS = 2 ** 28
+const EVALUATIONS_A_STEP = { euler: 1, midpoint: 2, heun: 2, rk4: 4 }
+
+/** As Python rounds: halves go to the even neighbour. */
+export function round(x) {
+  const below = Math.floor(x)
+  if (x - below !== 0.5) return Math.round(x)
+  return below % 2 === 0 ? below : below + 1
+}
+
+/** To the nearest multiple of unit, at least one. */
+export function toUnit(size, unit) {
+  const side = (x) => Math.max(unit, round(x / unit) * unit)
+  return { width: side(size.width), height: side(size.height) }
+}
+
+/** The size that is wanted for a picture of `start`, or {problem} in a sentence. wish: the node's size widgets. */
+export function targetSize(start, wish, unit = 1) {
+  let wanted = { width: wish.width, height: wish.height }
+  if (wish.size_by !== 'width x height') {
+    const area = start.width * start.height
+    const ratio = wish.size_by === 'megapixels' ? Math.sqrt((wish.megapixels * 1e6) / area) : wish.scale
+    wanted = { width: start.width * ratio, height: start.height * ratio }
+  }
+  const end = toUnit(wanted, unit)
+  if (Math.max(end.width, end.height) > MAX_SIDE || end.width * end.height > MAX_PIXELS) {
+    return { problem: `${shown(end)} pixels are too many` }
+  }
+  if (end.width < start.width || end.height < start.height) {
+    return { problem: `${shown(end)} is smaller than the ${shown(start)} that comes in` }
+  }
+  return end
+}
+
+/** How many stages a ratio takes. */
+export function stageCount(ratio, modelScale = MODEL_SCALE) {
+  return ratio <= 1 ? 1 : Math.max(1, Math.ceil(Math.log(ratio) / Math.log(modelScale) - 1e-6))
+}
+
+/** The size after each stage, with equal ratios; `unit` rounds the ones on the way as `boost` does. */
+export function stageSizes(start, end, unit = 1, modelScale = MODEL_SCALE) {
+  const ratio = Math.max(end.height / start.height, end.width / start.width)
+  const count = stageCount(ratio, modelScale)
+  const sizes = []
+  for (let i = 0; i < count - 1; i++) {
+    const part = ratio ** ((i + 1) / count - 1)
+    const exact = { width: round(end.width * part), height: round(end.height * part) }
+    sizes.push(toUnit({ width: Math.max(1, exact.width), height: Math.max(1, exact.height) }, unit))
+  }
+  return [...sizes, end]
+}
+
+export function shown(size) {
+  return `${size.width}x${size.height}`
+}
+
+/**
+ * What a node will make, in a line. start: the size that comes in, null where it cannot be known.
+ * widgets: the node's values by name, with null for what a link decides. unit: 8 for latents, 1 for pictures.
+ * flows: false for a node that only enlarges.
+ */
+export function summary(start, widgets, unit, flows = true) {
+  const used = { scale: ['scale'], 'width x height': ['width', 'height'], megapixels: ['megapixels'] }[widgets.size_by]
+  if (!used || used.some((name) => widgets[name] == null)) return 'size known when it runs'
+  if (!start) return unknownStart(widgets, unit, flows)
+  const end = targetSize(start, widgets, unit)
+  if (end.problem) return end.problem
+  if (!flows) return `${shown(start)} → ${shown(end)}`
+  const sizes = stageSizes(start, end, unit)
+  return `${[start, ...sizes].map(shown).join(' → ')}, ${work(sizes.length, widgets)}`
+}
+
+function unknownStart(widgets, unit, flows) {
+  if (widgets.size_by === 'scale') {
+    return `${widgets.scale}x` + (flows ? `, ${work(stageCount(widgets.scale), widgets)}` : '')
+  }
+  const area = plural(widgets.megapixels, 'megapixel')
+  const end = widgets.size_by === 'megapixels' ? area : shown(toUnit(widgets, unit))
+  return `to ${end}` + (flows && widgets.nfe ? `, ${plural(widgets.nfe, 'evaluation')} a stage` : '')
+}
+
+/** "2 stages, 8 evaluations", or what is wrong with the solver's number. */
+function work(stages, widgets) {
+  const each = EVALUATIONS_A_STEP[widgets.solver]
+  if (!each) return `${plural(stages, 'stage')}, as many evaluations as needed`
+  if (widgets.nfe == null) return plural(stages, 'stage')
+  if (widgets.nfe % each) return `but ${widgets.solver} takes multiples of ${each} evaluations`
+  return `${plural(stages, 'stage')}, ${plural(stages * widgets.nfe, 'evaluation')}`
+}
+
+function plural(count, word) {
+  return `${count} ${word}${count === 1 ? '' : 's'}`
+}

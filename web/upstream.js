@@ -1,0 +1,112 @@
+// The size of what comes into a node, found by walking the graph upwards to a node that knows it.
+// `look(value)` tells the size of an input picture, or null while it is not known.
+
+import { UNIT, round, targetSize, toUnit } from './size.js'
+
+const BYPASSED = 4
+const LONGEST_WALK = 200 // a link back to where it came from must not hang the page
+
+// Nodes that keep the size of one of their inputs.
+const KEEPS = {
+  FMBoostNoiseAugment: 'latent',
+  FMBoostCFMSample: 'start',
+  KSampler: 'latent_image',
+  KSamplerAdvanced: 'latent_image',
+  SamplerCustom: 'latent_image',
+  SamplerCustomAdvanced: 'latent_image',
+  VAEDecode: 'samples',
+  VAEDecodeTiled: 'samples',
+  SetLatentNoiseMask: 'samples',
+  RepeatLatentBatch: 'samples',
+  LatentFromBatch: 'samples',
+  RepeatImageBatch: 'image',
+  ImageFromBatch: 'image',
+  ImageInvert: 'image',
+  ImageBlur: 'image',
+  ImageSharpen: 'image',
+}
+
+// Nodes that make a size of their own. `walk(name)` is the size that comes into one of their inputs.
+const MAKES = {
+  EmptyLatentImage: (node) => wholeLatents(sides(node)),
+  EmptySD3LatentImage: (node) => wholeLatents(sides(node)),
+  EmptyImage: (node) => sides(node),
+  LoadImage: (node, walk, look) => look(valueOf(node, 'image')),
+  ImageScale: (node, walk) => asked(sides(node), () => walk('image'), 1),
+  ImageScaleBy: (node, walk) => times(walk('image'), valueOf(node, 'scale_by'), 1),
+  LatentUpscale: (node, walk) => wholeLatents(asked(sides(node), () => walk('samples'), UNIT)),
+  LatentUpscaleBy: (node, walk) => times(walk('samples'), valueOf(node, 'scale_by'), UNIT),
+  VAEEncode: (node, walk) => wholeLatents(walk('pixels')),
+  VAEEncodeTiled: (node, walk) => wholeLatents(walk('pixels')),
+  VAEEncodeForInpaint: (node, walk) => wholeLatents(walk('pixels')),
+  FMBoostPSUUpsample: (node, walk) => ours(node, walk('latent'), UNIT),
+  FMBoostUpscale: (node, walk) => ours(node, walk('latent'), UNIT),
+  FMBoostUpscaleImage: (node, walk) => ours(node, walk('image'), 1),
+}
+
+/** The size {width, height} in pixels that comes into a node by the input of that name; null: not known. */
+export function sizeInto(node, name, look, steps = LONGEST_WALK) {
+  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
+  const from = slot < 0 ? null : node.getInputNode(slot)
+  if (!from || steps === 0) return null
+  const walk = (input) => sizeInto(from, input, look, steps - 1)
+  const handsOn = from.mode === BYPASSED || from.type === 'Reroute'
+  const through = handsOn ? firstLike(from, node.inputs[slot]) : KEEPS[from.type]
+  if (through !== undefined) return walk(through)
+  if (from.mode === BYPASSED) return null
+  return MAKES[from.type]?.(from, walk, look) ?? null
+}
+
+/** The first connected input that a bypassed node, or a reroute, would hand on. */
+function firstLike(node, wanted) {
+  const alike = (input) => input.link != null && (node.type === 'Reroute' || input.type === wanted.type)
+  return node.inputs?.find(alike)?.name
+}
+
+/** A widget's value; where a link decides it, the value of a primitive at its other end, or null. */
+export function valueOf(node, name) {
+  const slot = node.inputs?.findIndex((input) => input.widget?.name === name && input.link != null) ?? -1
+  if (slot < 0) return node.widgets?.find((widget) => widget.name === name)?.value ?? null
+  const from = node.getInputNode(slot)
+  return from?.type?.startsWith('Primitive') ? (from.widgets?.[0]?.value ?? null) : null
+}
+
+function sides(node) {
+  const width = valueOf(node, 'width')
+  const height = valueOf(node, 'height')
+  return width == null || height == null ? null : { width, height }
+}
+
+/** The host's scale nodes: a side of 0 follows the aspect of what comes in, two of them keep it as it is. */
+function asked(size, walk, unit) {
+  if (!size || (size.width && size.height)) return size
+  const start = walk()
+  if (!start || (!size.width && !size.height)) return start
+  const ratio = size.width ? size.width / start.width : size.height / start.height
+  return toUnit({ width: size.width || start.width * ratio, height: size.height || start.height * ratio }, unit)
+}
+
+function times(size, ratio, unit) {
+  if (!size || ratio == null) return null
+  return { width: round((size.width / unit) * ratio) * unit, height: round((size.height / unit) * ratio) * unit }
+}
+
+/** Latents are whole: what is over is cut. */
+function wholeLatents(size) {
+  const cut = (side) => Math.floor(side / UNIT) * UNIT
+  return size && { width: cut(size.width), height: cut(size.height) }
+}
+
+/** What one of our own nodes makes. */
+function ours(node, start, unit) {
+  const wish = wishOf(node)
+  if (wish.size_by === 'width x height' && wish.width && wish.height) return toUnit(wish, unit)
+  const end = start && wish[wish.size_by] != null ? targetSize(start, wish, unit) : null
+  return end?.problem ? null : end
+}
+
+/** The values of our node's size widgets. */
+export function wishOf(node) {
+  const names = ['size_by', 'scale', 'width', 'height', 'megapixels']
+  return Object.fromEntries(names.map((name) => [name, valueOf(node, name)]))
+}
