@@ -114,6 +114,10 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     quality.add_argument("--seed", type=int, default=0, help="another number gives other fine detail (default 0)")
     quality.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help="see the command models")
     quality.add_argument("--codec", default="builtin", metavar="NAME", help=_CODEC_HELP)
+    quality.add_argument(
+        "--no-restore", dest="restore", action="store_false",
+        help="the decoded latent as it is, without putting back what the codec loses of the picture",
+    )  # fmt: skip
     quality.add_argument("--tile", type=_tile, default="auto", metavar="N|auto|off", help=_TILE_HELP)
     _add_device(quality)
     add("--compare", type=Path, metavar="FILE", help="also make a picture that shows before and after side by side")

@@ -64,6 +64,7 @@ def _boosted(picture: Picture, tools: Tools, args: argparse.Namespace, bar: Prog
         solver=args.solver,
         noise_step=args.noise_step,
         seed=args.seed,
+        restore=args.restore,
         tile=args.tile,
         progress=bar,
         on_stage=stages.append,

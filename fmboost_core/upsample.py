@@ -57,3 +57,19 @@ def latent_upsample(latent: Tensor, size: tuple[int, int], mode: str, stretch: b
     """Bilinear or nearest in latent space, to size (height, width) in latents (the paper's baselines, Table 4)."""
     fit = resize if stretch else cover
     return fit(latent, size, mode)
+
+
+def restored(picture: Tensor, small: Tensor, stretch: bool = True) -> Tensor:
+    """An enlarged picture with the small one's own content: what is coarse enough for the small one comes from it.
+
+    One step of iterative back-projection (Irani and Peleg, 1991), picture + U(small - R(picture)), with U bicubic
+    and R the reduction. picture (B,3,H,W), small (B,3,h,w), `stretch` as it was enlarged. More steps sharpen more,
+    too much where the small picture was sharp already.
+    """
+    size = (picture.shape[-2], picture.shape[-1])
+    ratio = max(size[0] / small.shape[-2], size[1] / small.shape[-1])
+    reduced = (max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio)))
+    if stretch:
+        reduced = (small.shape[-2], small.shape[-1])
+    fit = resize if stretch else cover
+    return picture + fit(small, size, "bicubic") - resize(resize(picture, reduced), size, "bicubic")

@@ -5,6 +5,7 @@ import random
 import warnings
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from fmboost_core.codec import TinyVAE
 from fmboost_core.errors import Cancelled, ConfigError, FMBoostError, LatentError, NonFiniteError
 from fmboost_core.pipeline import Stage, boost, flow, stage_sizes, target_size, upscale_image
 from fmboost_core.schedule import noise_augment
-from fmboost_core.upsample import pixel_upsample, resize
+from fmboost_core.upsample import cover, pixel_upsample, resize, restored
 
 
 def latents(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -296,20 +297,30 @@ class _Halving:
         return latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
 
 
-@pytest.mark.parametrize("size", [(48, 40), (41, 39)])
-def test_restoring_puts_back_what_the_codec_loses(size: tuple[int, int]) -> None:
-    """A flow that adds nothing gives the interpolated picture, in one stage and in two, whatever the codec loses."""
+@pytest.mark.parametrize("wish", [{"scale": 2}, {"scale": 3.3}, {"size": (100, 100)}, {"size": (160, 96)}])
+def test_a_restored_picture_is_the_small_one_again_when_reduced(wish: dict[str, Any]) -> None:
+    """Whatever the codec does to colours and to detail, in one stage and in two, cut or not."""
     still = make_model(noise_step=0, alpha_bar=1.0, noise_steps=(0,))
     still.network.out[2].weight.zero_()
     still.network.out[2].bias.zero_()
-    picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
-    twice = upscale_image(picture, still, _Halving(), scale=2, nfe=1)
-    wanted = resize(picture, (2 * size[0], 2 * size[1]), "bicubic").clamp(-1, 1)
-    assert torch.allclose(twice, wanted, atol=1e-5)
-    again = upscale_image(picture, still, _Halving(), scale=4, nfe=1)
-    assert torch.allclose(again, resize(wanted, (4 * size[0], 4 * size[1]), "bicubic").clamp(-1, 1), atol=1e-5)
-    plain = upscale_image(picture, still, _Halving(), scale=2, nfe=1, restore=False)
-    assert (plain - wanted).abs().mean() > 0.1
+    coarse = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
+    small = resize(coarse, (48, 40))
+
+    def error(restore: bool) -> float:
+        large = upscale_image(small, still, _Halving(), nfe=1, restore=restore, **wish)
+        wanted = (cover if "size" in wish else resize)(small, (large.shape[-2], large.shape[-1]))
+        reduced = (round(large.shape[-2] / 2.5), round(large.shape[-1] / 2.5))
+        return float((resize(large, reduced) - resize(wanted, reduced)).abs().mean())
+
+    assert error(restore=True) < 0.1 * error(restore=False)
+
+
+def test_restoring_leaves_what_the_small_picture_cannot_have() -> None:
+    """Detail finer than the small picture's stays, and a picture that fits its small one stays as it is."""
+    fine = (-1.0) ** (torch.arange(64)[:, None] + torch.arange(64)).expand(1, 3, 64, 64)
+    small = torch.full((1, 3, 16, 16), 0.3)
+    assert torch.allclose(restored(fine * 0.5, small), fine * 0.5 + 0.3, atol=0.02)
+    assert torch.equal(restored(small * 2, small), small)  # nothing was enlarged
 
 
 def test_restoring_is_for_guides_made_from_pictures(model: Model, codec: TinyVAE) -> None:
