@@ -72,4 +72,5 @@ def restored(picture: Tensor, small: Tensor, stretch: bool = True) -> Tensor:
     if stretch:
         reduced = (small.shape[-2], small.shape[-1])
     fit = resize if stretch else cover
-    return picture + fit(small, size, "bicubic") - resize(resize(picture, reduced), size, "bicubic")
+    fine = picture - resize(resize(picture, reduced), size, "bicubic")
+    return fine.add_(fit(small, size, "bicubic"))
