@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.checkpoint import save_model
+from fmboost_core.config import FAMILIES
+from fmboost_core.recognise import recognise
 
 from .comfyui import PACK, ComfyUI, Graph, Refused
 
@@ -329,13 +331,20 @@ def test_between_a_sampler_and_the_decoder(comfyui: ComfyUI, checkpoint: str) ->
     assert picture.shape == (384, 256, 3) and picture.std() > 0
 
 
+def pixels_of(path: Path) -> torch.Tensor:
+    """The top left 256x256 pixels of a photograph, (1,3,256,256) in [-1,1]."""
+    photo = Image.open(path).convert("RGB").crop((0, 0, 256, 256))
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 127.5 - 1
+
+
 def test_another_family_of_as_many_channels_is_a_warning_on_the_node(
     comfyui: ComfyUI, shared: Path
 ) -> None:  # fmt: skip
     """The host's SDXL codec with our SD1.5 model: the picture is made, and the node says what is odd."""
-    photo = sorted((shared / "photos/val").glob("*.jpg"))[4]
-    shutil.copy(photo, comfyui.base / "input/photo.jpg")
-    graph = start_graph("photo.jpg", "taesdxl") | {
+    codec, photos = load_codec(shared / "taesd/taesdxl"), sorted((shared / "photos/val").glob("*.jpg"))
+    known = (p for p in photos if recognise(codec.encode(pixels_of(p)) / FAMILIES["sdxl"].factor) == "sdxl")
+    Image.open(next(known)).crop((0, 0, 256, 256)).save(comfyui.base / "input/photo.png")
+    graph = start_graph("photo.png", "taesdxl") | {
         "5": node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 1}),
         "6": node("SaveLatent", samples=["5", 0], filename_prefix="test/other"),
     }
