@@ -19,6 +19,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
@@ -170,7 +171,7 @@ def _plain(image: Image.Image, path: Path) -> Image.Image:
     return image.convert(kind + "A" if transparent else kind)
 
 
-def _wide_to_uint16(values: np.ndarray, path: Path) -> np.ndarray:
+def _wide_to_uint16(values: NDArray[Any], path: Path) -> NDArray[Any]:
     """32-bit grey, whole numbers as 0..65535 and fractions as 0..1; their range is the file's secret otherwise."""
     top = 1.0 if values.dtype.kind == "f" else 65535.0
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > top:
@@ -240,14 +241,14 @@ def _exif(image: Image.Image) -> tuple[int, bytes | None]:
         return 1, None
 
 
-def _values(image: Image.Image) -> np.ndarray:
+def _values(image: Image.Image) -> NDArray[Any]:
     """(H,W,channels) in 0..1."""
     array = np.asarray(image)
     scaled = array.astype(np.float32) / (65535 if array.dtype == np.uint16 else 255)
     return scaled if scaled.ndim == 3 else scaled[..., None]
 
 
-def _to_tensor(values: np.ndarray) -> Tensor:
+def _to_tensor(values: NDArray[Any]) -> Tensor:
     """(H,W,C) -> (1,C,H,W)."""
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]
 
@@ -342,7 +343,7 @@ def _to_image(picture: Picture, kind: str) -> tuple[Image.Image, tuple[str, ...]
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), notes
 
 
-def _to_array(values: Tensor, dtype: type[np.integer[Any]]) -> np.ndarray:
+def _to_array(values: Tensor, dtype: type[np.integer[Any]]) -> NDArray[Any]:
     """(1,C,H,W) in [0,1] -> (H,W,C) of all the type's range."""
     scaled = (values[0] * np.iinfo(dtype).max).round().permute(1, 2, 0).numpy()
     return np.ascontiguousarray(scaled.astype(dtype))
