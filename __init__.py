@@ -2,10 +2,12 @@
 
 from importlib.util import find_spec
 
-# Test runners and A1111 import this file too; only ComfyUI has what the nodes are made of.
+WEB_DIRECTORY = "./web"
+
+__all__ = ["WEB_DIRECTORY"]
+
+# Test runners import this file too; only ComfyUI has what the nodes are made of.
 if find_spec("comfy_api") is not None:
     from .nodes import comfy_entrypoint
 
-WEB_DIRECTORY = "./web"
-
-__all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]
+    __all__ += ["comfy_entrypoint"]

@@ -11,7 +11,7 @@ _DEVIATIONS = (0.02, -0.5, 8.09, 4.63)
 _CORRELATIONS = (0.52, -0.07, -4.3, 3.6, 7.4, 1.02)
 _BIAS = -16.62
 # A smooth picture has small deviations in any family, so that SD1.5 needs the clearer score. On other photographs
-# (the tests') none is taken for the other family's, and three in four are known.
+# (the tests') none is taken for the other family's, and two in three or more are known.
 _SD15_BELOW, _SDXL_ABOVE = -5.0, 2.0
 _FEWEST = 1024  # positions, as many as it was fitted to: statistics of less say little
 
