@@ -14,22 +14,7 @@ from ..fmboost_core.errors import LatentError
 from ..fmboost_core.pipeline import target_size
 from ..fmboost_core.schedule import seeded_noise, start_signal
 from ..fmboost_core.upsample import latent_size, latent_upsample, pixel_upsample
-from . import host
-from .inputs import (
-    CATEGORY,
-    CFM,
-    OWN_NOISE_STEP,
-    chosen_tile,
-    method_input,
-    nfe_input,
-    noise_step_input,
-    seed_input,
-    size_inputs,
-    solver_input,
-    tile_input,
-    vae_tiling_input,
-    wanted_size,
-)
+from . import host, inputs
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
 
@@ -40,15 +25,15 @@ class PSUUpsample(io.ComfyNode):
         return io.Schema(
             node_id="FMBoostPSUUpsample",
             display_name="PSU Upsample",
-            category=CATEGORY,
+            category=inputs.CATEGORY,
             description="Pixel-space upsampling: decodes a latent, enlarges the picture and encodes it again. "
             "The result has the size but not the detail; it guides the flow.",
             inputs=[
                 io.Latent.Input("latent", tooltip="The small latent, as KSampler gives it."),
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
-                *size_inputs(),
-                method_input(),
-                vae_tiling_input(),
+                *inputs.size_inputs(),
+                inputs.method_input(),
+                inputs.vae_tiling_input(),
             ],
             outputs=[io.Latent.Output(display_name="guide")],
         )
@@ -63,7 +48,7 @@ class PSUUpsample(io.ComfyNode):
                 f"looks like {families_with(samples.shape[1])}; connect the VAE of the latent's family."
             )
         start = (samples.shape[-2] * codec.factor, samples.shape[-1] * codec.factor)
-        wish = wanted_size(**size)
+        wish = inputs.wanted_size(**size)
         end = target_size(
             start, scale=wish.get("scale"), target=wish.get("size"), megapixels=wish.get("megapixels"),
             unit=codec.factor,
@@ -82,13 +67,13 @@ class NoiseAugment(io.ComfyNode):
         return io.Schema(
             node_id="FMBoostNoiseAugment",
             display_name="Noise Augment",
-            category=CATEGORY,
+            category=inputs.CATEGORY,
             description="Mixes noise into the guide: the start of the flow, from which new detail can grow.",
             inputs=[
                 io.Latent.Input("latent", tooltip="The guide, from PSU Upsample."),
-                CFM.Input("cfm", optional=True, tooltip="The model, which knows its noise step and its family."),
-                noise_step_input(),
-                seed_input(),
+                inputs.CFM.Input("cfm", optional=True, tooltip="The model, which knows its noise step and its family."),
+                inputs.noise_step_input(),
+                inputs.seed_input(),
                 io.Combo.Input(
                     "family",
                     options=list(FAMILIES),
@@ -103,7 +88,7 @@ class NoiseAugment(io.ComfyNode):
     def execute(
         cls, latent: host.Latent, noise_step: int, seed: int, family: str, cfm: host.HostModel | None = None
     ) -> io.NodeOutput:
-        wish = None if noise_step == OWN_NOISE_STEP else noise_step
+        wish = None if noise_step == inputs.OWN_NOISE_STEP else noise_step
         with host.told() as notes:
             if cfm is None:
                 signal = alpha_bar(PAPER_NOISE_STEP if wish is None else wish)
@@ -121,15 +106,15 @@ class CFMSample(io.ComfyNode):
         return io.Schema(
             node_id="FMBoostCFMSample",
             display_name="CFM Sample",
-            category=CATEGORY,
+            category=inputs.CATEGORY,
             description="Follows the learned flow from the noisy start to the large latent, in few evaluations.",
             inputs=[
-                CFM.Input("cfm"),
+                inputs.CFM.Input("cfm"),
                 io.Latent.Input("start", tooltip="From Noise Augment."),
                 io.Latent.Input("guide", tooltip="From PSU Upsample, of the start's size."),
-                nfe_input(),
-                solver_input(),
-                tile_input(),
+                inputs.nfe_input(),
+                inputs.solver_input(),
+                inputs.tile_input(),
                 io.Int.Input(
                     "trajectory_length",
                     default=0,
@@ -172,7 +157,7 @@ class CFMSample(io.ComfyNode):
         with host.told() as notes:
             # The start is noise in part and proves nothing.
             x, g = host.scaled(start, family, look=False), host.scaled(guide, family)
-            end = host.with_smaller_tiles(run, chosen_tile(tile), progress)
+            end = host.with_smaller_tiles(run, inputs.chosen_tile(tile), progress)
         # The adaptive solvers tell nothing of their way.
         path = evenly(states if len(states) > 1 else [x[:1], end[:1]], trajectory_length)
         return io.NodeOutput(

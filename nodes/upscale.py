@@ -12,29 +12,20 @@ from torch import Tensor
 from ..fmboost_core import boost, load_codec, upscale_image
 from ..fmboost_core.codec import TinyVAE
 from ..fmboost_core.errors import ConfigError
-from . import host
-from .inputs import (
-    CATEGORY,
-    CFM,
-    OWN_NOISE_STEP,
-    chosen_tile,
-    method_input,
-    nfe_input,
-    noise_step_input,
-    seed_input,
-    size_inputs,
-    solver_input,
-    tile_input,
-    vae_tiling_input,
-    wanted_size,
-)
+from . import host, inputs
 
 
 def _flow_inputs() -> list[io.Input]:
     return [
-        *size_inputs(), nfe_input(), seed_input(), solver_input(), noise_step_input(), method_input(), tile_input(),
-        vae_tiling_input(),
-    ]  # fmt: skip
+        *inputs.size_inputs(),
+        inputs.nfe_input(),
+        inputs.seed_input(),
+        inputs.solver_input(),
+        inputs.noise_step_input(),
+        inputs.method_input(),
+        inputs.tile_input(),
+        inputs.vae_tiling_input(),
+    ]
 
 
 def _options(
@@ -43,10 +34,10 @@ def _options(
 ) -> dict[str, Any]:  # fmt: skip
     """The widgets as arguments of `boost` and `upscale_image`."""
     return {
-        **wanted_size(size_by, scale, width, height, megapixels),
+        **inputs.wanted_size(size_by, scale, width, height, megapixels),
         "nfe": nfe,
         "solver": solver,
-        "noise_step": None if noise_step == OWN_NOISE_STEP else noise_step,
+        "noise_step": None if noise_step == inputs.OWN_NOISE_STEP else noise_step,
         "upsample": method,
     }
 
@@ -57,13 +48,13 @@ class Upscale(io.ComfyNode):
         return io.Schema(
             node_id="FMBoostUpscale",
             display_name="FMBoost Upscale",
-            category=CATEGORY,
+            category=inputs.CATEGORY,
             description="Carries a small latent to a large one: PSU Upsample, Noise Augment and CFM Sample in one "
             "node. What is beyond the model's own scale is reached in stages.",
             inputs=[
                 io.Latent.Input("latent", tooltip="The small latent, as KSampler gives it."),
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
-                CFM.Input("cfm"),
+                inputs.CFM.Input("cfm"),
                 *_flow_inputs(),
             ],
             outputs=[io.Latent.Output(display_name="large latent")],
@@ -85,7 +76,7 @@ class Upscale(io.ComfyNode):
 
         with host.told() as notes:
             small = host.scaled(latent, family)
-            large = host.with_smaller_tiles(run, chosen_tile(tile), progress)
+            large = host.with_smaller_tiles(run, inputs.chosen_tile(tile), progress)
         return io.NodeOutput(host.with_samples(latent, large, family), ui=host.shown(notes))
 
 
@@ -95,11 +86,11 @@ class UpscaleImage(io.ComfyNode):
         return io.Schema(
             node_id="FMBoostUpscaleImage",
             display_name="FMBoost Upscale Image",
-            category=CATEGORY,
+            category=inputs.CATEGORY,
             description="Enlarges any picture through the latent space of the model: encode, boost, decode.",
             inputs=[
                 io.Image.Input("image"),
-                CFM.Input("cfm"),
+                inputs.CFM.Input("cfm"),
                 io.Vae.Input(
                     "vae",
                     optional=True,
@@ -142,7 +133,7 @@ class UpscaleImage(io.ComfyNode):
                         on_state=progress.on_state, **options,
                     )  # fmt: skip
 
-                large.append(host.with_smaller_tiles(run, chosen_tile(tile), progress).movedim(1, -1) / 2 + 0.5)
+                large.append(host.with_smaller_tiles(run, inputs.chosen_tile(tile), progress).movedim(1, -1) / 2 + 0.5)
                 progress.next_run()
         return io.NodeOutput(torch.cat(large), ui=host.shown(notes))
 
