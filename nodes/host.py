@@ -17,7 +17,6 @@ import comfy.utils
 import folder_paths
 import latent_preview
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..fmboost_core.checkpoint import Model, bundled_models, load_model
@@ -26,6 +25,7 @@ from ..fmboost_core.errors import CheckpointError, FMBoostWarning, LatentError
 from ..fmboost_core.recognise import recognise
 from ..fmboost_core.tiling import AUTO_TILE
 from ..fmboost_core.unet import LatentUNet
+from ..fmboost_core.upsample import cover
 from ..fmboost_core.weight_file import WEIGHTS
 
 FOLDER = "fmboost"
@@ -154,11 +154,10 @@ def with_raw(latent: Latent, samples: Tensor) -> Latent:
 
 
 def _resized_mask(mask: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """A mask of any resolution (..., h, w), as much larger as the latent became."""
-    sides = [round(m * a / b) for m, a, b in zip(mask.shape[-2:], after.shape[-2:], before.shape[-2:], strict=True)]
+    """A mask of any resolution (..., h, w), as much larger as the latent became, and cut where that was."""
+    height, width = (round(mask.shape[i] * after.shape[i] / before.shape[i]) for i in (-2, -1))
     flat = mask.reshape(-1, 1, *mask.shape[-2:]).float()
-    larger = F.interpolate(flat, size=sides, mode="bilinear")
-    return larger.reshape(*mask.shape[:-2], *sides).to(mask)
+    return cover(flat, (height, width)).reshape(*mask.shape[:-2], height, width).to(mask)
 
 
 def item_seeds(latent: Latent, seed: int) -> list[int]:
