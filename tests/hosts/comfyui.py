@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import websocket
 
 PACK = Path(__file__).parents[2]
@@ -21,6 +24,30 @@ START_SECONDS = 180
 RUN_SECONDS = 300
 
 Graph = dict[str, dict[str, Any]]
+
+
+@dataclass
+class Memory:
+    """How far a process's resident memory rose, and what of it was still there at the end, in MB."""
+
+    rise: int = 0
+    kept: int = 0
+
+
+@contextlib.contextmanager
+def peak_memory(pid: int) -> Iterator[Memory]:
+    """Watch another process's memory, by what Linux counts of it."""
+    process = Path(f"/proc/{pid}")
+    if not process.exists():
+        pytest.skip("needs /proc, which counts a process's memory")
+
+    def megabytes(name: str) -> int:
+        return int(re.findall(rf"{name}:\s+(\d+) kB", (process / "status").read_text())[0]) // 1024
+
+    (process / "clear_refs").write_text("5")  # the peak begins anew
+    before, memory = megabytes("VmRSS"), Memory()
+    yield memory
+    memory.rise, memory.kept = megabytes("VmHWM") - before, megabytes("VmRSS") - before
 
 
 class Refused(Exception):
@@ -35,6 +62,7 @@ class Run:
     error: str | None
     messages: list[dict[str, Any]] = field(default_factory=list)
     previews: int = 0
+    seconds: float = 0.0
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [m["data"] for m in self.messages if m["type"] == kind]
@@ -99,6 +127,7 @@ class ComfyUI:
         client = f"test-{time.monotonic_ns()}"
         page = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}", timeout=RUN_SECONDS)
         with contextlib.closing(page):
+            started = time.monotonic()
             prompt = self.post("/prompt", {"prompt": graph, "client_id": client})["prompt_id"]
             run, seen = Run({}, None), 0
             while True:
@@ -118,6 +147,7 @@ class ComfyUI:
                     run.error = message["data"]["exception_message"].strip()
                 if message["type"] in ("execution_error", "execution_interrupted", "execution_success"):
                     break
+        run.seconds = time.monotonic() - started
         for _ in range(50):
             history = self.get(f"/history/{prompt}")
             if prompt in history:

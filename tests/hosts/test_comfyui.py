@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from fmboost_core.checkpoint import save_model
 from fmboost_core.config import FAMILIES
 from fmboost_core.recognise import recognise
 
-from .comfyui import PACK, ComfyUI, Graph, Refused
+from .comfyui import PACK, ComfyUI, Graph, Refused, peak_memory
 
 MODEL = "sd15-x2-lite"
 NODES = {
@@ -214,6 +215,65 @@ def test_interrupt_stops_within_an_evaluation_and_the_next_run_works(comfyui: Co
     assert max(data["value"] for data in run.of("progress")) < 40
     graph["5"]["inputs"] |= {"nfe": 1}
     assert comfyui.run(graph).error is None
+
+
+def test_a_cascade_to_2048_pixels_in_bounded_memory(comfyui: ComfyUI, picture: str) -> None:
+    """From 256 pixels in three stages; the picture of 2048x2048 alone is 50 MB."""
+    graph = {
+        "1": node("LoadImage", image=picture),
+        "10": node("ImageScale", image=["1", 0], upscale_method="bicubic", width=256, height=256, crop="disabled"),
+        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
+        "5": node("FMBoostUpscaleImage", image=["10", 0], cfm=["4", 0], restore=True, **FLOW | {"scale": 8.0}),
+        "6": node("SaveImage", images=["5", 0], filename_prefix="test/large"),
+    }
+    with peak_memory(comfyui.process.pid) as memory:
+        run = comfyui.run(graph)
+    assert run.error is None, run.error
+    assert Image.open(comfyui.file(run, "6", "images")).size == (2048, 2048)
+    print(f"256 to 2048 px: {run.seconds:.1f} s, at most {memory.rise} MB")
+    assert memory.rise < 1500
+
+
+def test_the_memory_of_an_interrupted_run_comes_back(comfyui: ComfyUI, picture: str) -> None:
+    """Stopped five times on the way to 2048x2048 pixels, nothing of it stays."""
+    graph = {
+        "1": node("LoadImage", image=picture),
+        "10": node("ImageScale", image=["1", 0], upscale_method="bicubic", width=1024, height=1024, crop="disabled"),
+        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
+        "5": node("FMBoostUpscaleImage", image=["10", 0], cfm=["4", 0], restore=True, **FLOW | {"nfe": 100}),
+        "6": node("PreviewImage", images=["5", 0]),
+    }
+
+    def stopped(seed: int) -> None:
+        graph["5"]["inputs"]["seed"] = seed
+        assert comfyui.run(graph, interrupt_after=2).of("execution_interrupted")
+
+    stopped(1)
+    comfyui.post("/free", {"unload_models": True, "free_memory": True})
+    with peak_memory(comfyui.process.pid) as memory:
+        for seed in range(2, 6):
+            stopped(seed)
+        comfyui.post("/free", {"unload_models": True, "free_memory": True})
+        time.sleep(2)
+    print(f"at most {memory.rise} MB, {memory.kept} MB of it kept")
+    assert memory.rise > 100 and memory.kept < 100
+
+
+INSIDE = Path(__file__).with_name("inside_comfyui.py")
+
+
+@pytest.fixture(scope="module")
+def inside(comfyui: ComfyUI) -> dict[str, str]:
+    """What became of each check inside a host's process."""
+    host = os.environ["COMFYUI_PATH"]
+    run = subprocess.run([os.environ["COMFYUI_PYTHON"], INSIDE, host], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return dict(json.loads(run.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("check", re.findall(r"^def (check_\w+)", INSIDE.read_text(), re.MULTILINE))
+def test_inside_the_hosts_process(inside: dict[str, str], check: str) -> None:
+    assert not inside[check], inside[check]
 
 
 @pytest.mark.parametrize(
