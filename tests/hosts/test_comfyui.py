@@ -15,7 +15,7 @@ import pytest
 import torch
 from networks import make_model
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.checkpoint import save_model
@@ -389,6 +389,35 @@ def test_between_a_sampler_and_the_decoder(comfyui: ComfyUI, checkpoint: str) ->
     assert run.error is None, run.error
     picture = np.asarray(Image.open(comfyui.file(run, "9", "images")))
     assert picture.shape == (384, 256, 3) and picture.std() > 0
+
+
+def make_lora(path: Path) -> None:
+    """A LoRA of rank 1 that changes one layer by nothing: which files a workflow takes is what matters here."""
+    name = "lora_unet_down_blocks_0_attentions_0_proj_in"
+    up, down = torch.zeros(320, 1, 1, 1), torch.zeros(1, 320, 1, 1)
+    save_file({f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}, path)
+
+
+@pytest.mark.parametrize("twin", sorted((PACK / "tests/workflows").glob("*.api.json")), ids=lambda path: path.name)
+def test_every_workflow_runs_to_its_end(comfyui: ComfyUI, picture: str, checkpoint: str, twin: Path) -> None:
+    """As it is shipped, but for a smaller latent and fewer steps of the diffusion model."""
+    (comfyui.base / "models/loras").mkdir(exist_ok=True)
+    make_lora(comfyui.base / "models/loras/lora.safetensors")
+    small = {
+        "ckpt_name": checkpoint, "lora_name": "lora.safetensors", "image": picture,
+        "steps": 2, "width": 64, "height": 64,
+    }  # fmt: skip
+    graph = json.loads(twin.read_text())
+    for entry in graph.values():
+        if not entry["class_type"].startswith("FMBoost"):
+            entry["inputs"] |= {k: v for k, v in small.items() if isinstance(entry["inputs"].get(k), (int, str))}
+    run = comfyui.run(graph)
+    assert run.error is None, run.error
+    shown = {key: entry for key, entry in graph.items() if entry["class_type"] in ("SaveImage", "PreviewImage")}
+    assert shown and all(run.outputs[key]["images"] for key in shown)
+    scale = next((e["inputs"]["scale"] for e in graph.values() if "scale" in e["inputs"]), 0)
+    side = 96 if "image_upscale" in twin.name else 64
+    assert all(Image.open(comfyui.file(run, key, "images")).width == scale * side for key in shown)
 
 
 def pixels_of(path: Path) -> torch.Tensor:
