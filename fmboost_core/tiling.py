@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,10 @@ from .errors import ConfigError
 
 AUTO_TILE = 192  # latents; larger outputs than 1.5 such tiles a side are cut in "auto"
 DEFAULT_HALO = 24  # docs/tiling.md: error against halo
+SMALLEST_TILE = 32  # what a device without memory is last asked for
+TILE_CHOICES = ("auto", "off", "48", "64", "96", "128", "192", "256")  # where a list is shown
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,40 @@ def choose_tiling(
     if is_exact(config):
         halo = min(halo, receptive_radius(config))
     return Tiling(min(whole, -(-side // stride) * stride), -(-halo // stride) * stride)
+
+
+def parse_tile(text: str) -> int | str | None:
+    """The `tile` of `choose_tiling` as people write it: auto, off or a number of latents."""
+    if text == "off":
+        return None
+    if text == "auto":
+        return text
+    if not text.isdecimal() or len(text) > 6 or int(text) == 0:
+        raise ConfigError(f"A tile is auto, off or a whole number of latents above 0, but it is {text!r}.")
+    return int(text)
+
+
+def in_smaller_tiles(
+    run: Callable[[int | str | None], Result],
+    tile: int | str | None,
+    is_out_of_memory: Callable[[Exception], bool],
+    before_again: Callable[[int], None],
+) -> Result:
+    """run(tile); each time memory runs out, once more with half the tile, down to `SMALLEST_TILE`.
+
+    before_again(tile) is called with the smaller tile before another try, to free memory and to tell about it.
+    Whatever else goes wrong, or is out of memory at the last, is raised.
+    """
+    while True:
+        try:
+            return run(tile)
+        except Exception as error:
+            smaller = max(SMALLEST_TILE, (tile if isinstance(tile, int) else AUTO_TILE) // 2)
+            if not is_out_of_memory(error) or tile == smaller:
+                raise
+        # Outside of `except`, whose traceback holds the tensors of the try.
+        before_again(smaller)
+        tile = smaller
 
 
 @torch.no_grad()

@@ -157,7 +157,7 @@ class CFMSample(io.ComfyNode):
         with host.told() as notes:
             # The start is noise in part and proves nothing.
             x, g = host.scaled(start, family, look=False), host.scaled(guide, family)
-            end = host.with_smaller_tiles(run, inputs.chosen_tile(tile), progress)
+            end = host.with_smaller_tiles(run, tile, progress)
         # The adaptive solvers tell nothing of their way.
         path = evenly(states if len(states) > 1 else [x[:1], end[:1]], trajectory_length)
         return io.NodeOutput(

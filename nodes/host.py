@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management as mm
@@ -23,17 +23,15 @@ from ..fmboost_core.checkpoint import Model, bundled_models, load_model
 from ..fmboost_core.config import FAMILIES, ModelSpec, families_with
 from ..fmboost_core.errors import CheckpointError, FMBoostWarning, LatentError
 from ..fmboost_core.recognise import recognise
-from ..fmboost_core.tiling import AUTO_TILE
+from ..fmboost_core.tiling import in_smaller_tiles, parse_tile
 from ..fmboost_core.unet import LatentUNet
 from ..fmboost_core.upsample import cover
 from ..fmboost_core.weight_file import WEIGHTS
 
 FOLDER = "fmboost"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SMALLEST_TILE = 32
 ACTIVATIONS = 32  # about so many values a position and base channel are alive at once
 
-Result = TypeVar("Result")
 Latent = dict[str, Any]
 
 _FORMATS: dict[str, Callable[[], Any]] = {
@@ -224,19 +222,15 @@ class Progress:
         self._bar.update_absolute(*self._place, preview)
 
 
-def with_smaller_tiles(run: Callable[[int | str | None], Result], tile: int | str | None, progress: Progress) -> Result:
-    """run(tile); when the device's memory runs out, once more with half the tile, down to `SMALLEST_TILE`."""
-    while True:
-        try:
-            return run(tile)
-        except Exception as error:
-            smaller = max(SMALLEST_TILE, (tile if isinstance(tile, int) else AUTO_TILE) // 2)
-            if not _is_out_of_memory(error) or tile == smaller:
-                raise
-            logging.warning("FMBoost: out of memory with tile %s, trying %d", tile, smaller)
+def with_smaller_tiles(run: Callable[[int | str | None], Tensor], tile: str, progress: Progress) -> Tensor:
+    """run(tile), in smaller tiles where the device's memory runs out. tile: as the widget has it."""
+
+    def before_again(smaller: int) -> None:
+        logging.warning("FMBoost: out of memory, going on with tiles of %d latents", smaller)
         mm.soft_empty_cache()
         progress.restart()
-        tile = smaller
+
+    return in_smaller_tiles(run, parse_tile(tile), _is_out_of_memory, before_again)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

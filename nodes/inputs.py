@@ -7,13 +7,13 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..fmboost_core.solvers import MAX_NFE, SOLVERS
+from ..fmboost_core.tiling import TILE_CHOICES
 from ..fmboost_core.upsample import UPSAMPLERS
 
 CATEGORY = "FMBoost"
 CFM = io.Custom("FMBOOST_CFM")
 
 SIZE_BY = ("scale", "width x height", "megapixels")
-TILES = ("auto", "off", "48", "64", "96", "128", "192", "256")
 OWN_NOISE_STEP = -1  # the model's own
 MODEL_NFE = 4
 
@@ -92,12 +92,7 @@ def solver_input() -> io.Input:
 
 def tile_input() -> io.Input:
     return io.Combo.Input(
-        "tile", options=list(TILES), default="auto",
+        "tile", options=list(TILE_CHOICES), default="auto",
         tooltip="Side of the network's tiles in latents (8 pixels each). auto cuts what is larger than 2300 pixels. "
         "Tiles leave no seams; smaller ones take less memory and more time.",
     )  # fmt: skip
-
-
-def chosen_tile(tile: str) -> int | str | None:
-    """The core's `tile`."""
-    return {"auto": "auto", "off": None}[tile] if not tile.isdigit() else int(tile)

@@ -76,7 +76,7 @@ class Upscale(io.ComfyNode):
 
         with host.told() as notes:
             small = host.scaled(latent, family)
-            large = host.with_smaller_tiles(run, inputs.chosen_tile(tile), progress)
+            large = host.with_smaller_tiles(run, tile, progress)
         return io.NodeOutput(host.with_samples(latent, large, family), ui=host.shown(notes))
 
 
@@ -133,7 +133,7 @@ class UpscaleImage(io.ComfyNode):
                         on_state=progress.on_state, **options,
                     )  # fmt: skip
 
-                large.append(host.with_smaller_tiles(run, inputs.chosen_tile(tile), progress).movedim(1, -1) / 2 + 0.5)
+                large.append(host.with_smaller_tiles(run, tile, progress).movedim(1, -1) / 2 + 0.5)
                 progress.next_run()
         return io.NodeOutput(torch.cat(large), ui=host.shown(notes))
 

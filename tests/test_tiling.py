@@ -10,7 +10,18 @@ from fmboost_core.codec import TinyVAE
 from fmboost_core.config import PRESETS, UNetConfig
 from fmboost_core.errors import ConfigError
 from fmboost_core.pipeline import boost
-from fmboost_core.tiling import Tiling, choose_tiling, grid, is_exact, map_tiles, receptive_radius, spans
+from fmboost_core.tiling import (
+    SMALLEST_TILE,
+    Tiling,
+    choose_tiling,
+    grid,
+    in_smaller_tiles,
+    is_exact,
+    map_tiles,
+    parse_tile,
+    receptive_radius,
+    spans,
+)
 
 
 @pytest.mark.parametrize(("length", "tile", "halo"), [*product((1, 7, 16, 33), (1, 4, 16, 100), (0, 3, 50))])
@@ -83,3 +94,48 @@ def test_choices() -> None:
             choose_tiling(lite, 64, 64, bad)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="halo"):
         choose_tiling(lite, 640, 640, 64, -1)
+
+
+class Full(Exception):
+    """A device without memory."""
+
+
+def test_smaller_tiles_until_they_fit() -> None:
+    tried: list[int | str | None] = []
+    freed: list[int] = []
+
+    def run(tile: int | str | None) -> str:
+        tried.append(tile)
+        if not isinstance(tile, int) or tile > 50:
+            raise Full
+        return "done"
+
+    assert in_smaller_tiles(run, "auto", lambda e: isinstance(e, Full), freed.append) == "done"
+    assert tried == ["auto", 96, 48] and freed == [96, 48]
+
+
+def test_smaller_tiles_give_up_at_the_smallest_and_leave_other_errors_alone() -> None:
+    tried: list[int | str | None] = []
+
+    def full(tile: int | str | None) -> None:
+        tried.append(tile)
+        raise Full
+
+    with pytest.raises(Full):
+        in_smaller_tiles(full, None, lambda e: isinstance(e, Full), lambda tile: None)
+    assert tried == [None, 96, 48, SMALLEST_TILE]
+    tried.clear()
+    with pytest.raises(Full):
+        in_smaller_tiles(full, None, lambda e: False, lambda tile: None)
+    assert tried == [None]
+
+
+@pytest.mark.parametrize(("text", "tile"), [("auto", "auto"), ("off", None), ("96", 96)])
+def test_tiles_as_people_write_them(text: str, tile: int | str | None) -> None:
+    assert parse_tile(text) == tile
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "1.5", "Auto", "²", "9" * 5000])
+def test_tiles_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="auto, off or a whole number"):
+        parse_tile(text)
