@@ -126,6 +126,19 @@ def load_model(name_or_path: str | Path, ops: Any = nn) -> Model:
         return _assemble(path, *read_reference(path, file.entries, ReferenceOptions()), ops)
 
 
+def read_spec(name_or_path: str | Path) -> ModelSpec:
+    """The specification alone, without the weights: of a bundled name or a file of ours.
+
+    Raises `CheckpointError`, also for a checkpoint of the reference implementation, which has none.
+    """
+    path = _resolve(name_or_path)
+    with open_weights(path) as file:
+        text = file.metadata.get(METADATA_KEY)
+    if text is None:
+        raise CheckpointError(f"{path} is no model of FMBoost; `python -m fmboost_core convert` makes one of it.")
+    return _specification(path, text)
+
+
 def _specification(path: Path, text: str) -> ModelSpec:
     try:
         return ModelSpec.from_json(text)

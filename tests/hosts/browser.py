@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the package is optional
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 VIEW = {"width": 1600, "height": 1000}
 WAIT_MS = 60_000
+DOUBLE_CLICK_MS = 500
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
 CLASSIC, NEW = "classic", "new"
 NEW_CANVAS = "Comfy.VueNodes.Enabled"
@@ -42,7 +43,8 @@ UNKNOWN = """() => app.graph.nodes
     .filter((node) => node.has_errors || !LiteGraph.registered_node_types[node.type])
     .map((node) => node.type)"""
 NODES = """() => app.graph.nodes.map((node) => ({
-    id: String(node.id), type: node.type, title: node.getTitle(), words: (node.widgets ?? []).map((w) => w.label)
+    id: String(node.id), type: node.type, title: node.getTitle(),
+    labels: Object.fromEntries((node.widgets ?? []).map((w) => [w.name, w.label])),
 }))"""
 # Rectangles are [left, top, right, bottom] on the screen.
 PLACES = """(id) => {
@@ -126,9 +128,21 @@ class Frontend:
         self.page.evaluate(CENTRE, node)
 
     def complaints(self) -> list[str]:
-        """What dialogs and overlays say, and the types that the page does not know."""
-        boxes = self.page.locator("[role=dialog], [data-testid=error-overlay], .p-toast-message")
-        return [*boxes.all_inner_texts(), *self.page.evaluate(UNKNOWN)]
+        """What dialogs and overlays say."""
+        return self.page.locator("[role=dialog], [data-testid=error-overlay], .p-toast-message").all_inner_texts()
+
+    def unknown(self) -> list[str]:
+        """The types of the graph's nodes that the page cannot make or marks as faulty."""
+        return self.page.evaluate(UNKNOWN)
+
+    def dismiss(self) -> None:
+        """Close what complains."""
+        for button in self.page.locator("[role=dialog] [aria-label=Close], [data-testid=error-overlay-dismiss]").all():
+            button.click()
+
+    def wait_until(self, condition: str, place: Locator) -> None:
+        """Wait until a function is true of an element."""
+        self.page.wait_for_function(condition, arg=place.element_handle())
 
     def nodes(self) -> list[dict[str, Any]]:
         return self.page.evaluate(NODES)
@@ -149,16 +163,19 @@ class Frontend:
         return face
 
     def type_into(self, node: str, widget: str, value: str) -> None:
-        """Double-click a number of a node and type another one."""
+        """Click on a number of a node and type another one."""
         if self.canvas == NEW:
-            self.page.locator(f'[data-node-id="{node}"] [aria-label="{widget}"] input').dblclick(force=True)
+            self.page.locator(f'[data-node-id="{node}"] [aria-label="{widget}"] input').click(force=True)
         else:
-            x, y = self.page.evaluate(PLACES, node)["rows"][widget]
-            self.page.mouse.dblclick(x, y)
+            self._click(*self.page.evaluate(PLACES, node)["rows"][widget])
             self.page.locator(".graphdialog input").wait_for()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.type(value)
         self.page.keyboard.press("Enter")
+
+    def _click(self, x: float, y: float) -> None:
+        self.page.wait_for_timeout(DOUBLE_CLICK_MS)  # two clicks near each other would be a double-click
+        self.page.mouse.click(x, y)
 
     def rectangle(self, node: str) -> list[float]:
         return self.page.evaluate(PLACES, node)["node"]
@@ -166,7 +183,7 @@ class Frontend:
     def help(self, node: str) -> Locator:
         """Select a node by its title and press the button with the i."""
         left, top, right, _ = self.rectangle(node)
-        self.page.mouse.click((left + right) / 2, top + 8)
+        self._click((left + right) / 2, top + 8)
         self.page.get_by_test_id("info-button").click()
         return self.page.locator(".node-help-content")
 

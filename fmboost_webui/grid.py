@@ -1,0 +1,40 @@
+"""X/Y/Z plots: an axis for each option, set as attributes of the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from modules import scripts
+
+from fmboost_core.solvers import SOLVERS
+from fmboost_core.upsample import UPSAMPLERS
+
+from . import hires
+from .options import AUTOMATIC
+
+
+def add_axes() -> None:
+    """Add ours to the host's X/Y/Z plot, wherever it is loaded."""
+    for data in scripts.scripts_data:
+        if hasattr(data.module, "axis_options") and hasattr(data.module, "AxisOptionTxt2Img"):
+            data.module.axis_options.extend(_axes(data.module.AxisOptionTxt2Img))
+
+
+def _axes(axis: Callable[..., Any]) -> list[Any]:
+    return [
+        axis("[FMBoost] Evaluations", int, _sets("hr_second_pass_steps")),
+        axis("[FMBoost] Model", str, _option("model"), choices=lambda: [AUTOMATIC, *(m.name for m in hires.MODELS)]),
+        axis("[FMBoost] Noise step", int, _option("noise_step")),
+        axis("[FMBoost] Solver", str, _option("solver"), choices=lambda: list(SOLVERS)),
+        axis("[FMBoost] Guide method", str, _option("guide"), choices=lambda: list(UPSAMPLERS)),
+        axis("[FMBoost] Refine", str, _option("refine"), choices=lambda: ["False", "True"]),
+    ]
+
+
+def _option(name: str) -> Callable[[Any, Any, Any], None]:
+    return _sets(hires.OVERRIDE + name)
+
+
+def _sets(attribute: str) -> Callable[[Any, Any, Any], None]:
+    return lambda p, value, values: setattr(p, attribute, value)

@@ -1,0 +1,201 @@
+"""The pack on ComfyUI's page, in a real Chromium: workflows, the line on the nodes, help, templates, a run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from .browser import CLASSIC, NEW, PICTURES_LOADED, Frontend, chromium
+from .comfyui import PACK, ComfyUI
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+WORKFLOWS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (PACK / "workflows").glob("*.json")}
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (PACK / "web/docs").glob("*.md")}
+PICTURE = "example.png"  # what the workflow for pictures loads; every ComfyUI comes with one
+PICTURE_SIZE = (96, 64)
+ONE_STAGE = "512x512 → 1024x1024, 1 stage, 4 evaluations"
+LINES = {
+    "cascade_2k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024 → 2048x2048, 3 stages, 12 evaluations"),
+    "hires_fix_replacement": ("FMBoostUpscale", ONE_STAGE),
+    "image_upscale": ("FMBoostUpscaleImage", "96x64 → 192x128, 1 stage, 4 evaluations"),
+    "lcm_1k": ("FMBoostUpscale", ONE_STAGE),
+    "sd15_1k": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
+    "sd15_256_to_1k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024, 2 stages, 8 evaluations"),
+    "trajectory": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
+}
+LANGUAGE = "zh"
+
+
+def nodes_of(name: str) -> list[dict[str, Any]]:
+    return WORKFLOWS[name]["nodes"]
+
+
+def workflow_with(kind: str) -> str:
+    return next(name for name in sorted(WORKFLOWS) if any(node["type"] == kind for node in nodes_of(name)))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def host(comfyui: ComfyUI) -> Iterator[ComfyUI]:
+    """With a picture, and with the names of the workflows' models, which the page looks for: nothing is missing."""
+    models = [m for name in WORKFLOWS for node in nodes_of(name) for m in node["properties"].get("models", [])]
+    named = {comfyui.base / "models" / model["directory"] / model["name"] for model in models}
+    made = [comfyui.base / "input" / PICTURE, *(path for path in named if not path.exists())]
+    for path in made[1:]:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    Image.linear_gradient("L").resize(PICTURE_SIZE).convert("RGB").save(made[0])
+    yield comfyui
+    for path in made:
+        path.unlink()
+
+
+@pytest.fixture(scope="module", params=[CLASSIC, NEW])
+def page(request: pytest.FixtureRequest, browser: Browser, host: ComfyUI) -> Iterator[Frontend]:
+    page = Frontend(browser, host, request.param)
+    if not page.offers(request.param):
+        page.close()
+        pytest.skip("this frontend does not offer the new canvas yet")
+    yield page
+    page.close()
+
+
+@pytest.fixture(autouse=True)
+def no_errors_of_ours(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "page" in request.fixturenames:
+        errors = request.getfixturevalue("page").errors
+        said = errors.copy()
+        errors.clear()
+        assert not said
+
+
+def check_inside(face: dict[str, Any], page: Frontend, node: str) -> None:
+    """The text lies on its node, not below or beside it."""
+    left, top, right, bottom = face["box"]
+    outer = page.rectangle(node)
+    assert right - left > 100 and bottom - top > 10, face
+    assert outer[0] <= left and outer[1] <= top and right <= outer[2] and bottom <= outer[3], (face, outer)
+    assert face["home"] == (node if page.canvas == NEW else None)
+
+
+def test_a_missing_node_would_be_noticed(page: Frontend) -> None:
+    graph = copy.deepcopy(WORKFLOWS["image_upscale"])
+    next(node for node in graph["nodes"] if node["type"] == "FMBoostUpscaleImage")["type"] = "FMBoostNowhere"
+    page.load(graph, "broken")
+    assert page.unknown() == ["FMBoostNowhere"]
+    assert any("FMBoostNowhere" in text for text in page.complaints())
+    page.errors.clear()
+    page.dismiss()
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_a_workflow_opens_and_says_what_it_will_make(page: Frontend, name: str) -> None:
+    page.load(WORKFLOWS[name], name)
+    assert page.complaints() == page.unknown() == []
+    wanted = {(str(node["id"]), node["type"]) for node in nodes_of(name)}
+    assert {(node["id"], node["type"]) for node in page.nodes()} == wanted
+    kind, line = LINES[name]
+    node = page.id_of(kind)
+    page.centre(node)
+    check_inside(page.wait_for_lines(node, line), page, node)
+    note = next(node for node in nodes_of(name) if node["type"] == "MarkdownNote")["widgets_values"][0]
+    sizes, promised = re.findall(r"\d+x\d+", line), re.findall(r"\d+x\d+", note)
+    assert not promised or {sizes[0], sizes[-1]} <= set(promised)
+    assert page.complaints() == page.unknown() == []
+
+
+def test_what_is_typed_changes_the_line(page: Frontend) -> None:
+    page.load(WORKFLOWS["lcm_1k"], "lcm_1k")
+    node = page.id_of("FMBoostUpscale")
+    page.centre(node)
+    page.wait_for_lines(node, ONE_STAGE)
+    page.type_into(node, "scale", "4")
+    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 8 evaluations")
+    page.type_into(node, "nfe", "1")
+    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 2 evaluations")
+    page.type_into(page.id_of("EmptyLatentImage"), "width", "768")
+    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 2 evaluations")
+
+
+@pytest.mark.parametrize("kind", sorted(PAGES))
+def test_the_help_of_a_node_is_ours(page: Frontend, kind: str) -> None:
+    name = workflow_with(kind)
+    page.load(WORKFLOWS[name], name)
+    node = page.id_of(kind)
+    page.centre(node)
+    panel, text = page.help(node), PAGES[kind]
+    for level, title in re.findall(r"^(#+) (.+)$", text, re.MULTILINE):
+        panel.get_by_role("heading", name=title, exact=True, level=len(level)).wait_for()
+    assert panel.locator("tbody tr").count() == len(re.findall(r"^\| `", text, re.MULTILINE))
+    pictures = re.findall(r"!\[", text)
+    assert panel.locator("img").count() == len(pictures)
+    page.wait_until(PICTURES_LOADED, panel)
+    shown = panel.inner_text()
+    assert "`" not in shown and "**" not in shown and "](" not in shown
+
+
+def test_the_templates_have_pictures_and_open(page: Frontend) -> None:
+    page.load(WORKFLOWS["lcm_1k"], "lcm_1k")
+    dialog = page.templates("FMBoost")
+    for name in sorted(WORKFLOWS):
+        card = dialog.get_by_test_id(f"template-workflow-{name}")
+        card.scroll_into_view_if_needed()
+        card.locator("img").first.wait_for()
+        page.wait_until(PICTURES_LOADED, card)
+    dialog.get_by_test_id("template-workflow-image_upscale").click()
+    dialog.wait_for(state="hidden")
+    page.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'FMBoostUpscaleImage')")
+    page.wait_for_lines(page.id_of("FMBoostUpscaleImage"), LINES["image_upscale"][1])
+    assert page.complaints() == []
+
+
+def test_a_picture_is_enlarged_by_the_run_button(page: Frontend, host: ComfyUI) -> None:
+    """Without a model file. Then with too little noise, which the node warns of, and without again."""
+    page.load(WORKFLOWS["image_upscale"], "image_upscale")
+    node, line = page.id_of("FMBoostUpscaleImage"), LINES["image_upscale"][1]
+    page.centre(node)
+    assert page.run() == ("execution_success", "")
+    saved = page.saved(page.id_of("SaveImage"))[0]
+    with Image.open(host.base / saved["type"] / saved["subfolder"] / saved["filename"]) as picture:
+        assert picture.size == (2 * PICTURE_SIZE[0], 2 * PICTURE_SIZE[1])
+    page.wait_for_lines(node, line)
+    page.type_into(node, "noise_step", "100")
+    assert page.run() == ("execution_success", "")
+    warned = page.wait_for_lines(node, line, "sd15-x2-lite was trained at noise step 400, not 100; expect artefacts.")
+    check_inside(warned, page, node)
+    page.type_into(node, "noise_step", "-1")
+    assert page.run() == ("execution_success", "")
+    page.wait_for_lines(node, line)
+
+
+def test_another_language(browser: Browser, host: ComfyUI) -> None:
+    """Titles and names of widgets are those of locales/; help, which is in English alone, is still ours."""
+    words = json.loads((PACK / "locales" / LANGUAGE / "nodeDefs.json").read_text(encoding="utf-8"))
+    page = Frontend(browser, host, language=LANGUAGE)
+    page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
+    ours = [node for node in page.nodes() if node["type"] in words]
+    assert len(ours) == 4
+    for node in ours:
+        said = words[node["type"]]
+        assert node["title"] == said["display_name"]
+        names = {key: entry["name"] for key, entry in said["inputs"].items() if key in node["labels"]}
+        assert names and names == {key: node["labels"][key] for key in names}
+    page.centre(ours[0]["id"])
+    title = PAGES[ours[0]["type"]].splitlines()[0].removeprefix("# ")
+    page.help(ours[0]["id"]).get_by_role("heading", name=title, exact=True).first.wait_for()
+    assert page.errors == []
+    page.close()
