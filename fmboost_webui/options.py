@@ -160,9 +160,8 @@ INFOTEXT_KEYS = tuple(_KEYS.values())
 
 def to_infotext(options: Options, model: str) -> dict[str, Any]:
     """What the infotext has to hold to make the same picture again: the model, and whatever is not the default."""
-    default = Options()
-    values = {name: getattr(options, name) for name in _KEYS if getattr(options, name) != getattr(default, name)}
-    return {_KEYS[name]: value for name, value in {**values, "model": model}.items()}
+    values = {name: getattr(options, name) for name in _KEYS} | {"model": model}
+    return {_KEYS[name]: value for name, value in values.items() if value != getattr(Options, name)}
 
 
 def from_infotext(name: str, params: Mapping[str, Any]) -> Any:

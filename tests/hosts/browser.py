@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the package is optional
     from playwright.sync_api import Browser, Locator, Page
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-VIEW = {"width": 1600, "height": 1000}
+WIDTH, HEIGHT = 1600, 1000
 WAIT_MS = 60_000
 DOUBLE_CLICK_MS = 500
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
@@ -97,7 +97,7 @@ class Frontend:
     def __init__(self, browser: Browser, host: ComfyUI, canvas: str = CLASSIC, language: str = "en") -> None:
         host.post("/api/settings", {**SETTINGS, NEW_CANVAS: canvas == NEW, "Comfy.Locale": language})
         self.host, self.canvas = host, canvas
-        self.context = browser.new_context(viewport=VIEW)
+        self.context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
         self.context.route(lambda url: "//127.0.0.1" not in url, lambda route: route.abort())
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(WAIT_MS)

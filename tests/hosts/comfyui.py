@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import socket
-import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +14,8 @@ from typing import Any
 import pytest
 import websocket
 
-PACK = Path(__file__).parents[2]
-START_SECONDS = 180
+from .server import PACK, Server, free_port
+
 RUN_SECONDS = 300
 
 Graph = dict[str, dict[str, Any]]
@@ -50,10 +45,6 @@ def peak_memory(pid: int) -> Iterator[Memory]:
     memory.rise, memory.kept = megabytes("VmHWM") - before, megabytes("VmRSS") - before
 
 
-class Refused(Exception):
-    """The host did not take a graph; the message is its answer."""
-
-
 @dataclass
 class Run:
     """What came of a graph: files by node, the dialog's text if it failed, and the host's messages on the way."""
@@ -68,59 +59,17 @@ class Run:
         return [m["data"] for m in self.messages if m["type"] == kind]
 
 
-class ComfyUI:
+class ComfyUI(Server):
     """A host with a base directory of its own, in which only this pack is installed."""
 
     def __init__(self, host: Path, python: str, base: Path, *options: str) -> None:
-        self.base = base
+        self.base, port = base, free_port()
         for name in ("custom_nodes", "models/vae_approx", "models/fmboost", "input", "output", "temp", "user"):
             (base / name).mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             (base / "custom_nodes" / "FMBoost").symlink_to(PACK)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.log = base / "log.txt"
-        command = [python, "main.py", "--cpu", "--port", self.port, "--base-directory", base, *options]
-        with self.log.open("w") as log:
-            # Its own environment: ours may hold a path or a proxy that the host must not see.
-            env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "http_proxy", "HTTP_PROXY")}
-            self.process = subprocess.Popen(
-                list(map(str, command)), cwd=host, stdout=log, stderr=subprocess.STDOUT, env=env
-            )
-        self._wait()
-
-    def _wait(self) -> None:
-        for _ in range(START_SECONDS):
-            if self.process.poll() is not None:
-                raise RuntimeError(f"ComfyUI ended at once:\n{self.log.read_text()[-2000:]}")
-            with contextlib.suppress(OSError):
-                self.get("/system_stats")
-                return
-            time.sleep(1)
-        raise TimeoutError(self.log.read_text()[-2000:])
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
-            return json.load(answer)
-
-    def post(self, path: str, data: Any = None) -> Any:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", json.dumps(data or {}).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            raise Refused(error.read().decode()) from None
-        return json.loads(text) if text else None
+        command = [python, "main.py", "--cpu", "--port", port, "--base-directory", base, *options]
+        super().__init__(command, host, base / "log.txt", port, "/system_stats")
 
     def run(self, graph: Graph, interrupt_after: int = 0) -> Run:
         """Queue a graph and follow it to its end; interrupt it after so many progress messages."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .comfyui import ComfyUI
+from .webui import Webui, found_in_environment
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,16 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
 def tiny_vaes(comfyui: ComfyUI) -> None:
     if not list((comfyui.base / "models/vae_approx").iterdir()):
         pytest.skip("needs the shared tiny VAEs beside the project")
+
+
+@pytest.fixture(scope="session")
+def webui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webui]:
+    found = found_in_environment()
+    if found is None:
+        pytest.skip(
+            "needs WEBUI_PATH (a checkout of AUTOMATIC1111 or Forge), WEBUI_PYTHON (its interpreter) and "
+            "WEBUI_CHECKPOINT (a .safetensors of SD1.5; random weights do)"
+        )
+    host = Webui(Path(found[0]), found[1], tmp_path_factory.mktemp("webui") / "data", found[2])
+    yield host
+    host.stop()

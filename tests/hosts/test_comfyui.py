@@ -22,7 +22,8 @@ from fmboost_core.checkpoint import save_model
 from fmboost_core.config import FAMILIES
 from fmboost_core.recognise import recognise
 
-from .comfyui import PACK, ComfyUI, Graph, Refused, peak_memory
+from .comfyui import ComfyUI, Graph, peak_memory
+from .server import PACK, Refused
 
 MODEL = "sd15-x2-lite"
 NODES = {

@@ -1,0 +1,68 @@
+"""An extension for our tests: writes down what FMBoost's second pass took and what it gave to the decoder.
+
+Beside it, what `fmboost_core.boost` makes of the same latent, seed and VAE, asked for in the plainest way. Another
+extension that wraps the pass in `process`, as this one does, is also what ours has to live with.
+"""
+
+import torch
+from modules import paths, processing, scripts, shared
+from safetensors.torch import save_file
+
+from fmboost_core import boost, load_model
+
+
+class PlainVAE:
+    channels, factor = 4, 8
+
+    def __init__(self, model):
+        self.model = model
+
+    def encode(self, pictures):
+        if hasattr(self.model, "forge_objects"):
+            vae = self.model.forge_objects.vae.first_stage_model
+            return vae.process_in(vae.encode(pictures, lambda posterior: posterior.mode()))
+        return self.model.get_first_stage_encoding(self.model.encode_first_stage(pictures).mode())
+
+    def decode(self, latents):
+        return self.model.decode_first_stage(latents)
+
+
+class Probe(scripts.Script):
+    def title(self):
+        return "FMBoost probe"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def process(self, p, *args):
+        inner = vars(p).get("sample_hr_pass")
+        if inner is None:
+            return
+
+        def outer(samples, *rest):
+            given = []
+            decode = processing.decode_latent_batch
+
+            def watched(model, batch, *args, **kwargs):
+                given.append(batch)
+                return decode(model, batch, *args, **kwargs)
+
+            processing.decode_latent_batch = watched
+            try:
+                return inner(samples, *rest)
+            finally:
+                processing.decode_latent_batch = decode
+                self.write(p, samples, given[-1] if given else samples)
+
+        p.sample_hr_pass = outer
+
+    def write(self, p, small, large):
+        found = {"small": small, "large": large}
+        if large.shape != small.shape and p.hr_second_pass_steps == 4:
+            size = (large.shape[-1] * 8, large.shape[-2] * 8)
+            with torch.no_grad():
+                found["wanted"] = boost(
+                    small, load_model("sd15-x2-lite"), PlainVAE(shared.sd_model), size=size, nfe=4, seed=p.seeds
+                )
+        plain = {name: tensor.float().cpu().contiguous().clone() for name, tensor in found.items()}
+        save_file(plain, f"{paths.data_path}/probe.safetensors")

@@ -1,0 +1,188 @@
+"""The extension in a real AUTOMATIC1111 or Forge: its dropdown, its second pass, its errors, its other places."""
+
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from .server import PACK, Refused
+from .webui import Made, Webui, as_text, difference, pixels_of
+
+MODES = {"FMBoost 2x", "FMBoost 2x (sub/own)", "FMBoost 2x (sub/vanishing)"}
+
+
+def options(*args: Any) -> dict[str, Any]:
+    """The accordion's values in a request: model, noise step, solver, guide method, tile, refine."""
+    return {"alwayson_scripts": {"FMBoost": {"args": list(args)}}}
+
+
+@pytest.fixture(scope="module")
+def plain(webui: Webui) -> Made:
+    """A picture without hires-fix, before all others."""
+    return webui.txt2img(enable_hr=False)
+
+
+@pytest.fixture(scope="module")
+def usual(webui: Webui, plain: Made) -> Made:
+    return webui.txt2img()
+
+
+def test_the_host_starts_with_the_entries_and_without_trouble(webui: Webui, usual: Made) -> None:
+    assert {mode["name"] for mode in webui.get("/sdapi/v1/latent-upscale-modes")} >= MODES
+    upscalers = {upscaler["name"] for upscaler in webui.get("/sdapi/v1/upscalers")}
+    assert upscalers >= {"FMBoost picture", "FMBoost picture (checkpoint's VAE)"}
+    log = webui.log.read_text()
+    about = [line for line in log.splitlines() if "fmboost" in line.lower() and "Launching" not in line]
+    assert len(about) == 1 and "broken.safetensors" in about[0], about
+    assert "Error loading script" not in log and "Error calling" not in log
+
+
+@pytest.mark.parametrize(
+    ("wish", "size"),
+    [
+        ({}, (128, 128)),
+        ({"hr_scale": 1.37}, (80, 80)),
+        ({"hr_scale": 4, "width": 64, "height": 96}, (256, 384)),
+        ({"hr_resize_x": 160, "hr_resize_y": 96}, (160, 96)),
+        ({"hr_resize_x": 192}, (192, 192)),
+        ({"hr_scale": 1}, (64, 64)),
+    ],
+)
+def test_any_hires_size(webui: Webui, wish: dict[str, Any], size: tuple[int, int]) -> None:
+    (picture,) = webui.txt2img(**wish).pictures
+    assert picture.shape == (size[1], size[0], 3) and picture.std() > 1
+
+
+def test_what_is_decoded_is_what_boost_makes(webui: Webui) -> None:
+    webui.txt2img(hr_scale=1.5, seed=7)
+    probe = load_file(webui.base / "probe.safetensors")
+    assert probe["large"].shape == (1, 4, 12, 12)
+    assert (probe["large"] - probe["wanted"]).abs().max() < 1e-4
+
+
+def test_a_batch_is_its_singles_and_its_repetitions(webui: Webui, usual: Made) -> None:
+    following = webui.txt2img(seed=6)
+    singles = [usual.pictures[0], following.pictures[0]]
+    for several in (webui.txt2img(batch_size=2), webui.txt2img(n_iter=2)):
+        assert len(several.pictures) == 2
+        # The first pass of a batch of two is not bit for bit that of one.
+        assert max(map(difference, several.pictures, singles)) <= 2
+    assert difference(*singles) > 10
+
+
+def test_variation_seeds_change_the_detail(webui: Webui, usual: Made) -> None:
+    varied = webui.txt2img(subseed=9, subseed_strength=0.4)
+    assert difference(varied.pictures[0], usual.pictures[0]) > 10
+    assert "Variation seed: 9" in varied.infotexts[0]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"hr_second_pass_steps": 2, **options("sub/own", 300, "heun", "bilinear", "48", False)},
+        {"hr_second_pass_steps": 3, **options("Automatic", -1, "euler", "psu", "auto", True)},
+    ],
+    ids=["defaults", "options", "refined"],
+)
+def test_the_infotext_makes_the_same_picture_again(webui: Webui, request_: dict[str, Any]) -> None:
+    """As the page's paste button does, through the API's field for it."""
+    first = webui.txt2img(**request_)
+    # What only the hosts' pages understand of what they paste themselves: their API stumbles over it.
+    same: dict[str, Any] = {"hr_sampler_name": "Euler a", "hr_scheduler": None}
+    if webui.is_forge:
+        same |= {"hr_additional_modules": ["Use same choices"], "styles": []}
+    again = webui.ask("/sdapi/v1/txt2img", {"infotext": first.infotexts[0]} | same)
+    assert again.infotexts == first.infotexts
+    assert difference(again.pictures[0], first.pictures[0]) <= (2 if webui.is_forge else 0)
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DDIM", "UniPC"])
+def test_no_sampler_minds_denoising_0(webui: Webui, sampler: str) -> None:
+    made = webui.txt2img(sampler_name=sampler, denoising_strength=0, steps=4)
+    assert made.pictures[0].shape == (128, 128, 3)
+
+
+def test_refining_is_the_samplers_own_pass_over_the_boosted_latent(webui: Webui, usual: Made) -> None:
+    refined = webui.txt2img(**options("Automatic", -1, "euler", "psu", "auto", True), denoising_strength=0.3)
+    assert refined.pictures[0].shape == usual.pictures[0].shape
+    assert difference(refined.pictures[0], usual.pictures[0]) > 10
+    assert "FMBoost refine: True" in refined.infotexts[0]
+
+
+def test_interrupted_it_gives_the_small_picture(webui: Webui, plain: Made) -> None:
+    made: list[Made] = []
+    work = threading.Thread(target=lambda: made.append(webui.txt2img(hr_second_pass_steps=400, hr_scale=4)))
+    work.start()
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        state = webui.get("/sdapi/v1/progress?skip_current_image=true")["state"]
+        if state["sampling_steps"] >= 400 and state["sampling_step"] >= 5:
+            break
+        time.sleep(0.05)
+    assert state["sampling_steps"] == 800  # 400 in each of two stages
+    webui.post("/sdapi/v1/interrupt")
+    work.join(60)
+    assert not work.is_alive() and made[0].pictures[0].shape == (64, 64, 3)
+    assert difference(webui.txt2img(enable_hr=False).pictures[0], plain.pictures[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (options("nothing"), "There is no model 'nothing'; choose one of sd15-x2-lite, sub/own"),
+        (options("Automatic", 2000), "The noise step is 0 to 999, or -1 for the model's own, but it is 2000."),
+        (options("Automatic", -1, "midpoint") | {"hr_second_pass_steps": 3}, "so nfe=3 does not fit; take 2 or 4."),
+        (options("Automatic", -1, "euler", "psu", "huge"), "auto, off or a whole number"),
+        ({"hr_scale": 0.5}, "FMBoost only enlarges: 32x32 is smaller than the 64x64 that came in."),
+        ({"hr_upscaler": "FMBoost 2x (sub/vanishing)"}, "vanishing.safetensors"),
+    ],
+)
+def test_a_mistake_reaches_the_user_and_leaves_the_host_as_it_was(
+    webui: Webui, plain: Made, request_: dict[str, Any], sentence: str
+) -> None:
+    (webui.base / "models/fmboost/sub/vanishing.safetensors").unlink(missing_ok=True)
+    with pytest.raises(Refused) as refused:
+        webui.txt2img(**request_)
+    assert sentence in str(refused.value)
+    assert difference(webui.txt2img(enable_hr=False).pictures[0], plain.pictures[0]) == 0
+
+
+def test_an_xyz_plot_over_evaluations_beside_another_upscaler(webui: Webui, usual: Made) -> None:
+    scripts = webui.get("/sdapi/v1/script-info")
+    plot = next(s for s in scripts if s["name"] == "x/y/z plot" and not s["is_img2img"])
+    axes = next(arg["choices"] for arg in plot["args"] if arg["label"] == "X type")
+    x, y = axes.index("[FMBoost] Evaluations"), axes.index("Hires upscaler")
+    values = [arg["value"] for arg in plot["args"]]
+    values[:6] = [x, "1, 4", [], y, "", ["FMBoost 2x", "Latent"]]
+    values[6:9] = [0, "", []]
+    labels = [arg["label"] for arg in plot["args"]]
+    values[labels.index("Include Sub Images")] = True
+    # Forge's own pass wants to be told this through the API; ours does without.
+    forges = {"hr_additional_modules": ["Use same choices"]} if webui.is_forge else {}
+    made = webui.txt2img(script_name="x/y/z plot", script_args=values, **forges)
+    one, four, latent_one, latent_four = made.pictures[-4:]
+    assert difference(four, usual.pictures[0]) <= 1
+    assert min(difference(one, four), difference(latent_four, four), difference(latent_one, one)) > 10
+    texts = made.infotexts[-4:]
+    assert ["FMBoost model" in text for text in texts] == [True, True, False, False], texts
+
+
+def test_a_picture_in_extras_is_as_on_the_command_line(webui: Webui) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
+    path, out = webui.base / "picture.png", webui.base / "line.png"
+    picture.save(path)
+    request = {"image": as_text(np.asarray(picture)), "upscaling_resize": 3, "upscaler_1": "FMBoost picture"}
+    made = webui.post("/sdapi/v1/extra-single-image", request, 300)
+    command = [sys.executable, "-m", "fmboost_core", "upscale", path, out, "--scale", 3]
+    subprocess.run(list(map(str, command)), cwd=PACK, check=True, capture_output=True)
+    assert difference(pixels_of(made["image"]), np.asarray(Image.open(out)).astype(np.int64)) <= 2
+    request["upscaler_1"] = "FMBoost picture (checkpoint's VAE)"
+    assert pixels_of(webui.post("/sdapi/v1/extra-single-image", request, 300)["image"]).shape == (192, 288, 3)

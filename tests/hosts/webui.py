@@ -1,0 +1,104 @@
+"""A real AUTOMATIC1111 or Forge as a child process, asked through its API."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .server import PACK, Server, free_port
+
+RUN_SECONDS = 600
+QUIET = (
+    "--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check",
+    "--no-hashing", "--no-download-sd-model", "--do-not-download-clip", "--disable-console-progressbars",
+)  # fmt: skip
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "SD_WEBUI_RESTARTING": "1",  # it opens no browser
+}
+
+Pixels = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass
+class Made:
+    """What came of a request: the pictures without their grid (height, width, 3), and their infotexts."""
+
+    pictures: list[Pixels]
+    infotexts: list[str]
+    grid: Pixels | None = None
+
+
+class Webui(Server):
+    """A host with a data directory of its own, in which only this extension and our probe are installed."""
+
+    def __init__(self, host: Path, python: str, base: Path, checkpoint: str) -> None:
+        self.base, self.is_forge, port = base, (host / "modules_forge").exists(), free_port()
+        extensions = base / "extensions"
+        extensions.mkdir(parents=True)
+        ours = extensions / "FMBoost"
+        ours.mkdir()
+        for part in ("fmboost_core", "fmboost_webui", "scripts", "metadata.ini", "style.css"):
+            (ours / part).symlink_to(PACK / part)
+        models = base / "models" / "fmboost" / "sub"
+        models.mkdir(parents=True)
+        for name in ("own", "vanishing"):
+            shutil.copy(PACK / "fmboost_core/weights/sd15-x2-lite.safetensors", models / f"{name}.safetensors")
+        (models / "broken.safetensors").write_bytes(b"none")
+        shutil.copytree(Path(__file__).with_name("probe"), extensions / "probe")
+        cpu = ("--always-cpu", "--all-in-fp32", "--gradio-allowed-path", host) if self.is_forge else (
+            "--use-cpu", "all", "--no-half"
+        )  # fmt: skip
+        where = ("--api", "--server-name", "127.0.0.1", "--port", port, "--data-dir", base, "--ckpt", checkpoint)
+        command = [python, "launch.py", *QUIET, *cpu, *where]
+        super().__init__(command, host, base / "log.txt", port, "/sdapi/v1/samplers", **OFFLINE)
+
+    def txt2img(self, **options: Any) -> Made:
+        """A small picture of 64x64 pixels from 3 steps, made large by FMBoost; options: whatever else is wanted."""
+        request = {
+            "prompt": "a cup", "seed": 5, "steps": 3, "width": 64, "height": 64, "cfg_scale": 1,
+            "sampler_name": "Euler a", "enable_hr": True, "hr_upscaler": "FMBoost 2x", "hr_scale": 2,
+            "denoising_strength": 0.5,
+        }  # fmt: skip
+        return self.ask("/sdapi/v1/txt2img", request | options)
+
+    def ask(self, path: str, request: dict[str, Any]) -> Made:
+        answer = self.post(path, request, RUN_SECONDS)
+        pictures = [pixels_of(text) for text in answer["images"]]
+        info = json.loads(answer["info"])
+        grids = info.get("index_of_first_image", 0)
+        return Made(pictures[grids:], info["infotexts"][grids:], pictures[0] if grids else None)
+
+
+def pixels_of(text: str) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")).astype(np.int64)
+
+
+def as_text(picture: Pixels) -> str:
+    file = io.BytesIO()
+    Image.fromarray(picture.astype(np.uint8)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def difference(one: Pixels, other: Pixels) -> int:
+    """The largest, of 255."""
+    assert one.shape == other.shape, (one.shape, other.shape)
+    return int(abs(one - other).max())
+
+
+def found_in_environment() -> Sequence[str] | None:
+    """Checkout, interpreter and checkpoint, where all three are given."""
+    values = [os.environ.get(name) for name in ("WEBUI_PATH", "WEBUI_PYTHON", "WEBUI_CHECKPOINT")]
+    return [value for value in values if value] if all(values) else None
