@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from modules import devices, shared
@@ -86,6 +84,3 @@ def _boosted(pixels: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
             return host.with_smaller_tiles(run, "auto")
     finally:
         host.bundled_codec().to("cpu")
-
-
-__all__: list[Any] = ["UpscalerFMBoost"]

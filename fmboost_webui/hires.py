@@ -102,6 +102,8 @@ class HiresPass:
         self.options = Options.of(self.args, overrides)
         if host.IS_FORGE and p.hr_additional_modules is None:  # through the API, where Forge then raises
             p.hr_additional_modules = ["Use same choices"]
+        if p.firstpass_image is not None:  # of the sparkle button: Forge's has an alpha channel, which it cannot encode
+            p.firstpass_image = p.firstpass_image.convert("RGB")
         if not self.options.refine:  # no second prompt, sampler or checkpoint takes part
             p.hr_prompt = p.hr_negative_prompt = ""
             p.hr_checkpoint_name = p.hr_sampler_name = p.hr_scheduler = None
@@ -187,5 +189,5 @@ def _pixels(picture: Any, like: Tensor) -> Tensor | None:
     """The picture that the sparkle button starts from, (1,3,H,W) in [-1,1], where there is one."""
     if picture is None:
         return None
-    pixels = torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.float32))
+    pixels = torch.from_numpy(np.array(picture, dtype=np.float32))
     return (pixels / 127.5 - 1).movedim(-1, 0)[None].to(like.device)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from modules import devices, images, paths, processing, rng, sd_samplers_common, shared
+from modules import devices, images, paths, processing, rng, sd_models, sd_samplers_common, shared
 from torch import Tensor
 
 from fmboost_core import load_codec, load_model
@@ -46,6 +46,12 @@ def family_of(model: Any) -> str:
         "FMBoost enlarges latents of SD1.x, SD2.x and SDXL checkpoints, but this one is of another family; choose "
         "another upscaler."
     )
+
+
+def loaded_family() -> str | None:
+    """That of the checkpoint in memory, which is not loaded for the question; None where there is none yet."""
+    model = sd_models.model_data.sd_model
+    return family_of(model) if hasattr(model, "is_sd1") else None
 
 
 def host_vae(model: Any) -> Codec:

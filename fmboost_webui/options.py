@@ -55,11 +55,15 @@ def entries(models: Iterable[Found]) -> dict[str, str]:
     return named | {f"FMBoost {_times(m)} ({m.name})": m.name for m in models if not m.bundled}
 
 
-def choose_model(models: Sequence[Found], entry: str, wish: str, family: str) -> Found:
-    """The model of an entry, or of the accordion's wish. Raises `ConfigError` when none fits the family."""
+def choose_model(models: Sequence[Found], entry: str, wish: str, family: str | None) -> Found:
+    """The model of an entry, or of the accordion's wish. Raises `ConfigError` when none fits the family.
+
+    family: the checkpoint's; None, that it is not known yet, fits all.
+    """
     name = wish if wish != AUTOMATIC else entries(models).get(entry, AUTOMATIC)
     if name == AUTOMATIC:
-        fitting = [m for m in models if m.bundled and f"FMBoost {_times(m)}" == entry and m.spec.family == family]
+        bundled = [m for m in models if m.bundled and f"FMBoost {_times(m)}" == entry]
+        fitting = [m for m in bundled if family in (None, m.spec.family)]
         if not fitting:
             known = sorted({m.spec.family for m in models})
             raise ConfigError(
@@ -70,7 +74,7 @@ def choose_model(models: Sequence[Found], entry: str, wish: str, family: str) ->
     model = next((m for m in models if m.name == name), None)
     if model is None:
         raise ConfigError(f"There is no model {name!r}; choose one of {', '.join(m.name for m in models)}.")
-    if model.spec.family != family:
+    if family not in (None, model.spec.family):
         raise ConfigError(f"The model {name} is for {model.spec.family} checkpoints, but this one is {family}.")
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from modules import processing, scripts, shared
+from modules import processing, scripts
 
 from fmboost_core.errors import FMBoostError
 from fmboost_core.solvers import SOLVERS
@@ -13,7 +13,7 @@ from fmboost_core.tiling import TILE_CHOICES
 from fmboost_core.upsample import UPSAMPLERS
 
 from . import hires, host
-from .options import AUTOMATIC, INFOTEXT_KEYS, OWN_NOISE_STEP, Options, choose_model, describe, entries, from_infotext
+from .options import AUTOMATIC, INFOTEXT_KEYS, OWN_NOISE_STEP, choose_model, describe, entries, from_infotext
 
 TITLE = "FMBoost"
 # What the line depends on, by the host's names: width, height, upscaler, steps, scale, and the two exact sides.
@@ -48,7 +48,10 @@ class FMBoostScript(scripts.Script):
 
     def ui(self, is_img2img: bool) -> list[Any]:
         with gr.Accordion(TITLE, open=False, elem_id="fmboost_options"):
-            gr.HTML("For Hires. fix: choose <b>FMBoost</b> as its upscaler. Hires steps are the evaluations, 0 is 4.")
+            gr.HTML(
+                "For Hires. fix with <b>FMBoost</b> as its upscaler. Hires steps are then the evaluations; "
+                "0: as many as the model wants."
+            )
             with gr.Row():
                 model = gr.Dropdown(
                     [AUTOMATIC, *(m.name for m in hires.MODELS)], value=AUTOMATIC, label="Model",
@@ -102,7 +105,7 @@ def _line(
     if upscaler not in entries(hires.MODELS):
         return gr.update(visible=False)
     try:
-        model = choose_model(hires.MODELS, upscaler, wish, host.family_of(shared.sd_model))
+        model = choose_model(hires.MODELS, upscaler, wish, host.loaded_family())
         target = _target(int(width), int(height), scale, int(resize_x), int(resize_y))
         return gr.update(visible=True, value=describe(model, (int(width), int(height)), target, int(steps), refine))
     except FMBoostError as error:
@@ -120,6 +123,3 @@ def _target(width: int, height: int, scale: float, resize_x: int, resize_y: int)
         p.hr_upscale_to_x // unit * unit - p.truncate_x * unit,
         p.hr_upscale_to_y // unit * unit - p.truncate_y * unit,
     )
-
-
-__all__ = ["FMBoostScript", "Options"]
