@@ -1,0 +1,287 @@
+"""The web UI extension's contract with its host, by a stub of it; tests/hosts has the real ones."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from copy import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from webui_stub import Checkpoint, Job, install
+
+from fmboost_core import boost, load_model
+from fmboost_core.errors import ConfigError, NonFiniteError
+from fmboost_core.weight_file import WEIGHTS
+
+MODEL = "sd15-x2-lite"
+BUNDLED = WEIGHTS / f"{MODEL}.safetensors"
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimpleNamespace]:
+    folder = tmp_path / "fmboost" / "sub"
+    folder.mkdir(parents=True)
+    shutil.copy(BUNDLED, folder / "own.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"none")
+    yield install(monkeypatch, tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fmboost_webui"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def hires(stub: SimpleNamespace) -> Any:
+    module = importlib.import_module("fmboost_webui.hires")
+    module.register_entries()
+    return module
+
+
+@pytest.fixture
+def small() -> torch.Tensor:
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def run(hires: Any, job: Job, samples: torch.Tensor, *args: Any) -> Any:
+    """As the host calls the extension, and then the pass."""
+    hires.install(job, args)
+    hires.prepare(job)
+    if "sample" in vars(job):
+        return job.sample()
+    return job.sample_hr_pass(samples, None, job.seeds, job.subseeds, 0.0, ["a cup"] * len(samples))
+
+
+# --- the dropdown
+
+
+def test_the_entries_are_latent_modes_that_the_host_alone_cannot_take(
+    hires: Any, stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modes = stub.shared.latent_upscale_modes
+    assert set(modes) == {"FMBoost 2x", "FMBoost 2x (sub/own)"}
+    with pytest.raises(NotImplementedError):
+        torch.nn.functional.interpolate(torch.zeros(1, 4, 8, 8), size=(16, 16), mode=modes["FMBoost 2x"]["mode"])
+    modes["FMBoost 2x"] = "as it was"
+    hires.register_entries()
+    assert modes["FMBoost 2x"] == "as it was"
+    assert "broken.safetensors is neither safetensors nor" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("entry", "wish", "name"),
+    [
+        ("FMBoost 2x", "Automatic", MODEL),
+        ("FMBoost 2x (sub/own)", "Automatic", "sub/own"),
+        ("FMBoost 2x", "sub/own", "sub/own"),
+        ("FMBoost 2x (sub/own)", MODEL, MODEL),
+    ],
+)
+def test_an_entry_stands_for_a_model_and_the_accordion_comes_first(
+    hires: Any, entry: str, wish: str, name: str
+) -> None:
+    assert hires.choose_model(hires.MODELS, entry, wish, "sd15").name == name
+
+
+def test_a_family_without_weights_is_refused_before_anything_is_made(
+    hires: Any, monkeypatch: pytest.MonkeyPatch, small: torch.Tensor
+) -> None:
+    sdxl = Checkpoint()
+    monkeypatch.setattr(sdxl, "is_sd1", False, raising=False)
+    monkeypatch.setattr(sdxl, "is_sdxl", True, raising=False)
+    with pytest.raises(ConfigError, match="FMBoost 2x has no weights for sdxl checkpoints, only for sd15"):
+        run(hires, Job(sdxl), small)
+    with pytest.raises(ConfigError, match="The model sub/own is for sd15 checkpoints, but this one is sdxl"):
+        run(hires, Job(sdxl), small, "sub/own")
+    monkeypatch.setattr(sdxl, "is_sdxl", False)
+    with pytest.raises(ConfigError, match="of another family; choose another upscaler"):
+        run(hires, Job(sdxl), small)
+
+
+# --- what comes with a job
+
+
+def test_options_come_from_json_sliders_and_plots(hires: Any) -> None:
+    options = hires.Options.of(["Automatic", 400.0, "heun"], {"refine": "True", "noise_step": "300"})
+    assert (options.noise_step, options.solver, options.refine, options.tile) == (300, "heun", True, "auto")
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["Automatic", 2.5], "noise_step must be of type int, but it is 2.5"),
+        (["Automatic", True], "noise_step must be of type int, but it is True"),
+        (["Automatic", "1e3"], "noise_step must be of type int"),
+        (["Automatic", float("nan")], "noise_step must be of type int"),
+        (["Automatic", 1000], "0 to 999, or -1"),
+        ([None], "model must be of type str, but it is None"),
+        (["Automatic", -1, "leap"], "There is no solver 'leap'; choose one of euler"),
+        (["Automatic", -1, "euler", "cubic"], "There is no guide method 'cubic'; choose one of psu"),
+        (["Automatic", -1, "euler", "psu", "0"], "auto, off or a whole number"),
+        (["Automatic", -1, "euler", "psu", "auto", "maybe"], "refine must be of type bool"),
+        (["Automatic", -1, "euler", "psu", "auto", False, 7], "FMBoost takes 6 arguments"),
+    ],
+)
+def test_wrong_options_are_a_sentence_instead_of_the_first_pass(
+    hires: Any, small: torch.Tensor, args: list[Any], sentence: str
+) -> None:
+    job = Job(Checkpoint())
+    with pytest.raises(ConfigError, match=sentence):
+        run(hires, job, small, *args)
+
+
+def test_the_infotext_holds_what_is_needed_and_no_more(hires: Any, stub: SimpleNamespace) -> None:
+    from fmboost_webui.options import from_infotext
+
+    job = Job(Checkpoint(), hr_second_pass_steps=2)
+    hires.install(job, ["sub/own", 300, "heun", "psu", "64", False])
+    hires.prepare(job)
+    assert job.extra_generation_params == {
+        "FMBoost model": "sub/own", "FMBoost noise step": 300, "FMBoost solver": "heun",
+    }  # fmt: skip
+    pasted = {key: str(value) for key, value in job.extra_generation_params.items()}
+    names = ("model", "noise_step", "solver", "guide", "tile", "refine")
+    assert [from_infotext(name, pasted) for name in names] == ["sub/own", 300, "heun", "psu", "auto", False]
+    assert [from_infotext(name, {"Hires upscaler": "Latent"}) for name in names] == [None] * 6
+
+
+def test_what_takes_no_part_is_not_told(hires: Any, small: torch.Tensor) -> None:
+    job = Job(Checkpoint())
+    run(hires, job, small[:1])
+    assert job.hr_prompt == "" and job.hr_second_pass_steps == 4
+    assert job.hr_checkpoint_name is job.hr_sampler_name is job.hr_scheduler is None
+    refined = Job(Checkpoint())
+    run(hires, refined, small[:1], "Automatic", -1, "euler", "psu", "auto", True)
+    assert refined.hr_prompt == "a second prompt" and refined.hr_second_pass_steps == 0
+    assert refined.hr_checkpoint_name == "another"
+
+
+@pytest.mark.parametrize("change", [{"enable_hr": False}, {"hr_upscaler": "Latent"}])
+def test_other_jobs_are_left_alone(hires: Any, small: torch.Tensor, change: dict[str, Any]) -> None:
+    job = Job(Checkpoint(), **change)
+    before = dict(vars(job))
+    assert run(hires, job, small)[0] == "the host's own pass"
+    assert vars(job) == before
+
+
+def test_a_copy_of_a_job_is_freed_of_what_the_first_was_given(hires: Any, small: torch.Tensor) -> None:
+    """As an X/Y/Z plot does it, whose cells share the infotext's keys."""
+    first = Job(Checkpoint())
+    hires.install(first, ["nothing"])
+    hires.prepare(first)
+    assert {"sample", "sample_hr_pass"} <= set(vars(first))
+    other = copy(first)
+    other.hr_upscaler = "Latent"
+    other.extra_generation_params["FMBoost model"] = MODEL
+    assert run(hires, other, small)[0] == "the host's own pass"
+    assert other.sample() == "the first pass" and other.extra_generation_params == {}
+
+
+# --- the pass
+
+
+def test_the_pass_is_boost_with_the_hosts_noise(hires: Any, stub: SimpleNamespace, small: torch.Tensor) -> None:
+    checkpoint = Checkpoint()
+    job = Job(checkpoint, seeds=[5, 9], subseeds=[0, 0], hr_upscale_to_x=200, hr_upscale_to_y=120, truncate_x=1)
+    pictures = run(hires, job, small)
+    wanted = boost(small, load_model(MODEL), checkpoint.first_stage_model, size=(192, 120), seed=[5, 9])
+    assert len(pictures) == 2 and pictures[0].shape == (3, 120, 192)
+    for picture, latent in zip(pictures, wanted.split(1), strict=True):
+        assert torch.allclose(picture, checkpoint.decode_first_stage(latent)[0], atol=1e-4)
+    state = stub.shared.state
+    assert (state.jobs, state.sampling_step, state.sampling_steps) == (1, 16, 16)  # two items, two stages, four each
+    assert stub.shared.total_tqdm.steps == 4 and state.current_latent is not None
+    assert job.is_hr_pass is False and job.sampler is None
+
+
+def test_refining_gives_the_host_a_latent_that_has_its_size(hires: Any, small: torch.Tensor) -> None:
+    job = Job(Checkpoint(), seeds=[5, 6], subseeds=[0, 0])
+    words, large, mode = run(hires, job, small, "Automatic", -1, "euler", "psu", "auto", True)
+    assert words == "the host's own pass" and large.shape == (2, 4, 16, 16)
+    again = torch.nn.functional.interpolate(large, size=(16, 16), **mode)
+    assert torch.equal(again, large)
+
+
+def test_the_sparkle_buttons_picture_is_taken_as_it_is(
+    hires: Any, small: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    checkpoint = Checkpoint()
+    with_alpha = Image.new("RGBA", (64, 64), (200, 100, 0, 255))
+    decoded: list[Any] = []
+    decode = checkpoint.decode_first_stage
+    monkeypatch.setattr(checkpoint, "decode_first_stage", lambda x: decoded.append(x) or decode(x), raising=False)
+    job = Job(checkpoint, firstpass_image=with_alpha)
+    (picture,) = run(hires, job, small[:1])
+    assert job.firstpass_image.mode == "RGB"
+    assert len(decoded) == 1  # the result alone: the guide came from the picture
+    assert (picture.mean(dim=(1, 2)) - torch.tensor([200, 100, 0]) / 127.5 + 1).abs().max() < 0.3
+
+
+@pytest.mark.parametrize("flag", ["interrupted", "skipped"])
+def test_stopped_half_way_it_is_the_small_latent(
+    hires: Any, stub: SimpleNamespace, small: torch.Tensor, flag: str
+) -> None:
+    stub.shared.total_tqdm.update = lambda: setattr(stub.shared.state, flag, True)
+    job = Job(Checkpoint(), seeds=[5, 6], subseeds=[0, 0])
+    assert run(hires, job, small) is small
+    assert stub.shared.state.sampling_step < 8 and job.is_hr_pass is False
+
+
+def test_nan_is_an_error_not_a_picture(hires: Any, small: torch.Tensor) -> None:
+    small[0, 0, 3, 3] = float("nan")
+    job = Job(Checkpoint())
+    with pytest.raises(NonFiniteError, match="NaN or infinity"):
+        run(hires, job, small)
+    assert job.is_hr_pass is False and type(job).sample_hr_pass is Job.sample_hr_pass
+
+
+def test_out_of_memory_goes_on_in_tiles_and_a_changed_file_is_read_again(
+    hires: Any, stub: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = importlib.import_module("fmboost_webui.host")
+    model = host.load_network(str(tmp_path / "fmboost/sub/own.safetensors"))
+    forward, asked = model.network.forward, []
+
+    def failing(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        asked.append(x.shape[-1])
+        if x.shape[-1] > 100:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(x, *rest)
+
+    monkeypatch.setattr(model.network, "forward", failing)
+    wide = torch.zeros(1, 4, 4, 80)
+    job = Job(Checkpoint(), hr_upscaler="FMBoost 2x (sub/own)", hr_upscale_to_x=1280, hr_upscale_to_y=64)
+    job.hr_second_pass_steps = 1
+    (picture,) = run(hires, job, wide, "Automatic", -1, "euler", "psu", "off")
+    assert picture.shape == (3, 64, 1280) and asked[0] == 160 and asked[-1] <= 100
+    assert host.load_network(str(tmp_path / "fmboost/sub/own.safetensors")) is model
+    later = time.time() + 100
+    os.utime(tmp_path / "fmboost/sub/own.safetensors", (later, later))
+    assert host.load_network(str(tmp_path / "fmboost/sub/own.safetensors")) is not model
+
+
+# --- what the page says
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "steps", "refine", "words"),
+    [
+        ((512, 512), (1024, 1024), 0, False, "512x512 &rarr; <b>1024x1024</b> with sd15-x2-lite, 4 evaluations. Hires"),
+        ((512, 512), (1024, 1024), 1, False, "sd15-x2-lite, 1 evaluation. Hires prompt, sampler, checkpoint"),
+        ((256, 256), (2048, 2048), 2, False, "3 stages, 6 evaluations"),
+        ((512, 512), (1024, 1024), 20, True, "4 evaluations. Then the sampler refines it"),
+    ],
+)
+def test_the_line_says_what_will_be_made(
+    hires: Any, size: tuple[int, int], target: tuple[int, int], steps: int, refine: bool, words: str
+) -> None:
+    from fmboost_webui.options import describe
+
+    assert words in describe(hires.MODELS[0], size, target, steps, refine)

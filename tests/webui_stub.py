@@ -1,0 +1,162 @@
+"""The parts of AUTOMATIC1111 that the extension touches, with its signatures: for tests without a host.
+
+What they do is the least that is true of the host; tests/hosts runs the extension in the real ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+NAMES = (
+    "devices", "images", "paths", "processing", "rng", "lowvram", "sd_models", "sd_samplers_common", "shared",
+    "scripts", "script_callbacks", "upscaler",
+)  # fmt: skip
+
+
+class Posterior:
+    def __init__(self, mean: torch.Tensor) -> None:
+        self._mean = mean
+
+    def mode(self) -> torch.Tensor:
+        return self._mean
+
+
+class Checkpoint:
+    """An SD1 model whose VAE is the bundled codec."""
+
+    is_sd1 = True
+
+    def __init__(self) -> None:
+        from fmboost_core import load_codec
+
+        self.first_stage_model = load_codec("builtin")
+
+    def encode_first_stage(self, x: torch.Tensor) -> Posterior:
+        with torch.no_grad():
+            return Posterior(self.first_stage_model.encode(x))
+
+    def get_first_stage_encoding(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def decode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.first_stage_model.decode(x)
+
+
+class ImageRNG:
+    def __init__(
+        self, shape: Any, seeds: Any, subseeds: Any = None, subseed_strength: float = 0.0, seed_resize_from_h: int = 0,
+        seed_resize_from_w: int = 0,
+    ) -> None:  # fmt: skip
+        self.shape = shape
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def next(self) -> torch.Tensor:
+        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators])
+
+
+@dataclass
+class Job:
+    """`StableDiffusionProcessingTxt2Img`, as it is when the second pass begins."""
+
+    sd_model: Any
+    enable_hr: bool = True
+    hr_upscaler: str = "FMBoost 2x"
+    hr_upscale_to_x: int = 128
+    hr_upscale_to_y: int = 128
+    hr_second_pass_steps: int = 0
+    hr_prompt: str = "a second prompt"
+    hr_negative_prompt: str = ""
+    hr_checkpoint_name: str | None = "another"
+    hr_sampler_name: str | None = "DDIM"
+    hr_scheduler: str | None = "Karras"
+    truncate_x: int = 0
+    truncate_y: int = 0
+    firstpass_image: Any = None
+    latent_scale_mode: Any = None
+    is_hr_pass: bool = False
+    sampler: Any = "the first pass's"
+    seeds: list[int] = field(default_factory=lambda: [5])
+    subseeds: list[int] = field(default_factory=lambda: [0])
+    subseed_strength: float = 0.0
+    seed_resize_from_h: int = 0
+    seed_resize_from_w: int = 0
+    extra_generation_params: dict[str, Any] = field(default_factory=dict)
+
+    def save_samples(self) -> bool:
+        return False
+
+    def sample(self) -> str:
+        return "the first pass"
+
+    def sample_hr_pass(self, samples: Any, decoded: Any, seeds: Any, subseeds: Any, strength: Any, prompts: Any) -> Any:
+        return ("the host's own pass", samples, self.latent_scale_mode)
+
+
+class Script:
+    pass
+
+
+class Upscaler:
+    def __init__(self, create_dirs: bool = False) -> None:
+        pass
+
+    def upscale(self, img: Any, scale: float, selected_model: str | None = None) -> Any:
+        return img
+
+
+def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespace:
+    """Put the stub into `sys.modules`; returns its modules by name."""
+    modules = {name: ModuleType(f"modules.{name}") for name in NAMES}
+    checkpoint = Checkpoint()
+    state = SimpleNamespace(
+        interrupted=False, skipped=False, sampling_step=0, sampling_steps=0, jobs=0, current_latent=None
+    )
+    state.nextjob = lambda: setattr(state, "jobs", state.jobs + 1)
+    told = SimpleNamespace(steps=0)
+    told.update = lambda: setattr(told, "steps", told.steps + 1)
+
+    def decode_latent_batch(
+        model: Any, batch: Any, target_device: Any = None, check_for_nans: bool = False
+    ) -> list[Any]:
+        return [model.decode_first_stage(latent)[0] for latent in batch.split(1)]
+
+    contents: dict[str, dict[str, Any]] = {
+        "devices": {
+            "device": torch.device("cpu"), "cpu": torch.device("cpu"), "dtype": torch.float32,
+            "dtype_vae": torch.float32, "without_autocast": nullcontext, "torch_gc": lambda: None,
+        },
+        "images": {},
+        "paths": {"models_path": str(models_path)},
+        "processing": {"decode_latent_batch": decode_latent_batch, "StableDiffusionProcessingTxt2Img": Job},
+        "rng": {"ImageRNG": ImageRNG},
+        "lowvram": {"is_enabled": lambda model: False},
+        "sd_models": {"model_data": SimpleNamespace(sd_model=checkpoint)},
+        "sd_samplers_common": {"store_latent": lambda latent: setattr(state, "current_latent", latent)},
+        "shared": {
+            "state": state, "total_tqdm": told, "sd_model": checkpoint, "latent_upscale_modes": {},
+            "opts": SimpleNamespace(sd_vae_decode_method="Full", save_images_before_highres_fix=False),
+        },
+        "scripts": {"Script": Script, "AlwaysVisible": object(), "scripts_data": []},
+        "script_callbacks": {"on_before_ui": lambda callback: None},
+        "upscaler": {"Upscaler": Upscaler, "UpscalerData": lambda *a: SimpleNamespace(name=a[0])},
+    }  # fmt: skip
+    parent = ModuleType("modules")
+    monkeypatch.setitem(sys.modules, "modules", parent)
+    for name, module in modules.items():
+        vars(module).update(contents[name])
+        setattr(parent, name, module)
+        monkeypatch.setitem(sys.modules, f"modules.{name}", module)
+    gradio = ModuleType("gradio")
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fmboost_webui"]:
+        monkeypatch.delitem(sys.modules, name)
+    return SimpleNamespace(**modules)
