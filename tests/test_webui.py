@@ -199,6 +199,14 @@ def test_the_pass_is_boost_with_the_hosts_noise(hires: Any, stub: SimpleNamespac
     assert job.is_hr_pass is False and job.sampler is None
 
 
+def test_a_batch_is_exactly_its_singles(hires: Any, small: torch.Tensor) -> None:
+    size = {"hr_upscale_to_x": 256, "hr_upscale_to_y": 256}  # in two stages
+    both = run(hires, Job(Checkpoint(), seeds=[5, 9], subseeds=[0, 0], **size), small)
+    for item, seed in enumerate([5, 9]):
+        (alone,) = run(hires, Job(Checkpoint(), seeds=[seed], **size), small[item : item + 1])
+        assert torch.equal(both[item], alone)
+
+
 def test_refining_gives_the_host_a_latent_that_has_its_size(hires: Any, small: torch.Tensor) -> None:
     job = Job(Checkpoint(), seeds=[5, 6], subseeds=[0, 0])
     words, large, mode = run(hires, job, small, "Automatic", -1, "euler", "psu", "auto", True)
