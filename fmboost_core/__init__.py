@@ -12,22 +12,28 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .checkpoint import Model, load_model
-    from .codec import Codec, load_codec
-    from .config import FAMILIES, PRESETS, LatentFamily, ModelSpec, UNetConfig
-    from .errors import (
-        Cancelled,
-        CheckpointError,
-        ConfigError,
-        FMBoostError,
-        ImageError,
-        LatentError,
-        MissingDependencyError,
-        NonFiniteError,
+if TYPE_CHECKING:  # `as` makes them public to type checkers
+    from .checkpoint import Model as Model, load_model as load_model
+    from .codec import Codec as Codec, load_codec as load_codec
+    from .config import (
+        FAMILIES as FAMILIES,
+        PRESETS as PRESETS,
+        LatentFamily as LatentFamily,
+        ModelSpec as ModelSpec,
+        UNetConfig as UNetConfig,
     )
-    from .pipeline import Stage, boost, flow, upscale_image
-    from .schedule import alpha_bar, attention_scale, noise_augment
+    from .errors import (
+        Cancelled as Cancelled,
+        CheckpointError as CheckpointError,
+        ConfigError as ConfigError,
+        FMBoostError as FMBoostError,
+        ImageError as ImageError,
+        LatentError as LatentError,
+        MissingDependencyError as MissingDependencyError,
+        NonFiniteError as NonFiniteError,
+    )
+    from .pipeline import Stage as Stage, boost as boost, flow as flow, upscale_image as upscale_image
+    from .schedule import alpha_bar as alpha_bar, attention_scale as attention_scale, noise_augment as noise_augment
 
 __version__ = "0.1.0"
 
