@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import websocket
 
 from .server import PACK, Server, free_port
@@ -19,30 +16,6 @@ from .server import PACK, Server, free_port
 RUN_SECONDS = 300
 
 Graph = dict[str, dict[str, Any]]
-
-
-@dataclass
-class Memory:
-    """How far a process's resident memory rose, and what of it was still there at the end, in MB."""
-
-    rise: int = 0
-    kept: int = 0
-
-
-@contextlib.contextmanager
-def peak_memory(pid: int) -> Iterator[Memory]:
-    """Watch another process's memory, by what Linux counts of it."""
-    process = Path(f"/proc/{pid}")
-    if not process.exists():
-        pytest.skip("needs /proc, which counts a process's memory")
-
-    def megabytes(name: str) -> int:
-        return int(re.findall(rf"{name}:\s+(\d+) kB", (process / "status").read_text())[0]) // 1024
-
-    (process / "clear_refs").write_text("5")  # the peak begins anew
-    before, memory = megabytes("VmRSS"), Memory()
-    yield memory
-    memory.rise, memory.kept = megabytes("VmHWM") - before, megabytes("VmRSS") - before
 
 
 @dataclass

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 PACK = Path(__file__).parents[2]
 START_SECONDS = 300
@@ -81,3 +85,27 @@ class Server:
         except urllib.error.HTTPError as error:
             raise Refused(error.read().decode()) from None
         return json.loads(text) if text else None
+
+
+@dataclass
+class Memory:
+    """How far a process's resident memory rose, and what of it was still there at the end, in MB."""
+
+    rise: int = 0
+    kept: int = 0
+
+
+@contextlib.contextmanager
+def peak_memory(pid: int) -> Iterator[Memory]:
+    """Watch another process's memory, by what Linux counts of it."""
+    process = Path(f"/proc/{pid}")
+    if not process.exists():
+        pytest.skip("needs /proc, which counts a process's memory")
+
+    def megabytes(name: str) -> int:
+        return int(re.findall(rf"{name}:\s+(\d+) kB", (process / "status").read_text())[0]) // 1024
+
+    (process / "clear_refs").write_text("5")  # the peak begins anew
+    before, memory = megabytes("VmRSS"), Memory()
+    yield memory
+    memory.rise, memory.kept = megabytes("VmHWM") - before, megabytes("VmRSS") - before

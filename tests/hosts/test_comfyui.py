@@ -22,8 +22,8 @@ from fmboost_core.checkpoint import save_model
 from fmboost_core.config import FAMILIES
 from fmboost_core.recognise import recognise
 
-from .comfyui import ComfyUI, Graph, peak_memory
-from .server import PACK, Refused
+from .comfyui import ComfyUI, Graph
+from .server import PACK, Refused, peak_memory
 
 MODEL = "sd15-x2-lite"
 NODES = {

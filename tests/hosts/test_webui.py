@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from .server import PACK, Refused
+from .server import PACK, Refused, peak_memory
 from .webui import Made, Webui, as_text, difference, pixels_of
 
 MODES = {"FMBoost 2x", "FMBoost 2x (sub/own)", "FMBoost 2x (sub/vanishing)"}
@@ -118,21 +118,36 @@ def test_refining_is_the_samplers_own_pass_over_the_boosted_latent(webui: Webui,
     assert "FMBoost refine: True" in refined.infotexts[0]
 
 
-def test_interrupted_it_gives_the_small_picture(webui: Webui, plain: Made) -> None:
+def test_interrupted_it_gives_the_small_picture_and_the_memory_back(webui: Webui, plain: Made) -> None:
+    """On the way to 512x512 pixels with 100 evaluations a stage, whose latents the live preview shows."""
+    webui.post("/sdapi/v1/options", {"show_progress_type": "Approx cheap", "show_progress_every_n_steps": 1})
+    request = {"hr_second_pass_steps": 100, "hr_scale": 8}
+    interrupted(webui, **request)  # the first time, libraries get memory of their own
+    with peak_memory(webui.process.pid) as memory:
+        made, previews = interrupted(webui, **request)
+    print(f"at most {memory.rise} MB, {memory.kept} MB of it kept")
+    assert made.pictures[0].shape == (64, 64, 3) and previews > 0
+    assert memory.rise > 100 > memory.kept
+    assert difference(webui.txt2img(enable_hr=False).pictures[0], plain.pictures[0]) == 0
+
+
+def interrupted(webui: Webui, **request: Any) -> tuple[Made, int]:
+    """What comes of a request that is interrupted in the last of three stages, and how many previews were seen."""
     made: list[Made] = []
-    work = threading.Thread(target=lambda: made.append(webui.txt2img(hr_second_pass_steps=400, hr_scale=4)))
+    work = threading.Thread(target=lambda: made.append(webui.txt2img(**request)))
     work.start()
-    until = time.monotonic() + 120
+    previews, until = 0, time.monotonic() + 300
     while time.monotonic() < until:
-        state = webui.get("/sdapi/v1/progress?skip_current_image=true")["state"]
-        if state["sampling_steps"] >= 400 and state["sampling_step"] >= 5:
+        progress = webui.get("/sdapi/v1/progress")
+        state = progress["state"]
+        previews += bool(progress["current_image"]) and state["sampling_steps"] == 300
+        if state["sampling_steps"] == 300 and state["sampling_step"] >= 203:
             break
         time.sleep(0.05)
-    assert state["sampling_steps"] == 800  # 400 in each of two stages
     webui.post("/sdapi/v1/interrupt")
     work.join(60)
-    assert not work.is_alive() and made[0].pictures[0].shape == (64, 64, 3)
-    assert difference(webui.txt2img(enable_hr=False).pictures[0], plain.pictures[0]) == 0
+    assert made, "the host did not stop"
+    return made[0], previews
 
 
 @pytest.mark.parametrize(
