@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from modules import devices, shared
 from modules.upscaler import Upscaler, UpscalerData
@@ -49,7 +48,7 @@ def _enlarged(img: Image.Image, size: tuple[int, int], name: str | None) -> Imag
     if size[0] <= img.width or size[1] <= img.height:
         return img.resize(size, Image.Resampling.LANCZOS)
     try:
-        large = _boosted(_pixels(img), size, name == CHECKPOINT)
+        large = _boosted(host.pixels_of(img).to(devices.device), size, name == CHECKPOINT)
     except Cancelled:
         return img
     result = Image.fromarray(
@@ -58,12 +57,6 @@ def _enlarged(img: Image.Image, size: tuple[int, int], name: str | None) -> Imag
     if "A" in img.getbands():
         result.putalpha(img.getchannel("A").resize(size, Image.Resampling.LANCZOS))
     return result
-
-
-def _pixels(img: Image.Image) -> Tensor:
-    """(1,3,H,W) in [-1,1] on the device."""
-    pixels = torch.from_numpy(np.array(img.convert("RGB"), dtype=np.float32))
-    return (pixels / 127.5 - 1).movedim(-1, 0)[None].to(devices.device)
 
 
 @torch.no_grad()
@@ -80,7 +73,7 @@ def _boosted(pixels: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
         )  # fmt: skip
 
     try:
-        with devices.without_autocast(), host.on_device(model, size[0] * size[1] // host.FACTOR**2):
+        with host.on_device(model, size):
             return host.with_smaller_tiles(run, "auto")
     finally:
         host.bundled_codec().to("cpu")

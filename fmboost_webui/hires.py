@@ -12,7 +12,6 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from modules import devices, processing, shared
 from torch import Tensor
@@ -102,7 +101,7 @@ class HiresPass:
         self.options = Options.of(self.args, overrides)
         if host.IS_FORGE and p.hr_additional_modules is None:  # through the API, where Forge then raises
             p.hr_additional_modules = ["Use same choices"]
-        if p.firstpass_image is not None:  # of the sparkle button: Forge's has an alpha channel, which it cannot encode
+        if p.firstpass_image is not None:  # of the sparkle button; Forge's has an alpha channel, which it cannot encode
             p.firstpass_image = p.firstpass_image.convert("RGB")
         if not self.options.refine:  # no second prompt, sampler or checkpoint takes part
             p.hr_prompt = p.hr_negative_prompt = ""
@@ -167,27 +166,20 @@ class HiresPass:
         p, options = self.p, self.options
         model, vae = host.load_network(self.model.source), host.host_vae(p.sd_model)
         progress = host.Progress(samples.shape[0], evaluations)
+        picture = None if p.firstpass_image is None else host.pixels_of(p.firstpass_image).to(samples.device)
 
         def one(item: int, tile: int | str | None) -> Tensor:
             return boost(
                 samples[item : item + 1], model, vae, size=size, nfe=self.evaluations, solver=options.solver,
                 noise_step=options.own_noise_step, upsample=options.guide, noise=host.item_noise(p, item), tile=tile,
-                image=_pixels(p.firstpass_image, samples), progress=progress.on_progress if evaluations else None,
-                on_state=progress.on_state, cancelled=host.interrupted,
+                image=picture, progress=progress.on_progress if evaluations else None, on_state=progress.on_state,
+                cancelled=host.interrupted,
             )  # fmt: skip
 
         large = []
-        with devices.without_autocast(), host.on_device(model, size[0] * size[1] // host.FACTOR**2):
+        with host.told(p), host.on_device(model, size):
             # One by one: a batch is then exactly its singles, and takes no more memory.
             for item in range(samples.shape[0]):
                 large.append(host.with_smaller_tiles(partial(one, item), options.tile))
                 progress.next_run()
         return torch.cat(large)
-
-
-def _pixels(picture: Any, like: Tensor) -> Tensor | None:
-    """The picture that the sparkle button starts from, (1,3,H,W) in [-1,1], where there is one."""
-    if picture is None:
-        return None
-    pixels = torch.from_numpy(np.array(picture, dtype=np.float32))
-    return (pixels / 127.5 - 1).movedim(-1, 0)[None].to(like.device)

@@ -6,6 +6,7 @@ Both share the package `modules`; where they differ, Forge's own package `backen
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -13,14 +14,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from modules import devices, images, paths, processing, rng, sd_models, sd_samplers_common, shared
+from PIL import Image
 from torch import Tensor
 
 from fmboost_core import load_codec, load_model
 from fmboost_core.checkpoint import Model
 from fmboost_core.codec import Codec, TinyVAE
-from fmboost_core.errors import ConfigError
+from fmboost_core.errors import ConfigError, FMBoostWarning
 from fmboost_core.schedule import Noise
 from fmboost_core.tiling import in_smaller_tiles, parse_tile
 
@@ -127,14 +130,16 @@ def load_network(source: str) -> Model:
 
 
 @contextmanager
-def on_device(model: Model, positions: int) -> Iterator[torch.dtype]:
-    """Have the network on the device, and room for so many positions; afterwards it is on the CPU again."""
+def on_device(model: Model, size: tuple[int, int]) -> Iterator[None]:
+    """Have the network on the device, and room for a picture of size (width, height); afterwards it is on the CPU."""
     half = devices.device.type == "cuda" and devices.dtype == torch.float16
     dtype = torch.float16 if half else torch.float32
+    positions = size[0] * size[1] // FACTOR**2
     _make_room(positions * model.spec.network.base * ACTIVATIONS * dtype.itemsize)
     try:
         model.to(devices.device, dtype)
-        yield dtype
+        with devices.without_autocast():
+            yield
     finally:
         model.to("cpu", torch.float32)
         devices.torch_gc()
@@ -169,7 +174,26 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and re.search("out of memory|allocate memory", str(error)) is not None
 
 
+# --- pictures
+
+
+def pixels_of(picture: Image.Image) -> Tensor:
+    """A picture of any mode as (1,3,H,W) in [-1,1], on the CPU."""
+    pixels = torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.float32))
+    return (pixels / 127.5 - 1).movedim(-1, 0)[None]
+
+
 # --- the job
+
+
+@contextmanager
+def told(p: Any) -> Iterator[None]:
+    """Show the core's warnings under the job's pictures."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FMBoostWarning)
+        yield
+    for text in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, FMBoostWarning)):
+        p.comment(f"FMBoost: {text}")
 
 
 def interrupted() -> bool:

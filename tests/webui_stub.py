@@ -91,6 +91,11 @@ class Job:
     seed_resize_from_w: int = 0
     extra_generation_params: dict[str, Any] = field(default_factory=dict)
 
+    comments: dict[str, int] = field(default_factory=dict)
+
+    def comment(self, text: str) -> None:
+        self.comments[text] = 1
+
     def save_samples(self) -> bool:
         return False
 
