@@ -23,6 +23,8 @@ SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
 CLASSIC, NEW = "classic", "new"
 NEW_CANVAS = "Comfy.VueNodes.Enabled"
 
+COMPLAINTS = "[role=dialog], [data-testid=error-overlay], .p-toast-message"
+
 # The workflow that the page opens by itself comes late, and would replace one of ours.
 READY = """(type) => Boolean(
     window.LiteGraph?.registered_node_types?.[type] && window.app?.extensionManager?.workflow?.activeWorkflow
@@ -43,7 +45,7 @@ UNKNOWN = """() => app.graph.nodes
     .filter((node) => node.has_errors || !LiteGraph.registered_node_types[node.type])
     .map((node) => node.type)"""
 NODES = """() => app.graph.nodes.map((node) => ({
-    id: String(node.id), type: node.type, title: node.getTitle(),
+    id: String(node.id), type: node.type, title: node.getTitle(), box: [...node.boundingRect],
     labels: Object.fromEntries((node.widgets ?? []).map((w) => [w.name, w.label])),
 }))"""
 # Rectangles are [left, top, right, bottom] on the screen.
@@ -129,7 +131,7 @@ class Frontend:
 
     def complaints(self) -> list[str]:
         """What dialogs and overlays say."""
-        return self.page.locator("[role=dialog], [data-testid=error-overlay], .p-toast-message").all_inner_texts()
+        return self.page.locator(COMPLAINTS).all_inner_texts()
 
     def unknown(self) -> list[str]:
         """The types of the graph's nodes that the page cannot make or marks as faulty."""
@@ -137,8 +139,8 @@ class Frontend:
 
     def dismiss(self) -> None:
         """Close what complains."""
-        for button in self.page.locator("[role=dialog] [aria-label=Close], [data-testid=error-overlay-dismiss]").all():
-            button.click()
+        self.page.locator("[role=dialog] [aria-label=Close], [data-testid=error-overlay-dismiss]").first.click()
+        self.page.locator(COMPLAINTS).first.wait_for(state="hidden")
 
     def wait_until(self, condition: str, place: Locator) -> None:
         """Wait until a function is true of an element."""

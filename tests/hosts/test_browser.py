@@ -6,13 +6,15 @@ import copy
 import json
 import re
 from collections.abc import Iterator
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
 
 from .browser import CLASSIC, NEW, PICTURES_LOADED, Frontend, chromium
-from .comfyui import PACK, ComfyUI
+from .comfyui import ComfyUI
+from .server import PACK
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -32,6 +34,8 @@ LINES = {
     "trajectory": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
 }
 LANGUAGE = "zh"
+SHOW_PREVIEWS = {"KSampler", "FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}
+PREVIEW_PIXELS = 250  # how much taller a node becomes when a preview is shown on it
 
 
 def nodes_of(name: str) -> list[dict[str, Any]]:
@@ -92,6 +96,17 @@ def check_inside(face: dict[str, Any], page: Frontend, node: str) -> None:
     assert face["home"] == (node if page.canvas == NEW else None)
 
 
+def touching(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The nodes that lie on others, or would with a preview on them."""
+
+    def meet(a: dict[str, Any], b: dict[str, Any]) -> bool:
+        (ax, ay, aw, ah), (bx, by, bw, bh) = a["box"], b["box"]
+        ah, bh = (h + PREVIEW_PIXELS * (n["type"] in SHOW_PREVIEWS) for h, n in ((ah, a), (bh, b)))
+        return ax < bx + bw and bx < ax + aw and ay < by + bh and by < ay + ah
+
+    return [(a["type"], b["type"]) for a, b in combinations(nodes, 2) if meet(a, b)]
+
+
 def test_a_missing_node_would_be_noticed(page: Frontend) -> None:
     graph = copy.deepcopy(WORKFLOWS["image_upscale"])
     next(node for node in graph["nodes"] if node["type"] == "FMBoostUpscaleImage")["type"] = "FMBoostNowhere"
@@ -112,6 +127,7 @@ def test_a_workflow_opens_and_says_what_it_will_make(page: Frontend, name: str) 
     node = page.id_of(kind)
     page.centre(node)
     check_inside(page.wait_for_lines(node, line), page, node)
+    assert touching(page.nodes()) == []
     note = next(node for node in nodes_of(name) if node["type"] == "MarkdownNote")["widgets_values"][0]
     sizes, promised = re.findall(r"\d+x\d+", line), re.findall(r"\d+x\d+", note)
     assert not promised or {sizes[0], sizes[-1]} <= set(promised)
