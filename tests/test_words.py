@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("de", "en", "es", "fr", "ja", "ko", "ru", "zh")
@@ -134,3 +135,11 @@ def test_numbers_and_names_of_choices_are_never_translated(language: str) -> Non
             text = found[f"{node_id}/inputs/{choice.id}/tooltip"]
             said = [o for o in choice.options if re.search(rf"\b{re.escape(o)}\b", choice.tooltip)]
             assert not [option for option in said if option not in text], (node_id, choice.id)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "web/docs").glob("*.md")), ids=lambda page: page.stem)
+def test_a_help_page_has_its_picture_and_says_what_is_on_it(page: Path) -> None:
+    ((words, name),) = re.findall(r"^!\[([^]]+)\]\(([^)]+)\)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert name == f"{page.stem}.jpg" and len(words) > 40
+    with Image.open(page.with_name(name)) as picture:
+        assert picture.width <= 900 and page.with_name(name).stat().st_size < 100_000

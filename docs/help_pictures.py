@@ -1,0 +1,122 @@
+"""Make the pictures of the ComfyUI help pages: PYTHONPATH=. python docs/help_pictures.py path/to/taesd.
+
+To be run again when the bundled weights change. The photographs are public-domain ones that come with scikit-image;
+everything is decoded by TAESD, whose pair of files is named by its prefix.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from skimage import data
+from torch import Tensor
+
+from fmboost_core import alpha_bar, attention_scale, boost, load_codec, load_model, noise_augment, upscale_image
+from fmboost_core.schedule import seeded_noise
+from fmboost_core.upsample import latent_upsample, pixel_upsample, resize
+
+SIDE, GAP, LABEL = 210, 8, 26
+PAPER, INK, LINE = (40, 40, 40), (235, 235, 235), (255, 176, 32)
+Panel = tuple[str, Tensor]
+
+
+def photo(name: str, left: int, top: int, side: int) -> Tensor:
+    """A square of a photograph, (1,3,side,side) in [-1,1]."""
+    pixels = torch.from_numpy(getattr(data, name)()[top : top + side, left : left + side].copy())
+    if pixels.ndim == 2:
+        pixels = pixels[..., None].expand(-1, -1, 3)
+    return pixels.permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def row(panels: Sequence[Panel], left: int, top: int) -> Image.Image:
+    """The same square of each picture, as large as it is, with its words above."""
+    canvas = Image.new("RGB", (len(panels) * (SIDE + GAP) + GAP, SIDE + LABEL + GAP), PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+    for i, (words, picture) in enumerate(panels):
+        cut = picture[0, :, top : top + SIDE, left : left + SIDE].clamp(-1, 1).movedim(0, -1)
+        square = Image.fromarray(((cut + 1) * 127.5).round().to(torch.uint8).numpy())
+        canvas.paste(square, (GAP + i * (SIDE + GAP), LABEL))
+        draw.text((GAP + i * (SIDE + GAP), 5), words, INK, font)
+    return canvas
+
+
+def attention_plot() -> Image.Image:
+    """The factor on the scores by the side of the picture, for a model trained at 512 pixels."""
+    width, height, margin = 4 * (SIDE + GAP) + GAP, 250, 50
+    canvas = Image.new("RGB", (width, height), PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+
+    def factor(side: float) -> float:
+        now, trained = max(1, int(side / 8) ** 2), 64**2
+        return attention_scale(now, trained, 1) / attention_scale(trained, trained, 1)
+
+    def place(side: float, value: float) -> tuple[float, float]:
+        x = margin + (width - 2 * margin) * math.log2(side / 128) / 3
+        return x, height - margin - (height - 2 * margin) * (value - 0.8) / 0.4
+
+    draw.line([place(128, 1), place(1024, 1)], (90, 90, 90))
+    draw.line([place(s, factor(s)) for s in range(128, 1025, 8)], LINE, 3)
+    for side in (128, 256, 512, 1024):
+        x, y = place(side, factor(side))
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), LINE)
+        draw.text((x, y - 22), f"{factor(side):.3f}", INK, font, anchor="mm")
+        draw.text((x, height - 20), f"{side} px", INK, font, anchor="mm")
+    draw.text((margin - 34, 12), "factor on the scores of the finest layer, for a model trained at 512 px", INK, font)
+    return canvas
+
+
+@torch.no_grad()
+def pictures(taesd: str) -> dict[str, Image.Image]:
+    """By the node's id."""
+    codec, model = load_codec(taesd), load_model("sd15-x2-lite")
+    large = photo("coffee", 0, 8, 384)
+    half, size = (192, 192), (384, 384)
+    small = codec.encode(resize(large, half))
+    guide = pixel_upsample(small, codec, size)
+    noise = seeded_noise(0, 1)(tuple(guide.shape))
+
+    def boosted(nfe: int) -> Panel:
+        words = f"{nfe} evaluation{'s' if nfe > 1 else ''}"
+        return words, codec.decode(boost(small, model, codec, nfe=nfe, seed=0))
+
+    def started(step: int) -> Panel:
+        return f"noise step {step}", codec.decode(noise_augment(guide, alpha_bar(step), noise))
+
+    guides = [(m, codec.decode(latent_upsample(small, (48, 48), m))) for m in ("nearest", "bilinear")]
+    cup = (4, 10)
+    text = photo("page", 150, 20, 128)
+    four = codec.decode(boost(small, model, codec, scale=4, seed=0))
+    return {
+        "FMBoostLoadCFM": row(
+            [("interpolated", resize(resize(large, half), size, "bicubic")), boosted(1), boosted(4),
+             ("the true picture", large)], *cup,
+        ),
+        "FMBoostPSUUpsample": row([*guides, ("psu", codec.decode(guide)), ("the true picture", large)], *cup),
+        "FMBoostNoiseAugment": row([started(step) for step in (0, 200, 400, 600)], *cup),
+        "FMBoostCFMSample": row([boosted(nfe) for nfe in (1, 2, 4, 8)], *cup),
+        "FMBoostUpscale": row(
+            [("interpolated 4x", resize(resize(large, half), (768, 768), "bicubic")),
+             ("4x in two stages", four)], 2 * cup[0], 2 * cup[1],
+        ),
+        "FMBoostUpscaleImage": row(
+            [("interpolated", resize(text, (256, 256), "bicubic")),
+             ("restore off", upscale_image(text, model, codec, restore=False)),
+             ("restore on", upscale_image(text, model, codec))], 20, 20,
+        ),
+        "FMBoostAttentionScale": attention_plot(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    out = Path(__file__).parents[1] / "web" / "docs"
+    for node, picture in pictures(sys.argv[1]).items():
+        picture.save(out / f"{node}.jpg", quality=88, subsampling=0)
+
+
+if __name__ == "__main__":
+    main()
