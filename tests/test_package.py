@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import fmboost_core
 
-LATE = ("torchdiffeq", "huggingface_hub", "PIL", "comfy", "modules", "fmboost_core.training", "torchvision")
+LATE = ("torchdiffeq", "huggingface_hub", "PIL", "comfy", "modules", "gradio", "fmboost_core.training", "torchvision")
 
 
 def loaded_after(code: str) -> set[str]:
@@ -36,3 +37,10 @@ def test_every_public_name_is_there() -> None:
         assert getattr(fmboost_core, name) is not None and name in dir(fmboost_core)
     with pytest.raises(AttributeError, match="no attribute 'bost'"):
         fmboost_core.bost  # noqa: B018
+
+
+def test_what_the_registry_leaves_out_is_only_at_the_top() -> None:
+    """A pattern without its slash would take help pages away: web/docs is another folder than docs."""
+    root = Path(__file__).parents[1]
+    for line in (root / ".comfyignore").read_text().split():
+        assert line.startswith("/") and (root / line.strip("/")).exists(), line
