@@ -227,7 +227,8 @@ def _exif(image: Image.Image) -> tuple[int, bytes | None]:
     """Orientation, and the EXIF data worth keeping; unreadable data counts as none."""
     try:
         old = image.getexif()
-        orientation = old.get(_ORIENTATION, 1)
+        # Pillow turns TIFF upright by itself, and older versions forget to say so.
+        orientation = 1 if image.format == "TIFF" else old.get(_ORIENTATION, 1)
         kept = Image.Exif()
         for tag in _EXIF_KEPT:
             if tag in old:

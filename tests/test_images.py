@@ -135,7 +135,11 @@ def test_a_transparent_colour_becomes_alpha(tmp_path, kind):
     if kind == "palette":
         image = image.convert("P")
     key = (9, 9, 9) if kind == "rgb" else 9
-    picture = read_picture(saved(tmp_path / "in.png", image, transparency=key))
+    try:
+        path = saved(tmp_path / "in.png", image, transparency=key)
+    except OSError as error:
+        pytest.skip(f"this Pillow does not write such a picture ({error})")
+    picture = read_picture(path)
     assert picture.alpha is not None
     assert torch.equal(picture.alpha[0, 0, 0], torch.tensor([1.0] * 4 + [0.0] * 4))
 
@@ -172,7 +176,8 @@ def test_orientation_is_applied_and_forgotten(tmp_path, suffix, orientation):
     exif[0x0112], exif[0x010F] = orientation, "Maker"
     path = saved(tmp_path / f"in.{suffix}", Image.fromarray(RGB), exif=exif)
     with Image.open(path) as raw:
-        upright = np.asarray(ImageOps.exif_transpose(raw).convert("RGB"))
+        raw.load()  # which turns TIFF upright
+        upright = np.asarray((raw if suffix == "tif" else ImageOps.exif_transpose(raw)).convert("RGB"))
     image = copied(path, tmp_path / "out.png")
     assert image.size == ((24, 32) if orientation > 4 else (32, 24))
     assert np.array_equal(np.asarray(image), upright)
