@@ -20,7 +20,7 @@ from fmboost_core import alpha_bar, attention_scale, boost, load_codec, load_mod
 from fmboost_core.schedule import seeded_noise
 from fmboost_core.upsample import latent_upsample, pixel_upsample, resize
 
-SIDE, GAP, LABEL = 210, 8, 26
+COLUMNS, SIDE, GAP, LABEL, FONT = 2, 230, 8, 32, 20  # large words: the help panel is 250 pixels wide
 PAPER, INK, LINE = (40, 40, 40), (235, 235, 235), (255, 176, 32)
 Panel = tuple[str, Tensor]
 
@@ -33,23 +33,25 @@ def photo(name: str, left: int, top: int, side: int) -> Tensor:
     return pixels.permute(2, 0, 1)[None] / 127.5 - 1
 
 
-def row(panels: Sequence[Panel], left: int, top: int) -> Image.Image:
+def grid(panels: Sequence[Panel], left: int, top: int) -> Image.Image:
     """The same square of each picture, as large as it is, with its words above."""
-    canvas = Image.new("RGB", (len(panels) * (SIDE + GAP) + GAP, SIDE + LABEL + GAP), PAPER)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+    rows = -(-len(panels) // COLUMNS)
+    canvas = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, rows * (SIDE + LABEL) + GAP), PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT)
     for i, (words, picture) in enumerate(panels):
         cut = picture[0, :, top : top + SIDE, left : left + SIDE].clamp(-1, 1).movedim(0, -1)
         square = Image.fromarray(((cut + 1) * 127.5).round().to(torch.uint8).numpy())
-        canvas.paste(square, (GAP + i * (SIDE + GAP), LABEL))
-        draw.text((GAP + i * (SIDE + GAP), 5), words, INK, font)
+        x, y = GAP + i % COLUMNS * (SIDE + GAP), i // COLUMNS * (SIDE + LABEL)
+        canvas.paste(square, (x, y + LABEL))
+        draw.text((x, y + 5), words, INK, font)
     return canvas
 
 
 def attention_plot() -> Image.Image:
     """The factor on the scores by the side of the picture, for a model trained at 512 pixels."""
-    width, height, margin = 4 * (SIDE + GAP) + GAP, 250, 50
+    width, height, margin = COLUMNS * (SIDE + GAP) + GAP, 300, 60
     canvas = Image.new("RGB", (width, height), PAPER)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT)
 
     def factor(side: float) -> float:
         now, trained = max(1, int(side / 8) ** 2), 64**2
@@ -64,9 +66,9 @@ def attention_plot() -> Image.Image:
     for side in (128, 256, 512, 1024):
         x, y = place(side, factor(side))
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), LINE)
-        draw.text((x, y - 22), f"{factor(side):.3f}", INK, font, anchor="mm")
+        draw.text((x, y - 24), f"{factor(side):.3f}", INK, font, anchor="mm")
         draw.text((x, height - 20), f"{side} px", INK, font, anchor="mm")
-    draw.text((margin - 34, 12), "factor on the scores of the finest layer, for a model trained at 512 px", INK, font)
+    draw.text((GAP, GAP), "factor on the finest layer's scores, trained at 512 px", INK, font)
     return canvas
 
 
@@ -92,19 +94,20 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
     text = photo("page", 150, 20, 128)
     four = codec.decode(boost(small, model, codec, scale=4, seed=0))
     return {
-        "FMBoostLoadCFM": row(
+        "FMBoostLoadCFM": grid(
             [("interpolated", resize(resize(large, half), size, "bicubic")), boosted(1), boosted(4),
              ("the true picture", large)], *cup,
         ),
-        "FMBoostPSUUpsample": row([*guides, ("psu", codec.decode(guide)), ("the true picture", large)], *cup),
-        "FMBoostNoiseAugment": row([started(step) for step in (0, 200, 400, 600)], *cup),
-        "FMBoostCFMSample": row([boosted(nfe) for nfe in (1, 2, 4, 8)], *cup),
-        "FMBoostUpscale": row(
+        "FMBoostPSUUpsample": grid([*guides, ("psu", codec.decode(guide)), ("the true picture", large)], *cup),
+        "FMBoostNoiseAugment": grid([started(step) for step in (0, 200, 400, 600)], *cup),
+        "FMBoostCFMSample": grid([boosted(nfe) for nfe in (1, 2, 4, 8)], *cup),
+        "FMBoostUpscale": grid(
             [("interpolated 4x", resize(resize(large, half), (768, 768), "bicubic")),
              ("4x in two stages", four)], 2 * cup[0], 2 * cup[1],
         ),
-        "FMBoostUpscaleImage": row(
-            [("interpolated", resize(text, (256, 256), "bicubic")),
+        "FMBoostUpscaleImage": grid(
+            [("the small picture", resize(text, (256, 256), "nearest")),
+             ("interpolated", resize(text, (256, 256), "bicubic")),
              ("restore off", upscale_image(text, model, codec, restore=False)),
              ("restore on", upscale_image(text, model, codec))], 20, 20,
         ),

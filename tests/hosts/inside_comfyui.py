@@ -138,6 +138,20 @@ def check_a_mask_is_cut_where_its_latent_is() -> None:
     assert found[:, 280:296, 220:380].min() == 1  # and the middle is where it was, twice as large
 
 
+def check_folders_that_are_there_already_stay() -> None:
+    """As extra_model_paths.yaml adds them, before the pack is loaded."""
+    import folder_paths
+    from FMBoost.nodes import host
+
+    folder_paths.add_model_folder_path(host.FOLDER, "/another/disk/fmboost")
+    others = {name: value for name, value in folder_paths.folder_names_and_paths.items() if name != host.FOLDER}
+    host.register_folder()
+    paths, suffixes = folder_paths.folder_names_and_paths[host.FOLDER]
+    assert "/another/disk/fmboost" in paths and str(Path(folder_paths.models_dir) / "fmboost") in paths
+    assert len(paths) == len(set(paths)) and ".safetensors" in suffixes
+    assert all(folder_paths.folder_names_and_paths[name] is value for name, value in others.items())
+
+
 def main() -> None:
     host = Path(sys.argv[1])
     sys.argv = ["main.py", "--cpu"]
