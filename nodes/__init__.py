@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import host
 from .attention import AttentionScale
 from .chain import CFMSample, NoiseAugment, PSUUpsample
 from .load import LoadCFM
@@ -19,4 +20,5 @@ class FMBoostExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> FMBoostExtension:
     """What ComfyUI calls to get the pack's nodes."""
+    host.serve_scales()
     return FMBoostExtension()

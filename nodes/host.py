@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import comfy.utils
 import folder_paths
 import latent_preview
 import torch
+from aiohttp import web
+from server import PromptServer
 from torch import Tensor
 
-from ..fmboost_core.checkpoint import Model, bundled_models, load_model
+from ..fmboost_core.checkpoint import Model, bundled_models, load_model, read_spec
 from ..fmboost_core.config import FAMILIES, ModelSpec, families_with
 from ..fmboost_core.errors import CheckpointError, FMBoostWarning, LatentError
 from ..fmboost_core.recognise import recognise
@@ -54,6 +57,24 @@ def register_folder() -> None:
 def model_choices() -> list[str]:
     """Bundled models by name, then the files of `models/fmboost` with their suffix."""
     return bundled_models() + folder_paths.get_filename_list(FOLDER)
+
+
+def model_scales() -> dict[str, float]:
+    """What each choice was trained for; files that do not say it are left out."""
+    scales = {}
+    for choice in model_choices():
+        with suppress(CheckpointError):
+            scales[choice] = read_spec(model_path(choice)).scale
+    return scales
+
+
+def serve_scales() -> None:
+    """Tell the page the models' scales, which its line on the nodes counts stages with."""
+
+    async def answer(_: Any) -> Any:
+        return web.json_response(await asyncio.to_thread(model_scales))
+
+    PromptServer.instance.routes.get("/fmboost/scales")(answer)
 
 
 def model_path(choice: str) -> Path:

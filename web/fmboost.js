@@ -3,7 +3,7 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { UNIT, summary } from './size.js'
-import { sizeInto, valueOf, wishOf } from './upstream.js'
+import { modelInto, sizeInto, valueOf, wishOf } from './upstream.js'
 
 const NODES = {
   FMBoostUpscale: { input: 'latent', unit: UNIT, flows: true },
@@ -57,7 +57,8 @@ function refresh(node) {
   const { input, unit, flows } = NODES[node.comfyClass] ?? {}
   if (!input) return
   greyUnused(node)
-  const widgets = { ...wishOf(node), nfe: valueOf(node, 'nfe'), solver: valueOf(node, 'solver') }
+  const modelScale = scaleOf(modelInto(node))
+  const widgets = { ...wishOf(node), nfe: valueOf(node, 'nfe'), solver: valueOf(node, 'solver'), modelScale }
   show(node, { line: summary(sizeInto(node, input, pictureSize), widgets, unit, flows) })
 }
 
@@ -77,6 +78,18 @@ function greyUnused(node) {
     const unused = widget.name in SIZE_WIDGETS && SIZE_WIDGETS[widget.name] !== choice
     if (widget.name in SIZE_WIDGETS && Boolean(widget.disabled) !== unused) widget.disabled = unused
   }
+}
+
+const scales = new Map() // by the name of a model
+
+/** What a model was trained for; undefined until the host has told it. */
+function scaleOf(model) {
+  if (model && !scales.has(model)) {
+    scales.set(model, undefined)
+    const remember = (found) => Object.entries(found).forEach(([name, scale]) => scales.set(name, scale))
+    api.fetchApi('/fmboost/scales').then((answer) => answer.json()).then(remember, () => {})
+  }
+  return scales.get(model)
 }
 
 const pictures = new Map() // by LoadImage's value

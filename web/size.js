@@ -3,7 +3,7 @@
 // A size is {width, height} in pixels.
 
 export const UNIT = 8 // pixels a latent, in every family
-export const MODEL_SCALE = 2 // what a stage can do; larger ratios take several stages
+export const MODEL_SCALE = 2 // what a stage can do where the model is not known; larger ratios take several stages
 
 const MAX_SIDE = 65536
 const MAX_PIXELS = 2 ** 28
@@ -64,7 +64,8 @@ export function shown(size) {
 
 /**
  * What a node will make, in a line. start: the size that comes in, null where it cannot be known.
- * widgets: the node's values by name, with null for what a link decides. unit: 8 for latents, 1 for pictures.
+ * widgets: the node's values by name, with null for what a link decides, and the model's scale as modelScale.
+ * unit: 8 for latents, 1 for pictures.
  * flows: false for a node that only enlarges.
  */
 export function summary(start, widgets, unit, flows = true) {
@@ -74,13 +75,13 @@ export function summary(start, widgets, unit, flows = true) {
   const end = targetSize(start, widgets, unit)
   if (end.problem) return end.problem
   if (!flows) return `${shown(start)} → ${shown(end)}`
-  const sizes = stageSizes(start, end, unit)
+  const sizes = stageSizes(start, end, unit, widgets.modelScale)
   return `${[start, ...sizes].map(shown).join(' → ')}, ${work(sizes.length, widgets)}`
 }
 
 function unknownStart(widgets, unit, flows) {
   if (widgets.size_by === 'scale') {
-    return `${widgets.scale}x` + (flows ? `, ${work(stageCount(widgets.scale), widgets)}` : '')
+    return `${widgets.scale}x` + (flows ? `, ${work(stageCount(widgets.scale, widgets.modelScale), widgets)}` : '')
   }
   const area = plural(widgets.megapixels, 'megapixel')
   const end = widgets.size_by === 'megapixels' ? area : shown(toUnit(widgets, unit))

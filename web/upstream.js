@@ -57,6 +57,17 @@ export function sizeInto(node, name, look, steps = LONGEST_WALK) {
   return MAKES[from.type]?.(from, walk, look) ?? null
 }
 
+/** The model that is chosen in the Load CFM before a node, by its name; null: not known. */
+export function modelInto(node, name = 'cfm', steps = LONGEST_WALK) {
+  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
+  const from = slot < 0 ? null : node.getInputNode(slot)
+  if (!from || steps === 0) return null
+  if (from.mode === BYPASSED || from.type === 'Reroute') {
+    return modelInto(from, firstLike(from, node.inputs[slot]), steps - 1)
+  }
+  return from.type === 'FMBoostLoadCFM' ? valueOf(from, 'model') : null
+}
+
 /** The first connected input that a bypassed node, or a reroute, would hand on. */
 function firstLike(node, wanted) {
   const alike = (input) => input.link != null && (node.type === 'Reroute' || input.type === wanted.type)

@@ -6,11 +6,15 @@ import copy
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
+
+from fmboost_core import load_model
+from fmboost_core.checkpoint import Model, save_model
 
 from .browser import CLASSIC, NEW, PICTURES_LOADED, Frontend, chromium
 from .comfyui import ComfyUI
@@ -145,6 +149,24 @@ def test_what_is_typed_changes_the_line(page: Frontend) -> None:
     page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 2 evaluations")
     page.type_into(page.id_of("EmptyLatentImage"), "width", "768")
     page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 2 evaluations")
+
+
+def test_another_models_scale_changes_the_line(page: Frontend, host: ComfyUI) -> None:
+    """The page asks the host what it does not know yet."""
+    model = load_model("sd15-x2-lite")
+    path = host.base / "models/fmboost/four.safetensors"
+    save_model(Model(replace(model.spec, name="four", scale=4), model.network), path)
+    try:
+        graph = copy.deepcopy(WORKFLOWS["lcm_1k"])
+        loader = next(node for node in graph["nodes"] if node["type"] == "FMBoostLoadCFM")
+        loader["widgets_values"][0] = path.name
+        page.load(graph, "four")
+        node = page.id_of("FMBoostUpscale")
+        page.centre(node)
+        page.type_into(node, "scale", "4")
+        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations")
+    finally:
+        path.unlink()
 
 
 @pytest.mark.parametrize("kind", sorted(PAGES))

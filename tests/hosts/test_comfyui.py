@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fmboost_core import boost, load_codec, load_model
-from fmboost_core.checkpoint import save_model
+from fmboost_core.checkpoint import Model, save_model
 from fmboost_core.config import FAMILIES
 from fmboost_core.recognise import recognise
 
@@ -93,6 +94,20 @@ def test_the_host_starts_with_all_nodes_and_no_word_of_trouble(comfyui: ComfyUI)
     log = comfyui.log.read_text()
     lines = [line for line in log.splitlines() if "FMBoost" in line]
     assert len(lines) == 1 and "IMPORT FAILED" not in lines[0], lines  # its import time alone
+
+
+def test_the_page_is_told_what_the_models_are_for(comfyui: ComfyUI) -> None:
+    """A file that is no model is left out; one that comes later is there at once."""
+    folder = comfyui.base / "models/fmboost"
+    (folder / "none.safetensors").write_bytes(b"none")
+    model = load_model(MODEL)
+    save_model(Model(replace(model.spec, name="four", scale=4), model.network), folder / "four.safetensors")
+    try:
+        scales = comfyui.get("/fmboost/scales")
+        assert scales[MODEL] == 2 and scales["four.safetensors"] == 4 and "none.safetensors" not in scales
+    finally:
+        for name in ("none", "four"):
+            (folder / f"{name}.safetensors").unlink()
 
 
 def test_the_four_nodes_are_boost(comfyui: ComfyUI, picture: str, tiny_vaes: None) -> None:
@@ -312,8 +327,6 @@ def test_errors_are_sentences(
 
 
 def make_flux(path: Path) -> str:
-    from dataclasses import replace
-
     from networks import TINY
 
     save_model(make_model(replace(TINY, channels=16), family="flux1"), path)
