@@ -12,8 +12,8 @@ from typing import Any
 from fmboost_core.checkpoint import bundled_models, read_spec
 from fmboost_core.config import ModelSpec
 from fmboost_core.errors import CheckpointError, ConfigError
-from fmboost_core.pipeline import stage_sizes
-from fmboost_core.solvers import SOLVERS
+from fmboost_core.pipeline import stage_sizes, target_size
+from fmboost_core.solvers import ADAPTIVE, SOLVERS, check_solver
 from fmboost_core.tiling import parse_tile
 from fmboost_core.upsample import UPSAMPLERS
 
@@ -83,17 +83,29 @@ def _times(model: Found) -> str:
     return f"{model.spec.scale:g}x"
 
 
-def describe(model: Found, size: tuple[int, int], target: tuple[int, int], steps: int, refine: bool) -> str:
-    """What the pass will do, as HTML: sizes are (width, height) in pixels, steps the hires steps."""
-    stages = len(stage_sizes((size[1], size[0]), (target[1], target[0]), model.spec.scale))
-    evaluations = (model.spec.nfe if refine else steps or model.spec.nfe) * stages
+def describe(
+    model: Found, size: tuple[int, int], target: tuple[int, int], steps: int, solver: str, refine: bool
+) -> str:
+    """What the pass will do, as HTML: sizes are (width, height) in pixels, steps the hires steps.
+
+    Raises `ConfigError` where the solver cannot spend the steps, or the target is smaller than the size.
+    """
+    nfe = model.spec.nfe if refine else steps or model.spec.nfe
+    check_solver(solver, nfe)
+    end = target_size((size[1], size[0]), target=target)
+    stages = len(stage_sizes((size[1], size[0]), end, model.spec.scale))
+    evaluations = "as many evaluations as needed" if solver in ADAPTIVE else _plural(nfe * stages, "evaluation")
     line = (
         f"{size[0]}x{size[1]} &rarr; <b>{target[0]}x{target[1]}</b> with {escape(model.name)}, "
-        f"{f'{stages} stages, ' if stages > 1 else ''}{evaluations} evaluation{'' if evaluations == 1 else 's'}. "
+        f"{_plural(stages, 'stage') + ', ' if stages > 1 else ''}{evaluations}. "
     )
     if refine:
         return line + "Then the sampler refines it, with hires steps, prompt and denoising strength."
     return line + "Hires prompt, sampler, checkpoint and denoising strength are not used."
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 # --- the accordion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -73,14 +74,14 @@ class FMBoostScript(scripts.Script):
         }  # fmt: skip
         self.infotext_fields = [(control, _pasted(name)) for name, control in controls.items()]
         self.paste_field_names = list(INFOTEXT_KEYS)
-        self._wire(model, refine)
+        self._wire(model, solver, refine)
         return list(controls.values())
 
-    def _wire(self, model: Any, refine: Any) -> None:
+    def _wire(self, *ours: Any) -> None:
         """Keep the line up to date; where the host's page is another one, there is none."""
         if self._line is None or len(self._watched) < len(WATCHED):
             return
-        inputs = [*(self._watched[name] for name in WATCHED), model, refine]
+        inputs = [*(self._watched[name] for name in WATCHED), *ours]
         for component in inputs:
             component.change(_line, inputs=inputs, outputs=[self._line], show_progress=False, queue=False)
 
@@ -99,17 +100,19 @@ def _pasted(name: str) -> Any:
 
 def _line(
     width: int, height: int, upscaler: str, steps: int, scale: float, resize_x: int, resize_y: int, wish: str,
-    refine: bool,
+    solver: str, refine: bool,
 ) -> Any:  # fmt: skip
     """The line's new state, from the page's values."""
     if upscaler not in entries(hires.MODELS):
         return gr.update(visible=False)
+    # Sliders of some versions of gradio give 512.0.
+    width, height, steps, resize_x, resize_y = map(int, (width, height, steps, resize_x, resize_y))
     try:
         model = choose_model(hires.MODELS, upscaler, wish, host.loaded_family())
-        target = _target(int(width), int(height), scale, int(resize_x), int(resize_y))
-        return gr.update(visible=True, value=describe(model, (int(width), int(height)), target, int(steps), refine))
+        size, target = (width, height), _target(width, height, scale, resize_x, resize_y)
+        return gr.update(visible=True, value=describe(model, size, target, steps, solver, refine))
     except FMBoostError as error:
-        return gr.update(visible=True, value=f"<b>{error}</b>")
+        return gr.update(visible=True, value=f"<b>{escape(str(error))}</b>")
 
 
 def _target(width: int, height: int, scale: float, resize_x: int, resize_y: int) -> tuple[int, int]:

@@ -285,17 +285,36 @@ def test_out_of_memory_goes_on_in_tiles_and_a_changed_file_is_read_again(
 
 
 @pytest.mark.parametrize(
-    ("size", "target", "steps", "refine", "words"),
+    ("size", "target", "steps", "solver", "refine", "words"),
     [
-        ((512, 512), (1024, 1024), 0, False, "512x512 &rarr; <b>1024x1024</b> with sd15-x2-lite, 4 evaluations. Hires"),
-        ((512, 512), (1024, 1024), 1, False, "sd15-x2-lite, 1 evaluation. Hires prompt, sampler, checkpoint"),
-        ((256, 256), (2048, 2048), 2, False, "3 stages, 6 evaluations"),
-        ((512, 512), (1024, 1024), 20, True, "4 evaluations. Then the sampler refines it"),
+        (
+            (512, 512),
+            (1024, 1024),
+            0,
+            "euler",
+            False,
+            "512x512 &rarr; <b>1024x1024</b> with sd15-x2-lite, 4 evaluations.",
+        ),
+        ((512, 512), (1024, 1024), 1, "euler", False, "sd15-x2-lite, 1 evaluation. Hires prompt, sampler, checkpoint"),
+        ((256, 256), (2048, 2048), 2, "heun", False, "3 stages, 6 evaluations"),
+        ((256, 256), (2048, 2048), 3, "dopri5", False, "3 stages, as many evaluations as needed"),
+        ((512, 512), (1024, 1024), 20, "euler", True, "4 evaluations. Then the sampler refines it"),
     ],
 )
 def test_the_line_says_what_will_be_made(
-    hires: Any, size: tuple[int, int], target: tuple[int, int], steps: int, refine: bool, words: str
+    hires: Any, size: tuple[int, int], target: tuple[int, int], steps: int, solver: str, refine: bool, words: str
 ) -> None:
     from fmboost_webui.options import describe
 
-    assert words in describe(hires.MODELS[0], size, target, steps, refine)
+    assert words in describe(hires.MODELS[0], size, target, steps, solver, refine)
+
+
+@pytest.mark.parametrize(
+    ("target", "steps", "sentence"),
+    [((1024, 1024), 3, "midpoint evaluates 2 times a step"), ((1024, 504), 2, "FMBoost only enlarges: 1024x504")],
+)
+def test_the_line_says_what_cannot_be_made(hires: Any, target: tuple[int, int], steps: int, sentence: str) -> None:
+    from fmboost_webui.options import describe
+
+    with pytest.raises(ConfigError, match=sentence):
+        describe(hires.MODELS[0], (512, 512), target, steps, "midpoint", False)
