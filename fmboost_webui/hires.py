@@ -8,6 +8,7 @@ the host's own pass cannot take: were ours not there, it would fail instead of d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from fmboost_core import boost
 from fmboost_core.errors import Cancelled
+from fmboost_core.pipeline import target_size
 from fmboost_core.solvers import check_solver
 
 from . import host
@@ -113,7 +115,16 @@ class HiresPass:
         if not options.refine:  # the host counts with it, and the infotext tells it
             p.hr_second_pass_steps = p.hr_second_pass_steps or self.model.spec.nfe
         check_solver(options.solver, self.evaluations)
+        self._check_size()
         p.extra_generation_params.update(to_infotext(options, self.model.name))
+
+    def _check_size(self) -> None:
+        """Refuse what is too large, or smaller than the first pass: the host sets the size only after this."""
+        p = copy(self.p)
+        p.extra_generation_params = {}  # where the host would note the size of a copy
+        p.calculate_target_resolution()
+        width, height = (p.width, p.height) if p.firstpass_image is None else p.firstpass_image.size
+        target_size((height, width), target=cut_size(p))
 
     @property
     def evaluations(self) -> int:
@@ -139,7 +150,7 @@ class HiresPass:
         p.is_hr_pass = True
         try:
             shared.state.nextjob()
-            large = self._boosted(samples, self._cut_size(), self.evaluations)
+            large = self._boosted(samples, cut_size(p), self.evaluations)
             p.sampler = None  # of the first pass, as the host's own second pass leaves it
             return processing.decode_latent_batch(p.sd_model, large, target_device=devices.cpu, check_for_nans=True)
         finally:
@@ -147,19 +158,9 @@ class HiresPass:
 
     def _refined(self, samples: Tensor, *rest: Any) -> Any:
         """The host's own second pass over the boosted latent, which it has not to enlarge any more."""
-        large = self._boosted(samples, self._size(), 0)
+        large = self._boosted(samples, _size(self.p), 0)
         self.p.latent_scale_mode = SAME_SIZE
         return type(self.p).sample_hr_pass(self.p, large, None, *rest)
-
-    def _size(self) -> tuple[int, int]:
-        """Width and height in pixels that the host wants before it cuts."""
-        unit = host.FACTOR
-        return self.p.hr_upscale_to_x // unit * unit, self.p.hr_upscale_to_y // unit * unit
-
-    def _cut_size(self) -> tuple[int, int]:
-        """Width and height in pixels of what remains; the core covers it and cuts at the centre by itself."""
-        width, height = self._size()
-        return width - self.p.truncate_x * host.FACTOR, height - self.p.truncate_y * host.FACTOR
 
     def _boosted(self, samples: Tensor, size: tuple[int, int], evaluations: int) -> Tensor:
         """evaluations: how many of the host's steps these are; it counts none of them when the sampler follows."""
@@ -183,3 +184,14 @@ class HiresPass:
                 large.append(host.with_smaller_tiles(partial(one, item), options.tile))
                 progress.next_run()
         return torch.cat(large)
+
+
+def _size(p: Any) -> tuple[int, int]:
+    """Width and height in pixels that the host wants before it cuts."""
+    return p.hr_upscale_to_x // host.FACTOR * host.FACTOR, p.hr_upscale_to_y // host.FACTOR * host.FACTOR
+
+
+def cut_size(p: Any) -> tuple[int, int]:
+    """Width and height in pixels of what remains; the core covers it and cuts at the centre by itself."""
+    width, height = _size(p)
+    return width - p.truncate_x * host.FACTOR, height - p.truncate_y * host.FACTOR

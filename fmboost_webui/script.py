@@ -121,8 +121,4 @@ def _target(width: int, height: int, scale: float, resize_x: int, resize_y: int)
         width=width, height=height, enable_hr=True, hr_scale=scale, hr_resize_x=resize_x, hr_resize_y=resize_y
     )
     p.calculate_target_resolution()
-    unit = host.FACTOR
-    return (
-        p.hr_upscale_to_x // unit * unit - p.truncate_x * unit,
-        p.hr_upscale_to_y // unit * unit - p.truncate_y * unit,
-    )
+    return hires.cut_size(p)

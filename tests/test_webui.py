@@ -135,6 +135,24 @@ def test_wrong_options_are_a_sentence_instead_of_the_first_pass(
         run(hires, job, small, *args)
 
 
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ((2**20, 2**20), "pixels are too many"),
+        ((64, 56), "FMBoost only enlarges: 64x56 is smaller"),
+        ((0, 64), "above 0"),
+    ],
+)
+def test_an_impossible_size_is_a_sentence_instead_of_the_first_pass(
+    hires: Any, small: torch.Tensor, target: tuple[int, int], sentence: str
+) -> None:
+    job = Job(Checkpoint(), hr_upscale_to_x=target[0], hr_upscale_to_y=target[1])
+    hires.install(job, [])
+    hires.prepare(job)
+    with pytest.raises(ConfigError, match=sentence):
+        job.sample()
+
+
 def test_the_infotext_holds_what_is_needed_and_no_more(hires: Any, stub: SimpleNamespace) -> None:
     from fmboost_webui.options import from_infotext
 

@@ -70,6 +70,8 @@ class Job:
     sd_model: Any
     enable_hr: bool = True
     hr_upscaler: str = "FMBoost 2x"
+    width: int = 64
+    height: int = 64
     hr_upscale_to_x: int = 128
     hr_upscale_to_y: int = 128
     hr_second_pass_steps: int = 0
@@ -98,6 +100,9 @@ class Job:
 
     def save_samples(self) -> bool:
         return False
+
+    def calculate_target_resolution(self) -> None:
+        """Here the target is a field already."""
 
     def sample(self) -> str:
         return "the first pass"
