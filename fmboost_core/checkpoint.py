@@ -18,6 +18,7 @@ from .unpickle import Entry
 from .weight_file import WEIGHTS, load_strictly, open_weights, require_fit, save_weights, sha256_of
 
 METADATA_KEY = "fmboost"
+_ALIVE = 32  # about so many values a position and base channel are alive at once in an evaluation
 
 
 class Model:
@@ -38,6 +39,10 @@ class Model:
         """Move the network in place; returns self."""
         self.network.to(device=device, dtype=dtype)
         return self
+
+    def working_memory(self, positions: int, dtype: torch.dtype) -> int:
+        """Bytes, about, that an evaluation over so many positions (B*h*w) takes besides the weights."""
+        return positions * self.spec.network.base * _ALIVE * dtype.itemsize
 
     def velocity(self, x: Tensor, t: float | Tensor, guide: Tensor, kind: str = "latent") -> Tensor:
         """v(x, t, guide) in x's type: x, guide (B,C,h,w) scaled latents, t a time in [0,1] or one an item (B,).

@@ -1,5 +1,12 @@
 """Every error that FMBoost raises on purpose, and its warning: a sentence that says what is wrong and what to do."""
 
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FMBoostError(Exception):
     """Base of all of them: catch this to catch whatever the core refuses."""
@@ -35,6 +42,22 @@ class Cancelled(FMBoostError):
 
 class FMBoostWarning(UserWarning):
     """Something that works but will probably not give what was wanted."""
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect FMBoost's warnings as sentences, each once; the list is filled when the block has ended."""
+    sentences: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FMBoostWarning)
+        yield sentences
+    sentences += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, FMBoostWarning))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or one of PyTorch's devices ran out of memory; they have no common exception."""
+    said = isinstance(error, RuntimeError) and re.search("out of memory|allocate memory", str(error))
+    return isinstance(error, MemoryError) or bool(said)
 
 
 def reason(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 
 from .checkpoint import Model, load_model
 from .codec import TinyVAE, load_codec
-from .errors import ConfigError, ImageError
+from .errors import ConfigError, ImageError, is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def memory_errors(what: str) -> Iterator[None]:
     """Out of memory, as Python and PyTorch's devices say it, becomes an `ImageError` with a way out."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, RuntimeError) and not re.search(r"out of memory|allocate memory", str(error)):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise ImageError(f"{what} does not fit into memory at this size; try --tile 64 or a smaller size.") from None

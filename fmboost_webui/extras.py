@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from modules import devices, shared
 from modules.upscaler import Upscaler, UpscalerData
@@ -9,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from fmboost_core import upscale_image
-from fmboost_core.codec import Codec
 from fmboost_core.errors import Cancelled
 
 from . import hires, host
@@ -63,7 +64,6 @@ def _enlarged(img: Image.Image, size: tuple[int, int], name: str | None) -> Imag
 def _boosted(pixels: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tensor:
     family = host.family_of(shared.sd_model) if by_checkpoint else "sd15"
     model = host.load_network(choose_model(hires.MODELS, f"FMBoost {SCALE}x", AUTOMATIC, family).source)
-    codec: Codec = host.host_vae(shared.sd_model) if by_checkpoint else host.bundled_codec().to(devices.device)
     progress = host.Progress(1, 0)
 
     def run(tile: int | str | None) -> Tensor:
@@ -72,8 +72,6 @@ def _boosted(pixels: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
             cancelled=host.interrupted,
         )  # fmt: skip
 
-    try:
-        with host.on_device(model, size):
-            return host.with_smaller_tiles(run, "auto")
-    finally:
-        host.bundled_codec().to("cpu")
+    whose = nullcontext(host.host_vae(shared.sd_model)) if by_checkpoint else host.bundled_codec()
+    with whose as codec, host.on_device(model, size):
+        return host.with_smaller_tiles(run, "auto")

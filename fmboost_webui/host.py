@@ -5,8 +5,6 @@ Both share the package `modules`; where they differ, Forge's own package `backen
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,13 +21,12 @@ from torch import Tensor
 from fmboost_core import load_codec, load_model
 from fmboost_core.checkpoint import Model
 from fmboost_core.codec import Codec, TinyVAE
-from fmboost_core.errors import ConfigError, FMBoostWarning
+from fmboost_core.errors import ConfigError, collected_warnings, is_out_of_memory
 from fmboost_core.schedule import Noise
 from fmboost_core.tiling import in_smaller_tiles, parse_tile
 
 IS_FORGE = find_spec("modules_forge") is not None
 FACTOR = 8  # pixels a latent
-ACTIVATIONS = 32  # about so many values a position and base channel are alive at once
 
 
 def models_folder() -> Path:
@@ -118,9 +115,19 @@ def _loaded(source: str, modified: float) -> Model:
 
 
 @lru_cache(maxsize=1)
-def bundled_codec() -> TinyVAE:
+def _loaded_codec() -> TinyVAE:
     with torch.inference_mode(False):
         return load_codec("builtin")
+
+
+@contextmanager
+def bundled_codec() -> Iterator[Codec]:
+    """The bundled codec on the device; afterwards it is on the CPU again."""
+    codec = _loaded_codec()
+    try:
+        yield codec.to(devices.device)
+    finally:
+        codec.to("cpu")
 
 
 def load_network(source: str) -> Model:
@@ -134,8 +141,7 @@ def on_device(model: Model, size: tuple[int, int]) -> Iterator[None]:
     """Have the network on the device, and room for a picture of size (width, height); afterwards it is on the CPU."""
     half = devices.device.type == "cuda" and devices.dtype == torch.float16
     dtype = torch.float16 if half else torch.float32
-    positions = size[0] * size[1] // FACTOR**2
-    _make_room(positions * model.spec.network.base * ACTIVATIONS * dtype.itemsize)
+    _make_room(model.working_memory(size[0] * size[1] // FACTOR**2, dtype))
     try:
         model.to(devices.device, dtype)
         with devices.without_autocast():
@@ -155,7 +161,8 @@ def _make_room(needed: int) -> None:
     else:
         from modules import lowvram
 
-        if lowvram.is_enabled(shared.sd_model):
+        checkpoint = sd_models.model_data.sd_model  # `shared.sd_model` would load one, which Extras can do without
+        if checkpoint is not None and lowvram.is_enabled(checkpoint):
             lowvram.send_everything_to_cpu()
     devices.torch_gc()
 
@@ -167,11 +174,7 @@ def with_smaller_tiles(run: Callable[[int | str | None], Tensor], tile: str) -> 
         print(f"FMBoost: out of memory, going on with tiles of {smaller} latents")
         devices.torch_gc()
 
-    return in_smaller_tiles(run, parse_tile(tile), _is_out_of_memory, before_again)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and re.search("out of memory|allocate memory", str(error)) is not None
+    return in_smaller_tiles(run, parse_tile(tile), is_out_of_memory, before_again)
 
 
 # --- pictures
@@ -189,11 +192,10 @@ def pixels_of(picture: Image.Image) -> Tensor:
 @contextmanager
 def told(p: Any) -> Iterator[None]:
     """Show the core's warnings under the job's pictures."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FMBoostWarning)
+    with collected_warnings() as sentences:
         yield
-    for text in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, FMBoostWarning)):
-        p.comment(f"FMBoost: {text}")
+    for sentence in sentences:
+        p.comment(f"FMBoost: {sentence}")
 
 
 def interrupted() -> bool:

@@ -37,14 +37,15 @@ class Found:
 
 def find_models(folder: Path) -> tuple[list[Found], list[str]]:
     """The bundled models and those of a folder and its subfolders; and a sentence for each file that is none."""
-    bundled = [Found(name, name, read_spec(name), True) for name in bundled_models()]
-    own = [_found(path, folder) for path in sorted(folder.rglob(f"*{SUFFIX}"))]
-    return bundled + [m for m in own if isinstance(m, Found)], [m for m in own if isinstance(m, str)]
+    own = {path.relative_to(folder).as_posix().removesuffix(SUFFIX): path for path in folder.rglob(f"*{SUFFIX}")}
+    found = [_found(name, name, True) for name in bundled_models()]
+    found += [_found(name, str(path), False) for name, path in sorted(own.items())]
+    return [m for m in found if isinstance(m, Found)], [m for m in found if isinstance(m, str)]
 
 
-def _found(path: Path, folder: Path) -> Found | str:
+def _found(name: str, source: str, bundled: bool) -> Found | str:
     try:
-        return Found(path.relative_to(folder).as_posix().removesuffix(SUFFIX), str(path), read_spec(path), False)
+        return Found(name, source, read_spec(source), bundled)
     except CheckpointError as error:
         return str(error)
 

@@ -18,13 +18,11 @@ import comfy.utils
 import folder_paths
 import latent_preview
 import torch
-from aiohttp import web
-from server import PromptServer
 from torch import Tensor
 
 from ..fmboost_core.checkpoint import Model, bundled_models, load_model, read_spec
 from ..fmboost_core.config import FAMILIES, ModelSpec, families_with
-from ..fmboost_core.errors import CheckpointError, FMBoostWarning, LatentError
+from ..fmboost_core.errors import CheckpointError, FMBoostWarning, LatentError, collected_warnings
 from ..fmboost_core.recognise import recognise
 from ..fmboost_core.tiling import in_smaller_tiles, parse_tile
 from ..fmboost_core.unet import LatentUNet
@@ -33,7 +31,6 @@ from ..fmboost_core.weight_file import WEIGHTS
 
 FOLDER = "fmboost"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-ACTIVATIONS = 32  # about so many values a position and base channel are alive at once
 
 Latent = dict[str, Any]
 
@@ -69,7 +66,9 @@ def model_scales() -> dict[str, float]:
 
 
 def serve_scales() -> None:
-    """Tell the page the models' scales, which its line on the nodes counts stages with."""
+    """Tell the page the models' scales, which its line on the nodes counts stages with. Only inside the server."""
+    from aiohttp import web
+    from server import PromptServer
 
     async def answer(_: Any) -> Any:
         return web.json_response(await asyncio.to_thread(model_scales))
@@ -109,8 +108,7 @@ class HostModel(Model):
     def velocity(self, x: Tensor, t: float | Tensor, guide: Tensor, kind: str = "latent") -> Tensor:
         # Between evaluations the host may have put the weights away, for the VAE say; else this costs nothing.
         positions = x.shape[0] * x.shape[-2] * x.shape[-1]
-        activations = positions * self.spec.network.base * ACTIVATIONS * self._compute.itemsize
-        mm.load_models_gpu([self.patcher], memory_required=activations)
+        mm.load_models_gpu([self.patcher], memory_required=self.working_memory(positions, self._compute))
         return super().velocity(x, t, guide, kind)
 
 
@@ -269,11 +267,7 @@ def shown(notes: list[str]) -> dict[str, list[str]] | None:
 @contextmanager
 def told() -> Iterator[list[str]]:
     """Collect the core's warnings, for the node's face and the log."""
-    notes: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FMBoostWarning)
+    with collected_warnings() as notes:
         yield notes
-    for warning in caught:
-        if issubclass(warning.category, FMBoostWarning):
-            notes.append(str(warning.message))
-            logging.warning("FMBoost: %s", warning.message)
+    for note in notes:
+        logging.warning("FMBoost: %s", note)

@@ -107,6 +107,7 @@ SQUARE = {"width": 512, "height": 512}
         (SQUARE, {"nfe": 1}, True, "512x512 → 1024x1024, 1 stage, 1 evaluation"),
         (SQUARE, {"scale": 8}, False, "512x512 → 4096x4096"),
         (SQUARE, {"scale": 4, "modelScale": 4}, True, "512x512 → 2048x2048, 1 stage, 4 evaluations"),
+        (SQUARE, {"scale": 4, "modelScale": 1}, True, "this model does not enlarge"),
         (None, {"scale": 8, "modelScale": 4}, True, "8x, 2 stages, 8 evaluations"),
         (None, {}, True, "2x, 1 stage, 4 evaluations"),
         (None, {"scale": 8}, False, "8x"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from webui_stub import Checkpoint, Job, install
 
 from fmboost_core import boost, load_model
@@ -71,6 +72,27 @@ def test_the_entries_are_latent_modes_that_the_host_alone_cannot_take(
     hires.register_entries()
     assert modes["FMBoost 2x"] == "as it was"
     assert "broken.safetensors is neither safetensors nor" in capsys.readouterr().out
+
+
+def test_a_damaged_bundled_file_takes_only_itself_away(
+    hires: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = importlib.import_module("fmboost_webui.options")
+    monkeypatch.setattr(options, "bundled_models", lambda: [MODEL, "gone"])
+    hires.register_entries()
+    assert [model.name for model in hires.MODELS] == [MODEL, "sub/own"]
+    assert "There is no model 'gone'" in capsys.readouterr().out
+
+
+def test_extras_enlarge_any_picture_without_a_checkpoint(hires: Any, stub: SimpleNamespace) -> None:
+    stub.sd_models.model_data.sd_model = None
+    upscaler = importlib.import_module("fmboost_webui.extras").UpscalerFMBoost()
+    picture = Image.new("RGBA", (33, 21), (200, 100, 0, 128))
+    large = upscaler.upscale(picture, 2.5, "FMBoost picture")
+    assert (large.mode, large.size) == ("RGBA", (80, 48)) and large.getpixel((40, 20))[3] == 128
+    assert upscaler.do_upscale(picture.convert("L")).size == (66, 42)
+    stub.shared.state.interrupted = True
+    assert upscaler.do_upscale(picture) is picture
 
 
 @pytest.mark.parametrize(
@@ -236,8 +258,6 @@ def test_refining_gives_the_host_a_latent_that_has_its_size(hires: Any, small: t
 def test_the_sparkle_buttons_picture_is_taken_as_it_is(
     hires: Any, small: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from PIL import Image
-
     checkpoint = Checkpoint()
     with_alpha = Image.new("RGBA", (64, 64), (200, 100, 0, 255))
     decoded: list[Any] = []

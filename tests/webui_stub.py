@@ -148,7 +148,7 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         "paths": {"models_path": str(models_path)},
         "processing": {"decode_latent_batch": decode_latent_batch, "StableDiffusionProcessingTxt2Img": Job},
         "rng": {"ImageRNG": ImageRNG},
-        "lowvram": {"is_enabled": lambda model: False},
+        "lowvram": {"is_enabled": lambda model: model.is_sd1 and False},
         "sd_models": {"model_data": SimpleNamespace(sd_model=checkpoint)},
         "sd_samplers_common": {"store_latent": lambda latent: setattr(state, "current_latent", latent)},
         "shared": {

@@ -71,6 +71,7 @@ export function shown(size) {
 export function summary(start, widgets, unit, flows = true) {
   const used = { scale: ['scale'], 'width x height': ['width', 'height'], megapixels: ['megapixels'] }[widgets.size_by]
   if (!used || used.some((name) => widgets[name] == null)) return 'size known when it runs'
+  if (flows && widgets.modelScale <= 1) return 'this model does not enlarge'
   if (!start) return unknownStart(widgets, unit, flows)
   const end = targetSize(start, widgets, unit)
   if (end.problem) return end.problem

@@ -75,6 +75,19 @@ def chain(graph: Graph, latent: list[Any], **sample: Any) -> Graph:
     }  # fmt: skip
 
 
+def image_graph(picture: str, side: int = 0, **flow: Any) -> Graph:
+    """1: picture, 10: the same with so many pixels a side, 4: the model, 5: the large picture, 6: saved."""
+    source = ["10", 0] if side else ["1", 0]
+    graph = {
+        "1": node("LoadImage", image=picture),
+        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
+        "5": node("FMBoostUpscaleImage", image=source, cfm=["4", 0], restore=True, **FLOW | flow),
+        "6": node("SaveImage", images=["5", 0], filename_prefix="test/large"),
+    }
+    scaled = node("ImageScale", image=["1", 0], upscale_method="bicubic", width=side, height=side, crop="disabled")
+    return graph | ({"10": scaled} if side else {})
+
+
 def latent_of(comfyui: ComfyUI, graph: Graph, source: list[Any]) -> torch.Tensor:
     """The samples that a graph makes, as the host saves them."""
     run = comfyui.run(graph | {"99": node("SaveLatent", samples=source, filename_prefix="test/latent")})
@@ -128,13 +141,7 @@ def test_the_four_nodes_are_boost(comfyui: ComfyUI, picture: str, tiny_vaes: Non
 
 def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture: str) -> None:
     """Without any model file of the host's: the bundled model and codec."""
-    graph = {
-        "1": node("LoadImage", image=picture),
-        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
-        "5": node("FMBoostUpscaleImage", image=["1", 0], cfm=["4", 0], restore=True, **FLOW),
-        "6": node("SaveImage", images=["5", 0], filename_prefix="test/image"),
-    }
-    run = comfyui.run(graph)
+    run = comfyui.run(image_graph(picture))
     assert run.error is None, run.error
     found = np.asarray(Image.open(comfyui.file(run, "6", "images"))).astype(int)
     out = comfyui.base / "line.png"
@@ -220,12 +227,7 @@ def test_a_second_run_is_cached_and_a_replaced_file_runs_again(
 
 
 def test_interrupt_stops_within_an_evaluation_and_the_next_run_works(comfyui: ComfyUI, picture: str) -> None:
-    graph = {
-        "1": node("LoadImage", image=picture),
-        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
-        "5": node("FMBoostUpscaleImage", image=["1", 0], cfm=["4", 0], restore=True, **FLOW | {"nfe": 400, "seed": 11}),
-        "6": node("PreviewImage", images=["5", 0]),
-    }
+    graph = image_graph(picture, nfe=400, seed=11)
     run = comfyui.run(graph, interrupt_after=5)
     assert run.of("execution_interrupted") and not run.outputs.get("6")
     assert max(data["value"] for data in run.of("progress")) < 40
@@ -235,13 +237,7 @@ def test_interrupt_stops_within_an_evaluation_and_the_next_run_works(comfyui: Co
 
 def test_a_cascade_to_2048_pixels_in_bounded_memory(comfyui: ComfyUI, picture: str) -> None:
     """From 256 pixels in three stages; the picture of 2048x2048 alone is 50 MB."""
-    graph = {
-        "1": node("LoadImage", image=picture),
-        "10": node("ImageScale", image=["1", 0], upscale_method="bicubic", width=256, height=256, crop="disabled"),
-        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
-        "5": node("FMBoostUpscaleImage", image=["10", 0], cfm=["4", 0], restore=True, **FLOW | {"scale": 8.0}),
-        "6": node("SaveImage", images=["5", 0], filename_prefix="test/large"),
-    }
+    graph = image_graph(picture, side=256, scale=8.0)
     with peak_memory(comfyui.process.pid) as memory:
         run = comfyui.run(graph)
     assert run.error is None, run.error
@@ -252,13 +248,7 @@ def test_a_cascade_to_2048_pixels_in_bounded_memory(comfyui: ComfyUI, picture: s
 
 def test_the_memory_of_an_interrupted_run_comes_back(comfyui: ComfyUI, picture: str) -> None:
     """Stopped five times on the way to 2048x2048 pixels, nothing of it stays."""
-    graph = {
-        "1": node("LoadImage", image=picture),
-        "10": node("ImageScale", image=["1", 0], upscale_method="bicubic", width=1024, height=1024, crop="disabled"),
-        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
-        "5": node("FMBoostUpscaleImage", image=["10", 0], cfm=["4", 0], restore=True, **FLOW | {"nfe": 100}),
-        "6": node("PreviewImage", images=["5", 0]),
-    }
+    graph = image_graph(picture, side=1024, nfe=100)
 
     def stopped(seed: int) -> None:
         graph["5"]["inputs"]["seed"] = seed

@@ -38,7 +38,6 @@ class Made:
 
     pictures: list[Pixels]
     infotexts: list[str]
-    grid: Pixels | None = None
 
 
 class Webui(Server):
@@ -79,7 +78,7 @@ class Webui(Server):
         pictures = [pixels_of(text) for text in answer["images"]]
         info = json.loads(answer["info"])
         grids = info.get("index_of_first_image", 0)
-        return Made(pictures[grids:], info["infotexts"][grids:], pictures[0] if grids else None)
+        return Made(pictures[grids:], info["infotexts"][grids:])
 
 
 def pixels_of(text: str) -> Pixels:
