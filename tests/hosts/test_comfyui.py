@@ -262,7 +262,7 @@ def test_the_memory_of_an_interrupted_run_comes_back(comfyui: ComfyUI, picture: 
         comfyui.post("/free", {"unload_models": True, "free_memory": True})
         time.sleep(2)
     print(f"at most {memory.rise} MB, {memory.kept} MB of it kept")
-    assert memory.rise > 100 and memory.kept < 100
+    assert memory.kept < 100
 
 
 INSIDE = Path(__file__).with_name("inside_comfyui.py")

@@ -136,7 +136,7 @@ def test_interrupted_it_gives_the_small_picture_and_the_memory_back(webui: Webui
         made, previews = interrupted(webui, **request)
     print(f"at most {memory.rise} MB, {memory.kept} MB of it kept")
     assert made.pictures[0].shape == (64, 64, 3) and previews > 0
-    assert memory.rise > 100 > memory.kept
+    assert memory.kept < 100
     assert difference(webui.txt2img(enable_hr=False).pictures[0], plain.pictures[0]) == 0
 
 
