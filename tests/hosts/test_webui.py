@@ -133,10 +133,11 @@ def test_interrupted_it_gives_the_small_picture_and_the_memory_back(webui: Webui
     request = {"hr_second_pass_steps": 100, "hr_scale": 8}
     interrupted(webui, **request)  # the first time, libraries get memory of their own
     with peak_memory(webui.process.pid) as memory:
-        made, previews = interrupted(webui, **request)
+        for _ in range(3):  # what were kept each time would add up
+            made, previews = interrupted(webui, **request)
     print(f"at most {memory.rise} MB, {memory.kept} MB of it kept")
     assert made.pictures[0].shape == (64, 64, 3) and previews > 0
-    assert memory.kept < 100
+    assert memory.kept < 250
     assert difference(webui.txt2img(enable_hr=False).pictures[0], plain.pictures[0]) == 0
 
 
