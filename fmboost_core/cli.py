@@ -34,10 +34,20 @@ _EXAMPLES = """examples:
   python -m fmboost_core upscale photo.jpg wall.png --size 3840x2160
   python -m fmboost_core upscale holiday/ holiday-large/          all pictures of a folder
 """
+_LAUNCHERS = """several GPUs:
+  Under a launcher the processes share the pictures of a folder, each on a GPU of its own:
+    torchrun --nproc-per-node 2 -m fmboost_core upscale holiday/ holiday-large/ --skip-existing
+    accelerate launch --multi_gpu --num_processes 2 -m fmboost_core upscale holiday/ holiday-large/ --skip-existing
+  Without one, start each with RANK (0, 1 ...), WORLD_SIZE (how many) and LOCAL_RANK (its GPU) in the environment.
+  One of several exits with 0 even if it has skipped pictures, for a launcher would stop the others.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 some pictures skipped, 2 refused, 130 interrupted."""
+    """Run a command; returns the exit code: 0 done, 1 some pictures skipped, 2 refused, 130 interrupted.
+
+    One of several processes that share the pictures returns 0 for 1: launchers end the others of one that fails.
+    """
     try:
         args = _parser().parse_args(argv)
         with _warnings_as_notes():
@@ -99,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_upscale(parser: argparse.ArgumentParser) -> None:
     parser.description = "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP and GIF; writes PNG, JPEG and WebP."
+    parser.epilog, parser.formatter_class = _LAUNCHERS, argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("input", nargs="+", metavar="IN", help='a picture, a folder of them, or a pattern such as "trip/*.jpg"')
     add("output", metavar="OUT", help="the new file (.png, .jpg, .webp), or a folder for several pictures")
@@ -120,6 +131,7 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     quality.add_argument("--tile", type=_tile, default="auto", metavar="N|auto|off", help=_TILE_HELP)
     _add_device(quality)
+    add("--skip-existing", action="store_true", help="leave out pictures whose new file is there, to go on")
     add("--compare", type=Path, metavar="FILE", help="also make a picture that shows before and after side by side")
     parser.set_defaults(run=_upscale)
 
@@ -210,18 +222,21 @@ def _tile(text: str) -> int | str | None:
 
 @dataclass
 class Done:
-    """What became of the pictures."""
+    """What became of the pictures; there: how many needed nothing."""
 
+    there: int = 0
     written: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
 
 
 def _upscale(args: argparse.Namespace) -> int:
-    from .jobs import check_comparison, plan_jobs
+    from .jobs import check_comparison, plan_jobs, unfinished
+    from .processes import share, this_process
     from .schedule import alpha_bar
     from .solvers import check_solver
     from .tools import load_tools
 
+    process = this_process(os.environ)
     tools = load_tools(args.model, args.codec, args.device, args.dtype)
     # What is wrong for every picture is said once, and before the output's folder is made.
     check_solver(args.solver, args.nfe or tools.model.spec.nfe)
@@ -230,15 +245,26 @@ def _upscale(args: argparse.Namespace) -> int:
     jobs = plan_jobs(args.input, args.output)
     if args.compare is not None:
         check_comparison(args.compare, jobs)
-    done = Done()
+    # The share comes first: what other processes have finished meanwhile must not change whose a picture is.
+    mine = share(jobs)
+    left = unfinished(mine) if args.skip_existing else mine
+    done = Done(there=len(mine) - len(left))
     try:
-        for number, job in enumerate(jobs, start=1):
-            _upscale_or_skip(job, f"{number}/{len(jobs)} " if len(jobs) > 1 else "", tools, args, done)
+        for number, job in enumerate(left, start=1):
+            _upscale_or_skip(job, f"{number}/{len(left)} " if len(jobs) > 1 else "", tools, args, done)
     finally:
-        if len(jobs) > 1:
-            skipped = f", {len(done.skipped)} skipped: {', '.join(map(str, done.skipped))}" if done.skipped else ""
-            print(f"{len(done.written)} of {len(jobs)} pictures written to {args.output}{skipped}.")
-    return SOME_SKIPPED if done.skipped else OK
+        if len(jobs) > 1 or not left:
+            who = f"Process {process.rank + 1} of {process.count}: " if process.count > 1 else ""
+            print(f"{who}{_summary(done, len(left), args.output)}")
+    return SOME_SKIPPED if done.skipped and process.count == 1 else OK
+
+
+def _summary(done: Done, left: int, output: str) -> str:
+    there = f", {done.there} already there" if done.there else ""
+    skipped = f", {len(done.skipped)} skipped: {', '.join(map(str, done.skipped))}" if done.skipped else ""
+    if not left:
+        return f"nothing to do{there}."
+    return f"{len(done.written)} of {left} pictures written to {output}{there}{skipped}."
 
 
 def _upscale_or_skip(job: Job, prefix: str, tools: Tools, args: argparse.Namespace, done: Done) -> None:

@@ -49,7 +49,7 @@ class TinyVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        _check_sides(images, self.factor)
+        check_sides(images, self.factor)
         run = self._run(self.encoder)
         # The range is changed within each tile, so that no second copy of a large picture is made.
         return map_tiles(lambda x: run((x + 1) / 2), (images,), self.tile, self.reach, in_unit=self.factor)
@@ -65,7 +65,7 @@ class TinyVAE(nn.Module):
         return lambda x: network(x.to(weight)).to(x)
 
 
-def _check_sides(images: Tensor, factor: int) -> None:
+def check_sides(images: Tensor, factor: int) -> None:
     if images.shape[-2] % factor or images.shape[-1] % factor or not images.numel():
         height, width = images.shape[-2:]
         raise LatentError(f"A codec takes pictures whose sides are multiples of {factor}, but got {width}x{height}.")

@@ -113,8 +113,8 @@ def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _draw_labels(draw: ImageDraw.ImageDraw, panels: Sequence[Panel], layout: _Layout) -> None:
-    titles = _font_for([panel.title for panel in panels], _TITLE_SIZE, layout.panel[0])
-    captions = _font_for([panel.caption for panel in panels], _CAPTION_SIZE, layout.panel[0])
+    titles = font_for([panel.title for panel in panels], _TITLE_SIZE, layout.panel[0])
+    captions = font_for([panel.caption for panel in panels], _CAPTION_SIZE, layout.panel[0])
     top = _MARGIN - 8  # letters begin a little below where a text is put
     for column, panel in enumerate(panels):
         left = layout.left(column)
@@ -131,7 +131,7 @@ def _draw_mark(
     draw.rectangle((x0 - 1, y0 - 1, x1, y1), outline=(0, 0, 0), width=1)
 
 
-def _font_for(texts: Sequence[str], size: int, width: int) -> Any:
+def font_for(texts: Sequence[str], size: int, width: int) -> Any:
     """The largest font up to size in which no text is wider than width, or the smallest that can be read."""
     font = _font(size)
     while size > _SMALLEST_TEXT and max(font.getlength(text) for text in texts) > width:

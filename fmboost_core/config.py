@@ -48,6 +48,10 @@ def _is_count(value: object) -> bool:
 # has lost what the codec loses, or the picture itself, E(UP(x)).
 GUIDE_KINDS = ("latent", "image")
 
+# What networks are trained for: coupling flow matching, which all of FMBoost runs on, and the paper's baselines,
+# which only the evaluation samples: naive flow matching, regression, a diffusion model (`training/objectives.py`).
+OBJECTIVES = ("cfm", "fm", "l1", "l2", "dm")
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -139,7 +143,7 @@ class ModelSpec:
     scale: the trained magnification, at least 1; a larger one is reached in stages.
     noise_step, alpha_bar: of the start x0 in training (step 0..999, signal kept 0..1).
     noise_steps: the steps the network knows; others are out of its depth and warn.
-    guide: how guides were made ("psu", "bilinear", "nearest"); objective: what was learned ("cfm").
+    guide: how guides were made ("psu", "bilinear", "nearest"); objective: what was learned, one of `OBJECTIVES`.
     nfe: evaluations by default; weights: "ema" or "online"; license, trained_on: words for people.
     """
 
@@ -179,7 +183,7 @@ class ModelSpec:
             whole = isinstance(step, int) and not isinstance(step, bool)
             _require(whole and 0 <= step <= 999, "noise_step", step, "a whole number from 0 to 999")
         _require(self.guide in ("psu", "bilinear", "nearest"), "guide", self.guide, "psu, bilinear or nearest")
-        _require(self.objective == "cfm", "objective", self.objective, "'cfm'")
+        _require(self.objective in OBJECTIVES, "objective", self.objective, " or ".join(OBJECTIVES))
         _require(_is_count(self.nfe), "nfe", self.nfe, "a whole number above 0")
         _require(self.weights in ("ema", "online"), "weights", self.weights, "'ema' or 'online'")
         _require(

@@ -93,6 +93,11 @@ def _refuse_overwriting_inputs(jobs: Sequence[Job]) -> None:
             raise ImageError(f"{job.target} is an input and would be overwritten; choose another output.")
 
 
+def unfinished(jobs: Sequence[Job]) -> list[Job]:
+    """Those whose target is not there yet; as pictures are written whole or not at all, one that is there is done."""
+    return [job for job in jobs if not job.target.exists()]
+
+
 def check_comparison(path: Path, jobs: Sequence[Job]) -> None:
     if len(jobs) > 1:
         raise ConfigError(f"--compare shows one picture, but there are {len(jobs)}.")

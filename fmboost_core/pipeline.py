@@ -278,6 +278,11 @@ class _Settings:
 
 
 def _settings(model: Model, nfe: int | None, solver: str, tolerance: float) -> _Settings:
+    if model.spec.objective != "cfm":
+        raise ConfigError(
+            f"{model.spec.name} was trained as a baseline ({model.spec.objective}), which only the command "
+            "python -m fmboost_core.evaluation samples; take a model trained by coupling flow matching (cfm)."
+        )
     nfe = model.spec.nfe if nfe is None else nfe
     check_solver(solver, nfe)
     return _Settings(nfe, solver, tolerance)

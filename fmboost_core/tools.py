@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from .checkpoint import Model, load_model
 from .codec import TinyVAE, load_codec
 from .errors import ConfigError, ImageError, is_out_of_memory
+from .processes import this_process
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,27 @@ def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
 
 
 def choose_device(name: str) -> torch.device:
+    """The device of a kind, or the fastest for "auto"; under a launcher each process has a GPU of its own.
+
+    A numbered one, such as "cuda:1", is taken as it is. Raises `ConfigError` for what this machine does not have.
+    """
+    if name.startswith("cuda:"):
+        return torch.device(name)
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, there in present.items() if there)
     if not present[name]:
         raise ConfigError(f"This PyTorch finds no {name} device here; use --device cpu or --device auto.")
-    return torch.device(name)
+    return _own_gpu() if name == "cuda" else torch.device(name)
+
+
+def _own_gpu() -> torch.device:
+    number, count = this_process(os.environ).local, torch.cuda.device_count()
+    if number is None:
+        return torch.device("cuda")
+    if number >= count:
+        raise ConfigError(f"LOCAL_RANK is {number}, but PyTorch finds {count} GPUs; start no more processes than GPUs.")
+    return torch.device("cuda", number)
 
 
 @contextmanager

@@ -22,10 +22,12 @@ from fmboost_core.bench import evaluation_flop
 from fmboost_core.checkpoint import save_model
 from fmboost_core.codec import taesd
 from fmboost_core.config import PRESETS
-from fmboost_core.errors import Cancelled
+from fmboost_core.errors import Cancelled, ConfigError
 from fmboost_core.images import Picture
 from fmboost_core.jobs import output_names
+from fmboost_core.processes import Process, share, this_process
 from fmboost_core.progress import ProgressBar
+from fmboost_core.tools import choose_device
 
 PHOTO = Image.fromarray(data.astronaut()).resize((24, 16))
 
@@ -366,3 +368,90 @@ def test_a_reader_that_stops_reading_is_no_error(tools):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+def test_existing_pictures_are_left_out_if_asked(tools, photo, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        PHOTO.save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.png").write_bytes(b"done before")
+    assert upscale(tools, tmp_path / "in", tmp_path / "out", "--skip-existing") == 0
+    out = capsys.readouterr().out
+    assert "2/2 " in out and "2 of 2 pictures written" in out and "1 already there" in out
+    assert (tmp_path / "out" / "b.png").read_bytes() == b"done before"
+    assert size_of(tmp_path / "out" / "c.png") == (48, 32)
+    assert upscale(tools, tmp_path / "in", tmp_path / "out", "--skip-existing") == 0
+    assert capsys.readouterr().out == "nothing to do, 3 already there.\n"
+    assert upscale(tools, photo, tmp_path / "out" / "b.png", "--skip-existing") == 0
+    assert capsys.readouterr().out == "nothing to do, 1 already there.\n"
+    assert upscale(tools, tmp_path / "in", tmp_path / "out") == 0
+    assert size_of(tmp_path / "out" / "b.png") == (48, 32)
+
+
+def test_every_item_is_one_processs():
+    for count in (1, 2, 3, 7):
+        parts = [share("abcde", {"RANK": str(rank), "WORLD_SIZE": str(count)}) for rank in range(count)]
+        assert sorted(item for part in parts for item in part) == list("abcde")
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert share([1, 2, 3], {}) == [1, 2, 3] and this_process({}) == Process(0, 1, None)
+    assert this_process({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Process(3, 4, 1)
+
+
+@pytest.mark.parametrize(
+    "environ, message",
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK must be from 0 to WORLD_SIZE - 1, but RANK is 2 and WORLD_SIZE 2"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is -1"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE 0"),
+        ({"RANK": "first", "WORLD_SIZE": "2"}, "RANK must be a whole number, as a launcher sets it, but it is 'first'"),
+        ({"RANK": "0"}, "RANK is set but WORLD_SIZE is not"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is set but RANK is not"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK must be 0 or above"),
+    ],
+)
+def test_a_wrong_share_is_said_before_the_work(tools, photo, tmp_path, capsys, monkeypatch, environ, message):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert upscale(tools, photo, tmp_path / "new" / "out.png") == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_each_process_has_its_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda") == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device("cuda") == choose_device("auto") == choose_device("cuda:1") == torch.device("cuda", 1)
+    assert choose_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="LOCAL_RANK is 2, but PyTorch finds 2 GPUs"):
+        choose_device("auto")
+
+
+def start(tools: list[str], rank: int, count: int, *args: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fmboost_core", "upscale", *tools, *map(str, args)]
+    environ = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_processes_share_a_folder(tools, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b", "c", "e"):
+        PHOTO.save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "d.png").write_bytes(b"broken")
+    processes = [start(tools, rank, 2, tmp_path / "in", tmp_path / "out" / "new") for rank in (0, 1)]
+    (first, _), (second, complaint) = (process.communicate() for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]  # though one has skipped a picture
+    assert [name for name in "abcde" if f"{name}.png  48x32" in first] == ["a", "c", "e"]
+    assert [name for name in "abcde" if f"{name}.png  48x32" in second] == ["b"]
+    assert "Process 1 of 2: 3 of 3 pictures written" in first and "d.png is not a picture" in complaint
+    assert "Process 2 of 2: 1 of 2 pictures written" in second and "1 skipped" in second
+    assert sorted(p.name for p in (tmp_path / "out" / "new").iterdir()) == ["a.png", "b.png", "c.png", "e.png"]
+
+
+def test_a_process_without_a_picture_says_so(tools, photo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert upscale(tools, photo, tmp_path / "out.png") == 0
+    assert capsys.readouterr().out == "Process 2 of 2: nothing to do.\n" and not (tmp_path / "out.png").exists()

@@ -8,7 +8,19 @@ import pytest
 
 import fmboost_core
 
-LATE = ("torchdiffeq", "huggingface_hub", "PIL", "comfy", "modules", "gradio", "fmboost_core.training", "torchvision")
+LATE = (
+    "torchdiffeq",
+    "huggingface_hub",
+    "PIL",
+    "comfy",
+    "modules",
+    "gradio",
+    "fmboost_core.training",
+    "fmboost_core.evaluation",
+    "accelerate",
+    "matplotlib",
+    "torchvision",
+)
 
 
 def loaded_after(code: str) -> set[str]:

@@ -1,25 +1,38 @@
-"""Training: it learns, it resumes exactly, its data are what they claim, bad input is a sentence."""
+"""The training's commands, from photographs to models, as the README says them, on very little of everything."""
 
+import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from networks import TINY, make_model
+from networks import TINY, make_model, randomised
 from PIL import Image
 
-from fmboost_core import load_model
-from fmboost_core.checkpoint import Model
+from fmboost_core import boost, load_codec, load_model
+from fmboost_core.checkpoint import Model, save_model
 from fmboost_core.codec import TinyVAE, save_codec
-from fmboost_core.errors import CheckpointError, ConfigError
+from fmboost_core.errors import CheckpointError, ConfigError, ImageError
 from fmboost_core.schedule import alpha_bar
-from fmboost_core.training.__main__ import main, start_from
-from fmboost_core.training.data import CropSampler, LatentCrops, PhotoCrops, load_shards
-from fmboost_core.training.encode import encode_shards, find_photos, load_view, plan_views
-from fmboost_core.training.loop import TrainConfig, Trainer
-from fmboost_core.training.objective import Velocity, cfm_loss, draw_times, straight_loss, straight_times
+from fmboost_core.training import session
+from fmboost_core.training.__main__ import main
+from fmboost_core.training.data import load_shards
+from fmboost_core.training.encode import Encoding, ShardMaker
+from fmboost_core.training.journal import COLUMNS, Journal
+from fmboost_core.training.photos import find_photos, plan_views
+from fmboost_core.training.recipe import Recipe, load_recipe
+from fmboost_core.training.shards import Sample, write_shard
+from fmboost_core.training.train import finished, make_trainer, objective_of, sampled, start_from, write
+from fmboost_core.training.validate import Validation
 from fmboost_core.unet import LatentUNet
+
+CHANGES = (
+    "network.base=8", "network.multipliers=[1,2]", "network.res_blocks=1", "data.crop=4", "data.batch=4",
+    "loop.samples=8", "loop.bf16=false",
+)  # fmt: skip
+SMALL = [word for change in CHANGES for word in ("--set", change)]
 
 
 @pytest.fixture
@@ -27,141 +40,226 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for i, size in enumerate(((80, 64), (100, 70), (64, 64))):
+    for i, size in enumerate(((80, 64), (64, 72))):
         coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
         coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
     return folder
 
 
 @pytest.fixture
-def shards(photos: Path, codec: TinyVAE, tmp_path: Path) -> Path:
-    list(encode_shards(plan_views(find_photos([photos])), codec, 2, tmp_path / "latents"))
-    return tmp_path / "latents"
+def latents(photos: Path, codec: TinyVAE, tmp_path: Path) -> Path:
+    maker = ShardMaker(plan_views(find_photos([photos])), Encoding(), codec, tmp_path / "latents")
+    maker.make(maker.shards)
+    return maker.out
 
 
-def test_shards_hold_latents_of_their_photographs(shards: Path, codec: TinyVAE) -> None:
-    data = load_shards(shards)
-    assert data.scale == 2 and len(data.views) == 6
-    assert {v.guide for v in data.views} == {"latent", "image"} and sum(v.flip for v in data.views) == 3
-    for view, (high, guide) in zip(data.views, data.pairs, strict=True):
-        image = load_view(view, 16)
-        assert torch.allclose(codec.encode(image)[0], high.float(), atol=2e-3)
-        assert guide.shape == high.shape == (4, image.shape[-2] // 8, image.shape[-1] // 8)
+@pytest.fixture
+def codec_file(codec: TinyVAE, tmp_path: Path) -> Path:
+    save_codec(codec, tmp_path / "codec.safetensors", license="MIT", trained_on="nothing")
+    return tmp_path / "codec.safetensors"
 
 
-def test_encoding_goes_on_where_it_stopped(shards: Path, photos: Path, codec: TinyVAE) -> None:
-    shard = next(shards.glob("*.safetensors"))
-    before = shard.stat().st_mtime_ns
-    encoded: list[int] = []
-    views = plan_views(find_photos([photos]))
-    list(encode_shards(views, codec, 2, shards, progress=lambda done, total: encoded.append(done)))
-    assert not encoded and shard.stat().st_mtime_ns == before
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """A command's exit status and all that it said; a row of the journal a step."""
+    monkeypatch.setattr(session, "REPORT_SECONDS", -1.0)
+
+    def run(*argv: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["training", *map(str, argv)])
+        status, said = main(), capsys.readouterr()
+        return status, said.out + said.err
+
+    return run
 
 
-def test_photo_crops_are_aligned_with_their_latents(shards: Path, codec: TinyVAE) -> None:
-    """A 1x1 crop's photograph is the 8x8 pixels of its latent: the crops of a mirrored view are mirrored too."""
-    crops = PhotoCrops(load_shards(shards), 8)
-    photos, latents = crops.draw(16, torch.Generator().manual_seed(0))
-    assert photos.shape == (16, 3, 64, 64) and latents.shape == (16, 4, 8, 8)
-    inner = codec.encode(photos)[..., 3:5, 3:5]
-    error = (inner - latents[..., 3:5, 3:5]).square().mean()
-    shuffled = (inner - latents.roll(1, 0)[..., 3:5, 3:5]).square().mean()
-    assert error < shuffled / 4
+Run = Callable[..., tuple[int, str]]
 
 
-def test_crops_come_from_all_views_equally_whatever_their_size() -> None:
-    sampler = CropSampler([(4, 4), (8, 4), (3, 9)], 4)
-    drawn = sampler.draw(6000, torch.Generator().manual_seed(0))
-    assert {i for i, _, _ in drawn} == {0, 1}
-    assert sum(i == 0 for i, _, _ in drawn) / 6000 == pytest.approx(1 / 2, abs=0.02)
-    tops = [top for i, top, _ in drawn if i == 1]
-    assert all(tops.count(top) / len(tops) == pytest.approx(1 / 5, abs=0.03) for top in range(5))
-    with pytest.raises(ConfigError, match="smaller crop"):
-        CropSampler([(4, 4)], 5)
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def test_groups_are_drawn_by_their_shares() -> None:
-    sampler = CropSampler([(4, 4), (8, 4), (3, 9), (5, 5)], 4, ["a", "b", "b", "b"])
-    sampler.set_shares({"a": 4, "b": 1})  # b's smallest view does not fit and takes nothing from the others
-    drawn = [i for i, _, _ in sampler.draw(6000, torch.Generator().manual_seed(0))]
-    assert [drawn.count(i) / 6000 for i in range(4)] == pytest.approx([0.8, 0.1, 0, 0.1], abs=0.02)
-    sampler.set_shares({"b": 1})
-    assert {i for i, _, _ in sampler.draw(100, torch.Generator().manual_seed(0))} == {1, 3}
-    for bad in ({"a": -1, "b": 1}, {"a": 0, "b": 0}, {"a": float("nan")}, {}):
-        with pytest.raises(ConfigError, match="Shares"):
-            sampler.set_shares(bad)
+# --- the commands
 
 
-def test_a_crop_knows_what_its_guide_was_made_from(photos: Path, shards: Path, codec: TinyVAE, tmp_path: Path) -> None:
-    """Another codec's guides are a group of their own, beside the first codec's latents of the photographs."""
-    views = plan_views(find_photos([photos]), codec="other")
-    list(encode_shards(views, codec, 2, tmp_path / "other", _ZeroCodec()))
-    data = load_shards(shards, tmp_path / "other")
-    assert {v.group for v in data.views} == {"latent", "image", "latent:other", "image:other"}
-    high, guide, kind = LatentCrops(data, 8, {"image": 1}).draw(8, torch.Generator().manual_seed(0))
-    assert (kind == 1).all() and guide.any()
-    high, guide, kind = LatentCrops(data, 8, {"latent:other": 1}).draw(8, torch.Generator().manual_seed(0))
-    assert (kind == 0).all() and not guide.any() and high.any()
-    assert set(LatentCrops(data, 8, {}).draw(64, torch.Generator().manual_seed(0))[2].tolist()) == {0, 1}
-    with pytest.raises(ConfigError, match="No view is of pictures; there are image, image:other, latent"):
-        LatentCrops(data, 8, {"pictures": 1})
+def test_from_photographs_to_a_model_and_its_straightened_flow(
+    photos: Path, codec_file: Path, tmp_path: Path, run: Run
+) -> None:
+    latents, out, straight = tmp_path / "latents", tmp_path / "mine.safetensors", tmp_path / "mine4.safetensors"
+    (photos / "corrupt.png").write_bytes(b"none")
+    status, said = run("encode", photos, "--codec", codec_file, "--out", latents)
+    assert status == 0 and "6 views, 2 skipped" in said and said.count("\nskipped: ") == 2
+    card = ("--set", "card.license=MIT", "--set", "card.trained_on=two pictures")
+    status, said = run("train", latents, out, *SMALL, *card, "--set", "data.shares={image=1}")
+    assert status == 0 and "8/8 samples" in said
+    spec = load_model(out).spec
+    assert (spec.name, spec.scale, spec.noise_step, spec.objective) == ("mine", 2, 400, "cfm")
+    assert (spec.license, spec.trained_on, spec.guide) == ("MIT", "two pictures", "psu")
+    assert spec.alpha_bar == alpha_bar(400) and spec.network.base == 8
+    reflow = ("--recipe", "straighten", *SMALL, "--set", f"start.model={out}")
+    assert run("train", latents, straight, *reflow)[0] == 0
+    assert load_model(straight).spec.objective == "cfm"
+    small = torch.randn(1, 4, 4, 4)
+    large = boost(small, load_model(straight), load_codec(codec_file), nfe=2)
+    assert large.shape == (1, 4, 8, 8)
 
 
-class _ZeroCodec:
-    """A codec whose every latent is zero."""
-
-    channels, factor = 4, 8
-
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(images.shape[0], 4, images.shape[-2] // 8, images.shape[-1] // 8)
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(latents.shape[0], 3, 8 * latents.shape[-2], 8 * latents.shape[-1])
-
-
-def test_times_are_uniform_but_for_a_share_at_the_start() -> None:
-    times = draw_times(4000, 0.1, torch.Generator().manual_seed(0))
-    inside = times[times > 0]
-    assert len(inside) / 4000 == pytest.approx(0.9, abs=0.02)
-    assert inside.mean() == pytest.approx(0.5, abs=0.02) and inside.var() == pytest.approx(1 / 12, abs=0.01)
-    assert times.max() < 1 and (draw_times(100, 0, torch.Generator().manual_seed(0)) > 0).all()
+@pytest.mark.parametrize("name", ["fm", "dm", "l1", "l2"])
+def test_a_baseline_can_be_sampled_but_is_not_boosted_with(
+    name: str, latents: Path, codec: TinyVAE, tmp_path: Path, run: Run
+) -> None:
+    out = tmp_path / "baseline.safetensors"
+    assert run("train", latents, out, *SMALL, "--set", f"objective.name={name}")[0] == 0
+    model = load_model(out)
+    starts = {"fm": (999, 0.0), "dm": (999, 0.0), "l1": (0, 1.0), "l2": (0, 1.0)}
+    assert (model.spec.objective, model.spec.noise_step, model.spec.alpha_bar) == (name, *starts[name])
+    with pytest.raises(ConfigError, match=rf"baseline was trained as a baseline \({name}\)"):
+        boost(torch.zeros(1, 4, 4, 4), model, codec)
+    guide = torch.randn(2, 4, 8, 8)
+    made = sampled(model, guide, torch.randn_like(guide), 3, kind="latent")
+    assert made.shape == guide.shape and torch.isfinite(made).all()
 
 
-def test_straightening_keeps_the_start_and_makes_the_rest_a_line() -> None:
-    """A teacher in circles: dx/dt = i k x on pairs of channels, whose small Euler steps are known."""
-    generator = torch.Generator().manual_seed(0)
-    high, guide, noise = torch.randn(3, 60, 4, 2, 2, generator=generator)
-    t, signal = straight_times(60, generator), alpha_bar(400)
-
-    def turn(x: torch.Tensor) -> torch.Tensor:
-        return 2 * torch.cat([-x[:, 2:], x[:, :2]], dim=1)
-
-    start = signal**0.5 * guide + (1 - signal) ** 0.5 * noise
-    corner = start + turn(start) / 4
-    end = corner
-    for _ in range(6):
-        end = end + turn(end) / 8
-    share = ((t - 0.25) / 0.75).view(-1, 1, 1, 1)
-    first = (t == 0).view(-1, 1, 1, 1)
-
-    def truth(x: torch.Tensor, t: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
-        assert torch.allclose(x, torch.where(first, start, corner + share * (end - corner)), atol=1e-5)
-        return torch.where(first, high - start, (end - corner) / 0.75)
-
-    def teacher(x: torch.Tensor, t: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
-        return turn(x)
-
-    assert straight_loss(truth, teacher, high, guide, signal, noise, t) < 1e-10
-    assert straight_loss(lambda x, t, g: turn(x), teacher, high, guide, signal, noise, t) > 0.1
-
-
-def test_straight_times_are_of_three_kinds() -> None:
-    times = straight_times(6000, torch.Generator().manual_seed(0))
-    fourths = sum((times == k / 4).sum() for k in (1, 2, 3))
-    assert (times == 0).sum() / 6000 == pytest.approx(1 / 3, abs=0.03) and fourths / 6000 == pytest.approx(
-        1 / 3, abs=0.03
+def test_a_validated_training_shows_its_loss_and_pictures(
+    latents: Path, codec_file: Path, tmp_path: Path, run: Run
+) -> None:
+    event_files = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "mine.safetensors"
+    status, said = run(
+        "train", latents, out, *SMALL, "--validate", latents, "--validate-every", -1, "--codec", codec_file
     )
-    assert times[times > 0].min() >= 0.25 and times.max() < 1
+    assert status == 0 and "validation" in said
+    written = rows(tmp_path / "mine.csv")
+    assert [row["step"] for row in written] == ["0", "1"] and list(written[0]) == list(COLUMNS)
+    assert all(float(row["validation_loss"]) > 0 and float(row["loss"]) > 0 for row in written)
+    board = event_files.EventAccumulator(str(tmp_path / "mine.tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("validation_loss")] == [0, 1]
+    assert [event.value for event in board.Scalars("loss")] == pytest.approx([float(row["loss"]) for row in written])
+    # A row each of four crops; columns are the guide, one and four evaluations and the truth; two pixels around each.
+    image = board.Images("validation")[-1]
+    assert (image.width, image.height) == (4 * 36, 4 * 36)
+
+
+def test_rows_after_the_checkpoint_are_taken_back(latents: Path, tmp_path: Path, run: Run) -> None:
+    out, table = tmp_path / "mine.safetensors", tmp_path / "mine.csv"
+    assert run("train", latents, out, *SMALL)[0] == 0
+    kept = table.read_text()
+    table.write_text(kept + "2,12,9.9,1,1,\n3,16,9.9,1,1,\n1,8,0.1\n\0\0\0")  # a killed run wrote more, and half a row
+    status, said = run("train", latents, out, *SMALL, "--set", "loop.samples=16")
+    assert status == 0 and "4/16" not in said and "16/16" in said
+    assert [row["step"] for row in rows(table)] == ["0", "1", "2", "3"]
+    assert "9.9" not in table.read_text() and table.read_text().startswith(kept)
+    status, said = run("train", latents, out, *SMALL, "--set", "loop.samples=16")
+    assert status == 0 and "samples, loss" not in said, "there is nothing left to do"
+    status, said = run("train", latents, out, *SMALL, "--set", "loop.rate=0.1")
+    assert status == 2 and "loop.rate was 0.001, is 0.1" in said
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    latents: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = Journal.note
+
+    def stopping(self: Journal, values: dict[str, float]) -> None:
+        note(self, values)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "mine.safetensors"
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "note", stopping)
+        assert run("train", latents, out, *SMALL) == (130, "Stopped; the same command continues.\n")
+    assert torch.load(tmp_path / "mine.training", weights_only=True)["step"] == 1 and not out.exists()
+    assert run("train", latents, out, *SMALL)[0] == 0
+    assert [row["step"] for row in rows(tmp_path / "mine.csv")] == ["0", "1"] and out.exists()
+
+
+def test_a_codec_is_trained_from_photographs(latents: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "tiny.safetensors"
+    changes = ("--set", "data.crop=2", "--set", "data.batch=2", "--set", "loop.samples=4", "--set", "loop.bf16=false")
+    assert run("train-codec", latents, out, *changes)[0] == 0
+    assert load_codec(out).encode(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 2, 2)
+    status, said = run("train-codec", latents, tmp_path / "b.safetensors", *changes, "--set", "loop.checkpointing=true")
+    assert status == 2 and "loop.checkpointing" in said
+    status, said = run("train-codec", latents, tmp_path / "b.safetensors", *changes, "--set", "card.family=flux1")
+    assert status == 2 and "card.family" in said
+
+
+def test_a_recipe_can_be_printed_and_used_again(run: Run, tmp_path: Path) -> None:
+    status, said = run("recipe", "paper-faceshq")
+    (tmp_path / "mine.toml").write_text(said)
+    assert status == 0 and load_recipe(str(tmp_path / "mine.toml")) == load_recipe("paper-faceshq")
+    assert run("recipe", "straighten")[0] == 0, "although it lacks the model to start from"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train {empty} {out}", "There are no latents in"),
+        ("train {latents} {tmp}/nowhere/mine.safetensors", "cannot be written"),
+        ("train {latents} {tmp}/mine.pt", "ends in .safetensors"),
+        ("train {latents} {out} --set data.shares={{pictures=1}}", "No guide is of pictures; there are image, latent"),
+        ("train {latents} {out} --set data.shares={{image=-1}}", "Shares must be 0 or above"),
+        ("train {latents} {out} --set card.family=flux1", "set card.family to what the shards' codec makes"),
+        ("train {latents} {out} --set data.crop=64", "take a smaller crop"),
+        ("train {latents} {out} --set loop.accumulate=3", "data.batch must be a multiple of 3"),
+        ("train {latents} {out} --set start.frozen=['none']", "start.frozen: no parameter's name begins with 'none'"),
+        ("train {latents} {out} --set start.model={tmp}/none", "There is no model"),
+        ("train {latents} {out} --recipe straighten", "start.model must be the trained model"),
+        ("train {latents} {out} --recipe nowhere", "There is no recipe nowhere"),
+        ("train {latents} {out} --validate {empty}", "There are no latents in"),
+        ("train {latents} {out} --validate {latents} --codec {tmp}/none", "none_encoder.safetensors"),
+        ("train-codec {empty} {out}", "There are no latents in"),
+        ("encode {empty} --codec {codec} --out {tmp}/o", "No photographs"),
+        ("encode {tmp}/none --codec {codec} --out {tmp}/o", "There is no file or folder"),
+        ("encode {photos} --codec {tmp}/none --out {tmp}/o", "none_encoder.safetensors"),
+        ("encode {photos} --codec {codec} --out {tmp}/o --scale 1", "scale must be"),
+        ("encode {photos} --codec {codec} --out {tmp}/o --guides low", "Guides are latent and image"),
+        ("encode {photos} --codec {codec} --out {tmp}/o --reduce 0", "factors from 1 to 64"),
+        ("encode {photos} --codec {codec} --out {tmp}/o --seed 99999999999999999999", "seed must be"),
+        ("encode {photos} --codec {codec} --out {photos}/0.png", "cannot be used"),
+        ("encode {photos} --codec {codec} --out {latents}", "another plan"),
+    ],
+)
+def test_bad_commands_are_one_sentence(
+    command: str, words: str, photos: Path, latents: Path, codec_file: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"photos": photos, "latents": latents, "codec": codec_file, "tmp": tmp_path, "empty": tmp_path / "empty"}
+    argv = command.format(**places, out=tmp_path / "mine.safetensors").split()
+    status, said = run(*argv[:1], *(SMALL if argv[0] == "train" else ()), *argv[1:])
+    assert status == 2 and words in said
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert not (tmp_path / "mine.safetensors").exists()
+
+
+# --- their parts
+
+
+def recipe_for(*changes: str, name: str = "lite") -> Recipe:
+    return load_recipe(name, [*CHANGES, *changes])
+
+
+def test_the_model_file_holds_the_average_s_weights(latents: Path, tmp_path: Path) -> None:
+    data = load_shards(latents)
+    recipe = recipe_for("loop.ema=0.9", "loop.rate=0.1", "loop.warmup=0")
+    trainer, _ = make_trainer(recipe, data)
+    for _ in range(2):
+        trainer.train_step()
+    write(finished(recipe, trainer.average, data.scale, "mine"), tmp_path / "mine.safetensors")
+    stored = load_model(tmp_path / "mine.safetensors").network.state_dict()
+    for name, weight in trainer.average.state_dict().items():
+        assert torch.equal(stored[name], weight.half().float())
+    assert not torch.equal(stored["out.2.bias"], trainer.network.state_dict()["out.2.bias"].half().float())
+
+
+def test_a_network_is_told_what_its_guide_was_made_from(latents: Path) -> None:
+    trainer, learning = make_trainer(recipe_for("data.shares={image=1}"), load_shards(latents))
+    randomised(trainer.network)  # a fresh one says 0 whatever it is told
+    drawn = learning.draw(4, torch.Generator().manual_seed(0))
+    assert (drawn.kind == 1).all()
+    others = drawn._replace(kind=torch.zeros_like(drawn.kind))
+    assert learning.loss(trainer.network, *drawn) != learning.loss(trainer.network, *others)
 
 
 def test_a_training_starts_from_a_trained_model_that_was_not_told_the_kind() -> None:
@@ -175,110 +273,57 @@ def test_a_training_starts_from_a_trained_model_that_was_not_told_the_kind() -> 
         start_from(LatentUNet(replace(TINY, base=16)), old)
 
 
-def test_cfm_loss_is_zero_for_the_true_velocity_and_known_for_none() -> None:
-    generator = torch.Generator().manual_seed(0)
-    high, guide, noise = torch.randn(3, 8, 4, 6, 6, generator=generator)
-    t, signal = torch.rand(8, generator=generator), alpha_bar(400)
-    start = signal**0.5 * guide + (1 - signal) ** 0.5 * noise
-
-    def truth(x: torch.Tensor, t: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
-        assert torch.allclose(x, (1 - t.view(-1, 1, 1, 1)) * start + t.view(-1, 1, 1, 1) * high, atol=1e-5)
-        return high - start
-
-    assert cfm_loss(truth, high, guide, signal, noise, t) < 1e-10
-    nothing = cfm_loss(lambda x, t, g: torch.zeros_like(x), high, guide, signal, noise, t)
-    assert nothing == pytest.approx(2, abs=0.3)  # the variance of the difference of two independent unit normals
+def test_straightening_begins_at_its_teacher_which_stays(latents: Path, tmp_path: Path) -> None:
+    data, recipe = load_shards(latents), recipe_for()
+    save_model(make_model(recipe.network), tmp_path / "teacher.safetensors")
+    changes = [f"start.model={tmp_path / 'teacher.safetensors'}", "objective.teacher_steps=2"]
+    trainer, learning = make_trainer(recipe_for(*changes, name="straighten"), data)
+    teacher = load_model(tmp_path / "teacher.safetensors").network.state_dict()
+    assert all(torch.equal(w, teacher[name]) for name, w in trainer.network.state_dict().items())
+    trainer.train_step()
+    assert learning.teacher is not None
+    assert all(torch.equal(w, teacher[name]) for name, w in learning.teacher.state_dict().items())
+    assert not torch.equal(trainer.network.out[2].bias, teacher["out.2.bias"])
 
 
-def test_the_loop_learns_the_gaussian_velocity() -> None:
-    """x0 ~ N(0,1), x1 = x0 + 1: the straight path's velocity is 1 everywhere."""
-
-    def loss(network: Velocity, batch: int, generator: torch.Generator) -> torch.Tensor:
-        start = torch.randn(batch, 4, 4, 4, generator=generator)
-        return cfm_loss(network, start + 1, start, 1.0, start, torch.rand(batch, generator=generator))
-
-    torch.manual_seed(0)
-    trainer = Trainer(LatentUNet(TINY), loss, TrainConfig(samples=16 * 150, warmup=10, bf16=False))
-    losses = [trainer.train_step() for _ in range(trainer.config.steps)]
-    assert losses[0] == pytest.approx(1) and sum(losses[-10:]) / 10 < 0.02
-    x = torch.randn(1, 4, 4, 4)
-    assert trainer.average(x, torch.tensor([0.3]), x).mean() == pytest.approx(1, abs=0.1)
+@pytest.mark.parametrize("spec", [{"objective": "fm"}, {"noise_step": 200, "noise_steps": (200,)}])
+def test_only_a_flow_from_the_same_start_is_straightened(
+    spec: dict[str, object], latents: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_model(make_model(recipe_for().network, **spec), path)
+    with pytest.raises(ConfigError, match=r"straightens a flow 'cfm' from objective\.noise_step = 400, but tiny is"):
+        make_trainer(recipe_for(f"start.model={path}", name="straighten"), load_shards(latents))
 
 
-def _trainer(shards: Path, **config: object) -> Trainer:
-    crops = LatentCrops(load_shards(shards), 4, {})
-
-    def loss(network: Velocity, batch: int, generator: torch.Generator) -> torch.Tensor:
-        high, guide, _ = crops.draw(batch, generator)
-        noise = torch.randn(high.shape, generator=generator)
-        return cfm_loss(network, high, guide, alpha_bar(400), noise, torch.rand(batch, generator=generator))
-
-    torch.manual_seed(0)
-    return Trainer(LatentUNet(TINY), loss, TrainConfig(**{"samples": 48, "batch": 4, "warmup": 2, **config}))
+def test_a_finished_model_is_sampled_from_where_it_was_trained() -> None:
+    network = LatentUNet(recipe_for().network)
+    recipe = recipe_for("objective.noise_step=200", "data.upsampling=nearest")
+    spec = finished(recipe, network, 4, "mine").spec
+    assert (spec.noise_step, spec.noise_steps, spec.alpha_bar) == (200, (200,), alpha_bar(200))
+    assert (spec.guide, spec.scale) == ("nearest", 4)
+    assert objective_of(spec).alpha_bar == alpha_bar(200)
 
 
-def test_killed_and_resumed_equals_uninterrupted(shards: Path, tmp_path: Path) -> None:
-    whole = _trainer(shards)
-    list(whole.run(tmp_path / "whole"))
-    first = _trainer(shards)
-    for step, _ in first.run(tmp_path / "cut"):
-        if step == 4:
-            break
-    second = _trainer(shards)
-    second.network.out[2].bias.data += 1  # whatever a fresh start has must not matter
-    second.resume(tmp_path / "cut")
-    assert second.step == 5
-    list(second.run(tmp_path / "cut"))
-    for a, b in zip(whole.average.parameters(), second.average.parameters(), strict=True):
-        assert torch.equal(a, b)
+def test_validation_is_the_same_every_time_and_is_of_its_own_shards(latents: Path, tmp_path: Path) -> None:
+    data = load_shards(latents)
+    trainer, learning = make_trainer(recipe_for(), data)
+    first, again = Validation(learning, data, None), Validation(learning, data, None)
+    assert first.look(trainer.average) == again.look(trainer.average) == (first.loss(trainer.average), None)
+    by_hand = learning.loss(trainer.average, *first.examples)
+    assert first.loss(trainer.average) == pytest.approx(float(by_hand), rel=1e-5)
+    for facts, channels, words in (({"scale": 4}, 4, "of scale 4"), ({"scale": 2}, 16, "16 channels")):
+        high = np.zeros((channels, 8, 8), np.float16)
+        (tmp_path / "other").mkdir(exist_ok=True)
+        write_shard(tmp_path / "other" / "a.tar", [Sample("0", facts, {"high": high, "latent": high})])
+        with pytest.raises(ConfigError, match=words):
+            Validation(learning, load_shards(tmp_path / "other"), None)
 
 
-def test_resuming_with_other_settings_is_refused_by_name(shards: Path, tmp_path: Path) -> None:
-    list(_trainer(shards).run(tmp_path / "state"))
-    with pytest.raises(CheckpointError, match=r"rate was 0\.001, is 0\.5"):
-        _trainer(shards, rate=0.5).resume(tmp_path / "state")
-    longer = _trainer(shards, samples=56)
-    longer.resume(tmp_path / "state")
-    assert longer.step == 12 and longer.config.steps == 14
-    (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="damaged"):
-        _trainer(shards).resume(tmp_path / "state")
-
-
-def test_the_rate_rises_stays_and_falls() -> None:
-    config = TrainConfig(samples=1600, batch=16, rate=1.0, warmup=10, decay=0.3)
-    rates = [config.rate_at(step) for step in range(config.steps)]
-    assert rates[0] == pytest.approx(0.1) and rates[9:70] == [1.0] * 61
-    assert rates[85] == pytest.approx(0.5) and rates[-1] == pytest.approx(1 / 30)
-    for bad in ({"samples": 0}, {"samples": 1, "batch": 0}, {"samples": 1, "ema": 2}, {"samples": 1, "rate": -1}):
-        with pytest.raises(ConfigError):
-            TrainConfig(**bad)
-
-
-def test_bad_shards_are_a_sentence(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no shards"):
-        load_shards(tmp_path / "nowhere")
-    shard = next(shards.glob("*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:500])
-    with pytest.raises(ConfigError, match="encode again"):
-        load_shards(shards)
-
-
-def test_two_commands_from_photographs_to_a_model(photos: Path, codec: TinyVAE, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    """As the README says it, on very little of everything."""
-    save_codec(codec, tmp_path / "codec.safetensors", license="MIT", trained_on="nothing")
-    latents, out = tmp_path / "latents", tmp_path / "mine.safetensors"
-    monkeypatch.setattr("fmboost_core.training.__main__.PRESETS", {"lite": TINY})
-
-    def run(*argv: object) -> int:
-        monkeypatch.setattr("sys.argv", ["training", *map(str, argv)])
-        return main()
-
-    assert run("encode", photos, "--codec", tmp_path / "codec.safetensors", "--out", latents) == 0
-    assert run("train", latents, out, "--samples", 8, "--batch", 4, "--crop", 8, "--fp32", "--share", "image=1") == 0
-    model = load_model(out)
-    assert model.spec.name == "mine" and model.spec.scale == 2 and model.spec.noise_step == 400
-    straight = ("--straighten", "--samples", 8, "--batch", 4, "--crop", 8, "--fp32")
-    assert run("train", latents, tmp_path / "straight.safetensors", *straight) == 2
-    assert run("train", latents, tmp_path / "straight.safetensors", "--init", out, *straight) == 0
-    assert run("encode", tmp_path / "none", "--codec", tmp_path / "codec.safetensors", "--out", latents) == 2
+def test_a_journal_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "mine.safetensors", 0)
+    (tmp_path / "mine.csv").unlink()
+    (tmp_path / "mine.csv").mkdir()
+    with pytest.raises(ImageError, match=r"mine\.csv cannot be written"):
+        journal.note({"step": 0, "loss": 1.0})
+    journal.close()

@@ -1,7 +1,7 @@
-"""Photographs to latent shards, once, so that training never runs a codec.
+"""Photographs to shards of latents, once, so that training never runs a codec.
 
-A shard is one safetensors file: for its i-th view `i.high` (C,h,w), the latent of the photograph, and `i.guide`,
-the latent of the photograph reduced and brought back, both fp16. Its metadata names each view: file, flip, guide.
+A sample's arrays, all fp16: `high` (C,h,w), the latent of the photograph; `low`, that of the photograph reduced; and
+guides of high's size, named after `GUIDE_KINDS`: `latent`, E(UP(D(low))), and `image`, E(UP(small)).
 """
 
 from __future__ import annotations
@@ -10,118 +10,155 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..codec import Codec
 from ..config import GUIDE_KINDS
 from ..errors import ConfigError, ImageError
+from ..images import replacing
 from ..upsample import image_guide, pixel_upsample, resize
+from .degrade import Degradation, degrade, plan
+from .photos import View, load_view
+from .shards import Sample, write_shard
 
 SHARD_VIEWS = 64
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+PLAN = "encode.json"  # in the folder of the shards: what they were made from and how
 
 
 @dataclass(frozen=True)
-class View:
-    """One way to look at a photograph.
+class Encoding:
+    """How views become samples.
 
-    guide: "image" for E(UP(small)), "latent" for E(UP(D(E(small)))). codec: what made the guide, "" if the same codec
-    made the photograph's latent: one network can serve codecs that share a latent space.
+    scale: magnification to learn, a whole number from 2. guides: which of `GUIDE_KINDS` to make.
+    guide_codec: the name of another codec that makes the guides, "" for the one that makes the high latents: one
+        network can serve codecs that share a latent space. degrade: whether the reduced pictures are also spoiled,
+        as cameras and the web do it (`degrade`), each from a seed of its own on from `seed`.
+    codec: the name of the one that makes the high latents, so that shards of two are not mixed.
     """
 
-    path: str
-    flip: bool
-    guide: str
+    scale: int = 2
+    guides: tuple[str, ...] = GUIDE_KINDS
+    guide_codec: str = ""
+    degrade: bool = False
+    seed: int = 0
     codec: str = ""
 
-    @property
-    def group(self) -> str:
-        """What its guide is: "latent", "image", or with another codec "latent:CODEC", "image:CODEC"."""
-        return f"{self.guide}:{self.codec}" if self.codec else self.guide
+    def __post_init__(self) -> None:
+        if not 2 <= self.scale <= 16:
+            raise ConfigError(f"The scale must be a whole number from 2 to 16, but it is {self.scale!r}.")
+        if not self.guides or not set(self.guides) <= set(GUIDE_KINDS):
+            raise ConfigError(f"Guides are {' and '.join(GUIDE_KINDS)}, one or both, but not {list(self.guides)}.")
 
 
-def find_photos(places: Sequence[Path]) -> list[Path]:
-    """The photographs among files and (recursively) folders, sorted."""
-    found = [
-        path
-        for place in places
-        for path in (sorted(place.rglob("*")) if place.is_dir() else [place])
-        if path.suffix.lower() in PHOTO_SUFFIXES
-    ]
-    if not found:
-        raise ConfigError(f"No photographs ({', '.join(PHOTO_SUFFIXES)}) in {', '.join(map(str, places))}.")
-    return found
-
-
-def plan_views(paths: Sequence[Path], seed: int = 0, codec: str = "") -> list[View]:
-    """Two views a photograph, plain and mirrored, one with each kind of guide; shuffled, all plain ones first."""
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [
-        View(str(paths[k]), flip, GUIDE_KINDS[(i + flip) % 2], codec)
-        for flip in (False, True)
-        for i, k in enumerate(order)
-    ]
-
-
-def load_view(view: View, unit: int) -> Tensor:
-    """The view's pixels (1,3,H,W) in [-1,1], cropped at the centre to multiples of unit."""
-    photo = Image.open(view.path).convert("RGB")
-    w, h = (side // unit * unit for side in photo.size)
-    if not w or not h:
-        raise ImageError(f"{view.path} is smaller than {unit} pixels a side, so no latent can be made of it.")
-    left, top = (photo.width - w) // 2, (photo.height - h) // 2
-    pixels = torch.from_numpy(np.array(photo.crop((left, top, left + w, top + h))))
-    pixels = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1
-    return pixels.flip(-1) if view.flip else pixels
+def reduced(image: Tensor, scale: int, degradation: Degradation | None = None) -> Tensor:
+    """The small picture (1,3,H/scale,W/scale) of one (1,3,H,W): bilinear with antialias, or degraded."""
+    if degradation is None:
+        return resize(image, (image.shape[-2] // scale, image.shape[-1] // scale))
+    pixels = ((image[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    small = np.asarray(degrade(Image.fromarray(pixels), scale, degradation))
+    return torch.from_numpy(small.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 @torch.inference_mode()
-def encode_view(image: Tensor, kind: str, codec: Codec, scale: int, guide_codec: Codec) -> tuple[Tensor, Tensor]:
-    """(high, guide), scaled latents (C,h,w) of an image (1,3,H,W) whose sides are multiples of 8*scale."""
-    return codec.encode(image)[0], make_guide(image, kind, guide_codec, scale)
-
-
-@torch.inference_mode()
-def make_guide(image: Tensor, kind: str, codec: Codec, scale: int) -> Tensor:
-    """The guide (C,h,w) of one of `GUIDE_KINDS`, of an image reduced by scale."""
-    small = resize(image, (image.shape[-2] // scale, image.shape[-1] // scale))
+def encode_view(
+    image: Tensor, small: Tensor, guides: Sequence[str], codec: Codec, guide_codec: Codec
+) -> dict[str, NDArray[np.float16]]:
+    """The arrays of a view: image (1,3,H,W), small the same reduced; both in [-1,1]."""
     size = (image.shape[-2], image.shape[-1])
-    if kind == "image":
-        return image_guide(small, codec, size)[0]
-    return pixel_upsample(codec.encode(small), codec, size)[0]
+    low = guide_codec.encode(small)
+    made = {"high": codec.encode(image), "low": low}
+    if "latent" in guides:
+        made["latent"] = pixel_upsample(low, guide_codec, size)
+    if "image" in guides:
+        made["image"] = image_guide(small, guide_codec, size)
+    return {name: latent[0].half().cpu().numpy() for name, latent in made.items()}
 
 
-def encode_shards(
-    views: Sequence[View],
-    codec: Codec,
-    scale: int,
-    out: Path,
-    guide_codec: Codec | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[Path]:
-    """Write the views' shards into `out`; shards that are there already are kept, so a killed run continues.
+class ShardMaker:
+    """Makes the shards of a plan in a folder; those that are there are kept, so a killed run continues."""
 
-    guide_codec: what the views name as their `codec`; None: codec.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    for start in range(0, len(views), SHARD_VIEWS):
-        path = out / f"shard-{start // SHARD_VIEWS:05d}.safetensors"
-        chunk = views[start : start + SHARD_VIEWS]
-        if not path.exists():
-            tensors: dict[str, Tensor] = {}
-            for i, view in enumerate(chunk):
-                high, guide = encode_view(
-                    load_view(view, codec.factor * scale), view.guide, codec, scale, guide_codec or codec
-                )
-                tensors |= {f"{i}.high": high.half().contiguous(), f"{i}.guide": guide.half().contiguous()}
-                progress(start + i + 1, len(views))
-            metadata = {"views": json.dumps([asdict(view) for view in chunk]), "scale": str(scale)}
-            partial = path.with_suffix(".partial")
-            save_file(tensors, partial, metadata)
-            partial.replace(path)
-        yield path
+    def __init__(
+        self, views: Sequence[View], how: Encoding, codec: Codec, out: Path, *, guide_codec: Codec | None = None,
+        device: torch.device | None = None,
+    ) -> None:  # fmt: skip
+        """guide_codec: the codec that `how` names; None: codec. Raises `ConfigError` where `out` has another plan."""
+        self.views, self.how, self.out, self.device = views, how, out, device or torch.device("cpu")
+        self.codec, self.guide_codec = codec, guide_codec or codec
+        self.skipped: list[str] = []
+        _keep_plan(out / PLAN, {"encoding": asdict(how), "views": [asdict(view) for view in views]})
+
+    @property
+    def shards(self) -> list[int]:
+        return list(range(-(-len(self.views) // SHARD_VIEWS)))
+
+    def path(self, shard: int) -> Path:
+        return self.out / f"shard-{shard:06d}.tar"
+
+    def make(self, shards: Sequence[int], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Make those of these shards that are not there. Photographs that cannot be read end up in `skipped`.
+
+        progress(views done, views to do) is called after each view.
+        """
+        missing = [shard for shard in shards if not self.path(shard).exists()]
+        total, done = sum(len(self._views(shard)) for shard in missing), 0
+
+        def counted(samples: Iterator[Sample | None]) -> Iterator[Sample]:
+            nonlocal done
+            for sample in samples:
+                done += 1
+                progress(done, total)
+                if sample is not None:
+                    yield sample
+
+        for shard in missing:
+            write_shard(self.path(shard), counted(map(self._sample, self._views(shard))))
+
+    def _views(self, shard: int) -> list[tuple[int, View]]:
+        """The views of a shard with their numbers."""
+        first = shard * SHARD_VIEWS
+        return list(enumerate(self.views[first : first + SHARD_VIEWS], first))
+
+    def _sample(self, numbered: tuple[int, View]) -> Sample | None:
+        """None for a photograph that is no use."""
+        number, view = numbered
+        how = self.how
+        degradation = plan(how.seed + number, how.scale) if how.degrade else None
+        try:
+            image = load_view(view, self.codec.factor * how.scale)
+        except ImageError as error:
+            self.skipped.append(str(error))
+            return None
+        small = reduced(image, how.scale, degradation)
+        image, small = image.to(self.device), small.to(self.device)
+        arrays = encode_view(image, small, how.guides, self.codec, self.guide_codec)
+        facts = {
+            "view": asdict(view), "scale": how.scale, "guide_codec": how.guide_codec,
+            "degradation": degradation and json.loads(degradation.as_json()),
+        }  # fmt: skip
+        return Sample(f"{number:08d}", facts, arrays)
+
+
+def _keep_plan(path: Path, now: dict[str, Any]) -> None:
+    """Write the plan down; refuse to mix its shards with another one's."""
+    now = json.loads(json.dumps(now))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else now
+    except OSError as error:
+        raise ConfigError(f"The folder {path.parent} cannot be used ({error.strerror}).") from None
+    except ValueError:
+        raise ConfigError(f"{path} is damaged; delete the folder's shards with it and encode again.") from None
+    if before != now:
+        different = ", ".join(key for key in now if not isinstance(before, dict) or before.get(key) != now[key])
+        raise ConfigError(
+            f"{path.parent} holds shards of another plan (different: {different}); take another folder, "
+            "or the same photographs and options to continue."
+        )
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(now))

@@ -1,0 +1,223 @@
+"""`ablate`: train the networks of a table, judge them, and write the table with its plots.
+
+Everything that takes time is kept in a folder of work: networks with their checkpoints, and the figures of each
+photograph. So a table may take several sittings, and what two tables share is done once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..checkpoint import Model, load_model
+from ..codec import Codec
+from ..errors import ConfigError
+from ..progress import ProgressBar
+from ..training.codecs import open_codec
+from ..training.data import load_shards
+from ..training.degrade import plan
+from ..training.encode import reduced
+from ..training.photos import find_photos
+from ..training.recipe import Recipe, load_recipe
+from ..training.session import run_to_end
+from ..training.train import finished, make_trainer, write
+from .figures import FIGURES
+from .judge import BASELINES, Case, Setting, bicubic, decoded, guide_of, load_photo, prepare
+from .metrics import MEANINGS, Meaning, latent_mse
+from .report import Summary, bars, curve, markdown, summarise, write_json, write_text
+from .results import Results, digest, photo_names
+from .run import Made, Task, judge_all, series_over_evaluations
+from .sampling import Sampler
+from .tables import COMMON, TABLES, TRAININGS, Row, Table
+from .views import Views
+
+METRICS = ("psnr", "ssim", "haarpsi", "gmsd", "swd", "spectrum", "detail", "colour")
+PLOTTED = ("psnr", "latent_mse", "detail", "swd")
+
+
+# --- training
+
+
+def recipe_for(name: str, work: Path, samples: int | None = None, compiled: bool = False) -> Recipe:
+    """The recipe of one of `TRAININGS`. samples: instead of the table's."""
+    training = TRAININGS[name]
+    own = [change.format(cfm=(work / "cfm.safetensors").as_posix()) for change in training.changes]
+    how = [f"loop.samples={samples or training.samples}", f"loop.compile={str(compiled).lower()}"]
+    return load_recipe("lite", [*COMMON, *own, *how])
+
+
+def trained(name: str, data: Path, work: Path, samples: int | None = None, compiled: bool = False) -> Model:
+    """The network in `work`, trained to its end if it is not yet, on a folder of `data`."""
+    path, shards = work / f"{name}.safetensors", data / TRAININGS[name].shards
+    if not path.exists():
+        if "{cfm}" in "".join(TRAININGS[name].changes):
+            trained("cfm", data, work, samples, compiled)
+        recipe, latents = recipe_for(name, work, samples, compiled), load_shards(shards)
+        print(f"Training {name}: {recipe.loop.samples} samples of {shards}.")
+        trainer, _ = make_trainer(recipe, latents)
+        run_to_end(trainer, path)
+        write(finished(recipe, trainer.average, latents.scale, name), path)
+    return load_model(path)
+
+
+def networks_of(table: Table) -> list[str]:
+    """The table's networks, each once."""
+    return list(dict.fromkeys(row.network for row in table.rows))
+
+
+# --- judging
+
+
+def case_of(path: Path, codec: Codec, setting: Setting, seed: int | None) -> Case:
+    """The photograph's case; seed: of what spoils its small picture, None for nothing."""
+    if seed is None:
+        return prepare(path, codec, setting)
+    photo = load_photo(path, setting.size, 2 * codec.factor * setting.scale)
+    small, latent = reduced(photo, setting.scale, plan(seed, setting.scale)), codec.encode(photo)
+    return Case(small, codec.encode(small), latent, decoded(codec, latent))
+
+
+def made_by(sampler: Sampler, case: Case) -> Made:
+    """A row's picture of a photograph, its latent's error, and the evaluations that a stage took."""
+    count = 0
+
+    def counted() -> None:
+        nonlocal count
+        count += 1
+
+    latent = sampler(case.small, case.low, case.size, counted)
+    return decoded(sampler.codec, latent), {"latent_mse": latent_mse(latent, case.latent), "evaluations": float(count)}
+
+
+def method_of(row: Row) -> str:
+    """A row's name in the figures that are kept, which tables share."""
+    return f"{row.network}, {row.solver} {row.nfe}"
+
+
+def table_task(table: Table, samplers: Mapping[str, Sampler], codec: Codec, photos: Mapping[str, Path]) -> Task:
+    """What a table's rows are to do with each photograph, beside bicubic interpolation and the guide alone."""
+    setting = Setting(table.scale, metrics=METRICS)
+    seeds = {path: number for number, path in enumerate(photos.values())}
+
+    def guide(case: Case) -> Made:
+        latent = guide_of(codec)(case.small, case.low, case.size)
+        return decoded(codec, latent), {"latent_mse": latent_mse(latent, case.latent)}
+
+    def open_photo(path: Path) -> tuple[Tensor, dict[str, Callable[[], Made]]]:
+        case = case_of(path, codec, setting, seeds[path] if table.degraded else None)
+        makers: dict[str, Callable[[], Made]] = {name: partial(made_by, s, case) for name, s in samplers.items()}
+        return case.truth, {"bicubic": lambda: (bicubic(case), {}), "guide": partial(guide, case), **makers}
+
+    return Task(photos, [*BASELINES, *samplers], open_photo)
+
+
+def judged(name: str, args: argparse.Namespace, codec: Any, photos: Mapping[str, Path]) -> Summary:
+    """The table's figures, by the rows' names; training and judging what is not there yet."""
+    table = TABLES[name]
+    networks = {n: trained(n, args.data, args.work, args.samples, args.compile) for n in networks_of(table)}
+    place = args.work / f"judged-x{table.scale}{'-degraded' * table.degraded}"
+    results = Results(place, {"codec": digest(codec), "scale": table.scale, "metrics": METRICS, "kind": table.kind})
+    for network, model in networks.items():
+        results.claim(network, digest(model.network))
+    samplers = {
+        method_of(row): Sampler(networks[row.network], codec, row.nfe, row.solver, table.kind) for row in table.rows
+    }
+    with ProgressBar(f"Judging {name}") as bar:
+        judge_all(table_task(table, samplers, codec, photos), results, METRICS, Views(place), bar)
+    rows = {"bicubic": "bicubic", "guide": "guide", **{row.name: method_of(row) for row in table.rows}}
+    seen = [photo for photo in photos if all(results.has(method, photo) for method in rows.values())]
+    for photo in photos.keys() - set(seen):
+        print(f"skipped: {results.skipped.get(photo, photo)}", file=sys.stderr)
+    if not seen:
+        raise ConfigError("None of the photographs could be judged; those skipped are listed above.")
+    return summarise({row: {photo: results.methods[method][photo] for photo in seen} for row, method in rows.items()})
+
+
+# --- writing
+
+
+def write_table(name: str, summary: Summary, out: Path, about: str) -> None:
+    """OUT/NAME.md, .json and plots."""
+    table = TABLES[name]
+    plots = [f"![{metric}]({name}-{metric}.png)" for metric in PLOTTED]
+    shown = {row: _without_needless(figures, summary) for row, figures in summary.items()}
+    meanings = {**MEANINGS, "evaluations": Meaning("lower", "", "evaluations of the network, all stages together")}
+    text = f"# {name}\n\n{table.question}\n\n{about}\n\n{markdown(shown, meanings)}\n{' '.join(plots)}\n"
+    write_text(out / f"{name}.md", text)
+    write_json(out / f"{name}.json", {r: {k: vars(v) for k, v in figures.items()} for r, figures in summary.items()})
+    for metric in PLOTTED:
+        _plot(
+            out / f"{name}-{metric}.png", metric, {row: f[metric] for row, f in summary.items() if metric in f}, table
+        )
+
+
+def _without_needless(figures: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
+    """Evaluations are worth a column only where a row's name does not say them."""
+    return {k: v for k, v in figures.items() if k != "evaluations" or any("dopri5" in row for row in summary)}
+
+
+def _plot(path: Path, metric: str, values: Mapping[str, Any], table: Table) -> None:
+    label = f"{metric}, {MEANINGS[metric].unit}" if MEANINGS[metric].unit else metric
+    if table.curves:
+        counts, series, levels = series_over_evaluations(values)
+        if counts:
+            levels.pop("bicubic", None)
+            curve(path, counts, series, x_label="evaluations", y_label=label, log_x=True, levels=levels)
+            return
+    bars(path, values, x_label=label, mark=1.0 if MEANINGS[metric].better == "one" else None)
+
+
+# --- the command
+
+
+def add_command(commands: Any) -> None:
+    """Add `ablate` to a parser's subcommands."""
+    p: argparse.ArgumentParser = commands.add_parser("ablate", help="the paper's comparisons, at this machine's scale")
+    p.add_argument("names", nargs="+", metavar="NAME", help=", ".join([*TABLES, *FIGURES]))
+    p.add_argument("--data", type=Path, required=True, help="folder of shards: x2, x4 and x4-degraded (see docs)")
+    p.add_argument("--photos", nargs="+", type=Path, required=True, help="photographs to judge on, never trained on")
+    p.add_argument("--codec", default="builtin", help="the one that made the shards")
+    p.add_argument("--work", type=Path, required=True, help="networks and figures, kept for the next sitting")
+    p.add_argument("--out", type=Path, required=True, help="where tables and plots are written")
+    p.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th photograph")
+    p.add_argument("--samples", type=int, help="to train each network on, instead of the table's number")
+    p.add_argument("--compile", action="store_true", help="torch.compile: trains faster, needs a C++ compiler")
+    p.add_argument("--train-only", action="store_true", help="do not judge yet")
+    p.set_defaults(run=ablate)
+
+
+def ablate(args: argparse.Namespace) -> None:
+    unknown = [name for name in args.names if name not in TABLES and name not in FIGURES]
+    if unknown:
+        raise ConfigError(f"There is no ablation {', '.join(unknown)}; choose of {', '.join([*TABLES, *FIGURES])}.")
+    if args.every < 1:
+        raise ConfigError(f"every must be a whole number above 0, but it is {args.every!r}.")
+    for folder in (args.work, args.out):
+        folder.mkdir(parents=True, exist_ok=True)
+    found = photo_names({path: place for place in args.photos for path in find_photos([place])})
+    photos, codec = dict(list(found.items())[:: args.every]), open_codec(args.codec)
+    for name in args.names:
+        if name in FIGURES:
+            FIGURES[name](args, photos, codec)
+        elif args.train_only:
+            for network in networks_of(TABLES[name]):
+                trained(network, args.data, args.work, args.samples, args.compile)
+        else:
+            write_table(name, judged(name, args, codec, photos), args.out, _about(name, args, len(photos)))
+        print(args.out / f"{name}.md")
+
+
+def _about(name: str, args: argparse.Namespace, count: int) -> str:
+    samples = sorted({args.samples or TRAININGS[row.network].samples for row in TABLES[name].rows})
+    spoiled = ", then spoiled" if TABLES[name].degraded else ""
+    return (
+        f"Networks `lite`, trained on {' and '.join(f'{n:,}' for n in samples)} crops each. Means over {count} "
+        f"photographs, reduced by {TABLES[name].scale}{spoiled}, against the photograph through the codec; ± half of "
+        "the 95 % bootstrap interval."
+    )

@@ -1,0 +1,153 @@
+"""From a recipe and shards to a trainer, and from what it learned to a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import Model, load_model, save_model
+from ..config import FAMILIES, ModelSpec, UNetConfig
+from ..errors import ConfigError
+from ..schedule import alpha_bar
+from ..unet import LatentUNet
+from ..weight_file import require_fit
+from .data import LatentCrops, LatentSet
+from .loop import Trainer, freeze
+from .objectives import CouplingFlow, Diffusion, Examples, NaiveFlow, Objective, Predict, Reflow, Regression
+from .recipe import ObjectiveRecipe, Recipe
+
+Network = Callable[..., Tensor]
+
+
+def told(network: Network, config: UNetConfig, kind: Tensor) -> Predict:
+    """The network's prediction, with the guides' kinds where it can be told."""
+    return lambda x, t, guide: network(x, t, guide, kind) if config.classes else network(x, t, guide)
+
+
+def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None) -> Objective:
+    """The objective of a recipe. teacher: the flow that "reflow" straightens."""
+    flow = CouplingFlow(alpha_bar(recipe.noise_step), recipe.sigma_min, recipe.start_share)
+    if recipe.name == "reflow":
+        if teacher is None:
+            raise ConfigError("The objective 'reflow' needs a teacher, the trained flow that it straightens.")
+        return Reflow(flow, teacher, recipe.since, recipe.teacher_steps)
+    made: dict[str, Objective] = {
+        "cfm": flow, "fm": NaiveFlow(recipe.sigma_min, recipe.start_share), "l1": Regression(1), "l2": Regression(2),
+        "dm": Diffusion(),
+    }  # fmt: skip
+    return made[recipe.name]
+
+
+def objective_of(spec: ModelSpec) -> Objective:
+    """How a finished model is sampled."""
+    if spec.objective == "cfm":
+        return CouplingFlow(spec.alpha_bar)
+    return make_objective(ObjectiveRecipe(spec.objective))
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a step of a recipe does: draws its examples, and says their loss under a network."""
+
+    recipe: Recipe
+    crops: LatentCrops
+    teacher: LatentUNet | None = None
+
+    def draw(self, batch: int, generator: torch.Generator) -> Examples:
+        high, guide, kind = self.crops.draw(batch, generator)
+        noise = torch.randn(batch, 2, *high.shape[1:], generator=generator)
+        return Examples(high, guide, kind, noise, self.objective(kind).times(batch, generator))
+
+    def loss(self, network: Network, *examples: Tensor) -> Tensor:
+        parts = Examples(*examples)
+        return self.objective(parts.kind).loss(told(network, self.recipe.network, parts.kind), parts)
+
+    def objective(self, kind: Tensor) -> Objective:
+        """The objective for guides of these kinds (B,), which a teacher is told too."""
+        teacher = told(self.teacher, self.recipe.network, kind) if self.teacher is not None else None
+        return make_objective(self.recipe.objective, teacher)
+
+
+def require_family(recipe: Recipe, data: LatentSet) -> None:
+    """Refuse shards whose latents cannot be of the recipe's family."""
+    if data.channels != recipe.network.channels:
+        raise ConfigError(
+            f"The shards hold latents of {data.channels} channels, but card.family = {recipe.card.family!r} has "
+            f"{recipe.network.channels}; set card.family to what the shards' codec makes."
+        )
+
+
+def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[LatentUNet], Learning]:
+    """A trainer at its first step, and what it trains on."""
+    require_family(recipe, data)
+    crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling)
+    torch.manual_seed(recipe.loop.seed)
+    network = LatentUNet(recipe.network)
+    if recipe.start.model:
+        trained = load_model(recipe.start.model)
+        if recipe.objective.name == "reflow":
+            _require_teacher(recipe, trained.spec)
+        start_from(network, trained)
+    teacher = deepcopy(network).requires_grad_(False) if recipe.objective.name == "reflow" else None
+    freeze(network, recipe.start.frozen)
+    learning = Learning(recipe, crops, teacher)
+    facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}
+    trainer = Trainer(network, learning.draw, learning.loss, recipe.loop, recipe.data.batch, facts=facts)
+    if teacher is not None:
+        teacher.to(trainer.host.device)
+    return trainer, learning
+
+
+def _require_teacher(recipe: Recipe, spec: ModelSpec) -> None:
+    """Refuse a model whose way begins elsewhere than at the recipe's start."""
+    step = recipe.objective.noise_step
+    if (spec.objective, spec.noise_step) != ("cfm", step):
+        raise ConfigError(
+            f"The objective 'reflow' straightens a flow 'cfm' from objective.noise_step = {step}, but {spec.name} is "
+            f"{spec.objective!r} from {spec.noise_step}."
+        )
+
+
+def start_from(network: LatentUNet, model: Model) -> None:
+    """Give a network the weights of a trained one; the embedding of a guide's kind may be new, and is then zero."""
+    weights = model.network.state_dict()
+    if network.config.classes and not model.spec.network.classes:
+        weights["label_emb.weight"] = torch.zeros_like(network.label_emb.weight)
+    require_fit(Path(model.spec.name), network, {name: tuple(w.shape) for name, w in weights.items()})
+    network.load_state_dict(weights)
+
+
+def finished(recipe: Recipe, network: LatentUNet, scale: int, name: str) -> Model:
+    """What was learned as a model. The baselines say what they are, and so does every start."""
+    family = FAMILIES[recipe.card.family]
+    objective = "cfm" if recipe.objective.name == "reflow" else recipe.objective.name
+    starts: Mapping[str, tuple[int, float]] = {"l1": (0, 1.0), "l2": (0, 1.0), "fm": (999, 0.0), "dm": (999, 0.0)}
+    step, signal = starts.get(objective, (recipe.objective.noise_step, alpha_bar(recipe.objective.noise_step)))
+    spec = ModelSpec(
+        name=name, network=recipe.network, family=recipe.card.family, latent_factor=family.factor,
+        latent_shift=family.shift, scale=scale, noise_step=step, alpha_bar=signal, noise_steps=(step,),
+        guide=recipe.data.upsampling, objective=objective, license=recipe.card.license,
+        trained_on=recipe.card.trained_on,
+    )  # fmt: skip
+    return Model(spec, network)
+
+
+def write(model: Model, path: Path) -> None:
+    """Write the model file in half precision."""
+    save_model(model, path, torch.float16)
+
+
+def sampled(model: Model, guide: Tensor, noise: Tensor, nfe: int, *, kind: str, solver: str = "euler") -> Tensor:
+    """The large latents (B,C,h,w) that a model of any objective makes of guides and standard normal noise."""
+
+    def predict(x: Tensor, t: Tensor, guide: Tensor) -> Any:
+        return model.velocity(x, t, guide, kind)
+
+    with torch.no_grad():
+        return objective_of(model.spec).sample(predict, guide, noise, nfe, solver)

@@ -1,0 +1,119 @@
+"""Ablations: a table is trained, judged and written by one command, goes on where it stopped, and shares its work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import TINY, make_model
+from PIL import Image
+
+from fmboost_core.checkpoint import Model, save_model
+from fmboost_core.codec import TinyVAE, save_codec
+from fmboost_core.config import ModelSpec
+from fmboost_core.evaluation.__main__ import main
+from fmboost_core.evaluation.ablate import recipe_for
+from fmboost_core.evaluation.sampling import Sampler
+from fmboost_core.evaluation.tables import TABLES, TRAININGS
+from fmboost_core.pipeline import boost
+from fmboost_core.training.encode import Encoding, ShardMaker
+from fmboost_core.training.photos import find_photos, plan_views
+from fmboost_core.upsample import resize
+
+
+@pytest.fixture
+def place(tmp_path: Path, codec: TinyVAE) -> Path:
+    """Photographs, their shards and the codec, as the command wants them."""
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+        coarse.resize((288, 272), Image.Resampling.BICUBIC).save(tmp_path / "photos" / f"{i}.png")
+    save_codec(codec, tmp_path / "codec.safetensors", license="MIT", trained_on="nothing")
+    views = plan_views(find_photos([tmp_path / "photos"]), mirror=False)
+    maker = ShardMaker(views, Encoding(2, ("latent",)), codec, tmp_path / "data" / "x2")
+    maker.make(maker.shards)
+    return tmp_path
+
+
+def _run(place: Path, *names: str, samples: int = 16) -> int:
+    parts = {"data": "data", "photos": "photos", "codec": "codec.safetensors", "work": "work", "out": "out"}
+    options = [text for option, name in parts.items() for text in (f"--{option}", str(place / name))]
+    return main(["ablate", *names, *options, "--samples", str(samples)])
+
+
+def test_a_table_is_trained_judged_and_written_and_then_kept(place: Path) -> None:
+    assert _run(place, "upsampling") == 0
+    work, out = place / "work", place / "out"
+    networks = [work / f"{name}.safetensors" for name in ("noise-400", "bilinear", "nearest")]
+    table = (out / "upsampling.md").read_text()
+    assert all(f"| {row} |" in table for row in ("bicubic", "guide", "PSU", "bilinear", "nearest"))
+    assert (out / "upsampling-psnr.png").is_file()
+    figures = json.loads((out / "upsampling.json").read_text())
+    assert figures["PSU"]["psnr"]["low"] <= figures["PSU"]["psnr"]["mean"] <= figures["PSU"]["psnr"]["high"]
+    before = [path.stat().st_mtime_ns for path in networks]
+    assert _run(place, "upsampling") == 0 and (out / "upsampling.md").read_text() == table
+    assert [path.stat().st_mtime_ns for path in networks] == before
+    # The table of noise steps has one of these networks too: it is not trained again.
+    (place / "work" / "noise-400.training").unlink()
+    assert _run(place, "noise") == 0 and networks[0].stat().st_mtime_ns == before[0]
+
+
+def test_every_recipe_of_the_tables_can_be_made_and_differs(tmp_path: Path) -> None:
+    save_model(make_model(), tmp_path / "cfm.safetensors")
+    recipes = {name: recipe_for(name, tmp_path) for name in TRAININGS}
+    flat = {name: (TRAININGS[name].shards, str(recipe.flat())) for name, recipe in recipes.items()}
+    assert {row.network for table in TABLES.values() for row in table.rows} == set(TRAININGS)
+    alike = [(a, b) for a in flat for b in flat if a < b and flat[a] == flat[b]]
+    assert not alike  # rows that cannot differ would compare nothing
+    for table in TABLES.values():
+        samples = {recipes[row.network].loop.samples for row in table.rows}
+        assert len(samples) == 1 or "reflow" in {row.network for row in table.rows}
+
+
+def test_a_flow_is_sampled_as_boost_does_it(codec: TinyVAE) -> None:
+    model, small = make_model(), torch.rand(1, 3, 32, 40) * 2 - 1
+    low = codec.encode(small)
+    for nfe, solver, scale in ((1, "euler", 2), (4, "euler", 2), (4, "heun", 2), (2, "euler", 4)):
+        size = (32 * scale, 40 * scale)
+        ours = Sampler(model, codec, nfe, solver)(small, low, size)
+        theirs = boost(low, model, codec, size=(size[1], size[0]), nfe=nfe, solver=solver, seed=0)
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("objective", "nfe", "spent"), [("fm", 3, 3), ("dm", 3, 3), ("l1", 3, 1), ("l2", 3, 1)])
+def test_baselines_are_sampled_their_own_way(objective: str, nfe: int, spent: int, codec: TinyVAE) -> None:
+    flow, count = make_model(), 0
+    spec = ModelSpec(name="b", network=TINY, objective=objective, noise_step=999, alpha_bar=0.0)
+    small = torch.rand(1, 3, 32, 32) * 2 - 1
+
+    def counted() -> None:
+        nonlocal count
+        count += 1
+
+    latent = Sampler(Model(spec, flow.network), codec, nfe)(small, codec.encode(small), (64, 64), counted)
+    assert count == spent and latent.shape == (1, 4, 8, 8) and bool(latent.isfinite().all())
+
+
+def test_resized_latents_are_guides_too(codec: TinyVAE) -> None:
+    """A network that predicts nothing leaves regression at its guide."""
+    flow = make_model()
+    for parameter in flow.network.out.parameters():
+        parameter.data.zero_()
+    small = torch.rand(1, 3, 32, 32) * 2 - 1
+    for guide in ("bilinear", "nearest"):
+        spec = ModelSpec(name="b", network=TINY, objective="l2", noise_step=0, alpha_bar=1.0, guide=guide)
+        latent = Sampler(Model(spec, flow.network), codec, 1)(small, codec.encode(small), (64, 64))
+        assert torch.allclose(latent, resize(codec.encode(small), (8, 8), guide), atol=1e-6)
+
+
+def test_what_is_wrong_is_a_sentence(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(place, "colours") == 2 and "no ablation colours" in capsys.readouterr().err
+    assert _run(place, "degraded") == 2 and "x4" in capsys.readouterr().err
+    assert _run(place, "trajectory") == 2 and "objectives" in capsys.readouterr().err
+    (place / "photos" / "0.png").unlink()
+    (place / "photos" / "1.png").unlink()
+    assert _run(place, "upsampling") == 2 and "No photographs" in capsys.readouterr().err

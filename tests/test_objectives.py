@@ -1,0 +1,345 @@
+"""Objectives: between Gaussians, where the best prediction is known, they have their least loss and their exact map."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from fmboost_core.config import OBJECTIVES
+from fmboost_core.errors import ConfigError
+from fmboost_core.schedule import alpha_bar
+from fmboost_core.training.objectives import (
+    CouplingFlow,
+    Diffusion,
+    Examples,
+    NaiveFlow,
+    Objective,
+    Predict,
+    Reflow,
+    Regression,
+    uniform_times,
+)
+from fmboost_core.training.recipe import ObjectiveRecipe
+from fmboost_core.training.train import make_objective
+
+MEAN, SPREAD = 0.7, 0.5  # of the data
+SIGNAL = alpha_bar(400)
+COUNT = 4000
+
+
+def wide(t: Tensor) -> Tensor:
+    return t.view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Independent x0 ~ N(first, start²) and x1 ~ N(last, end²), and the line between them, thickened by sigma."""
+
+    first: Tensor | float
+    start: float
+    last: Tensor | float
+    end: float
+    sigma: float = 0.0
+
+    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariance of x1 - x0 with x_t, and the variance of x_t."""
+        return t * self.end**2 - (1 - t) * self.start**2, (t * self.end) ** 2 + (
+            (1 - t) * self.start
+        ) ** 2 + self.sigma**2
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[x1 - x0 | x_t = x]."""
+        covariance, variance = self.moments(t)
+        mean = (1 - t) * self.first + t * self.last
+        return self.last - self.first + covariance / variance * (x - mean)
+
+    def least_loss(self) -> float:
+        """The mean over t of Var[x1 - x0 | x_t], which no prediction can go below."""
+        covariance, variance = self.moments((torch.arange(10_000).double() + 0.5) / 10_000)
+        return float((self.start**2 + self.end**2 - covariance**2 / variance).mean())
+
+
+def examples(high_of: Callable[[Tensor, Tensor], Tensor], t: Tensor | None = None) -> Examples:
+    """Many of them, from standard normal guides; high_of(guide, noise of its own); times evenly spread."""
+    generator = torch.Generator().manual_seed(0)
+    guide, own, *noises = torch.randn(4, COUNT, 4, 4, 4, generator=generator)
+    times = (torch.arange(COUNT) + 0.5) / COUNT if t is None else t
+    return Examples(high_of(guide, own), guide, torch.zeros(COUNT, dtype=torch.long), torch.stack(noises, dim=1), times)
+
+
+def coupled(guide: Tensor, sigma: float = 0.0) -> Gaussians:
+    """CFM's, for data at SPREAD around guide + MEAN."""
+    return Gaussians(SIGNAL**0.5 * guide, (1 - SIGNAL) ** 0.5, guide + MEAN, SPREAD, sigma)
+
+
+CLOSED_FORMS = {
+    "fm": (NaiveFlow(0.0), lambda g, e: MEAN + SPREAD * e, lambda g: Gaussians(0.0, 1.0, MEAN, SPREAD)),
+    "cfm": (CouplingFlow(SIGNAL), lambda g, e: g + MEAN + SPREAD * e, coupled),
+    "cfm, sigma": (CouplingFlow(SIGNAL, 0.4), lambda g, e: g + MEAN + SPREAD * e, lambda g: coupled(g, 0.4)),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_the_true_velocity_has_the_least_loss_and_others_their_distance_more(name: str) -> None:
+    objective, high_of, gaussians = CLOSED_FORMS[name]
+    drawn = examples(high_of)
+
+    def loss(disturbance: Callable[[Tensor], Tensor | float]) -> float:
+        return float(objective.loss(lambda x, t, g: gaussians(g).velocity(x, wide(t)) + disturbance(x), drawn))
+
+    least = loss(lambda x: 0.0)
+    assert least == pytest.approx(gaussians(torch.zeros(1)).least_loss(), rel=0.02)
+    assert loss(lambda x: 0.3) - least == pytest.approx(0.09, abs=0.01)
+    assert loss(lambda x: 0.3 * torch.sign(x - 1)) - least == pytest.approx(0.09, abs=0.01)
+
+
+def test_the_least_loss_of_naive_flow_matching_is_half_a_circle_s() -> None:
+    """The integral of s²/(t² s² + (1-t)²) is pi s / 2."""
+    assert Gaussians(0.0, 1.0, MEAN, SPREAD).least_loss() == pytest.approx(math.pi * SPREAD / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "end"), [("fm", lambda g, z: MEAN + SPREAD * z), ("cfm", lambda g, z: g + MEAN + SPREAD * z)]
+)
+def test_the_true_velocity_carries_one_gaussian_to_the_other(
+    name: str, end: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    objective, _, gaussians = CLOSED_FORMS[name]
+    guide, noise = torch.randn(2, 8, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+
+    def error(nfe: int, solver: str) -> float:
+        def velocity(x: Tensor, t: Tensor, g: Tensor) -> Tensor:
+            return gaussians(g).velocity(x, wide(t))
+
+        return float((objective.sample(velocity, guide, noise, nfe, solver) - end(guide, noise)).abs().max())
+
+    assert error(200, "rk4") < 1e-4
+    assert error(80, "euler") / error(160, "euler") == pytest.approx(2, abs=0.3)
+
+
+def test_sigma_min_keeps_a_little_of_the_noise_at_the_end_of_naive_flow_matching() -> None:
+    seen: list[Tensor] = []
+    drawn = examples(lambda g, e: 0 * e, t=torch.ones(COUNT))
+
+    def truth(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        seen.append(x)
+        return -0.9 * drawn.noise[:, 0]
+
+    assert NaiveFlow(0.1).loss(truth, drawn) < 1e-12
+    assert seen[0].std() == pytest.approx(0.1, rel=0.02)
+
+
+def test_coupling_flow_learns_the_way_from_the_noised_guide() -> None:
+    """Without spread, the guide tells all, and the loss of the true velocity is 0."""
+    drawn = examples(lambda g, e: g + 1)
+
+    def truth(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        start = SIGNAL**0.5 * guide + (1 - SIGNAL) ** 0.5 * drawn.noise[:, 0]
+        assert torch.allclose(x, (1 - wide(t)) * start + wide(t) * drawn.high, atol=1e-5)
+        return drawn.high - start
+
+    assert CouplingFlow(SIGNAL).loss(truth, drawn) < 1e-10
+
+
+# --- diffusion
+
+
+def epsilon(x: Tensor, step: Tensor, guide: Tensor) -> Tensor:
+    """E[noise | x] for data of MEAN and SPREAD, at steps 0 to 999."""
+    a = wide(torch.tensor([alpha_bar(int(s)) for s in step]))
+    return (1 - a).sqrt() * (x - a.sqrt() * MEAN) / (a * SPREAD**2 + 1 - a)
+
+
+def test_the_true_noise_has_the_least_loss_of_a_diffusion_model() -> None:
+    steps = torch.arange(COUNT) % 999 + 1
+    drawn = examples(lambda g, e: MEAN + SPREAD * e, t=steps / 1000)
+    signals = torch.tensor([alpha_bar(int(s)) for s in steps])
+    least = (signals * SPREAD**2 / (signals * SPREAD**2 + 1 - signals)).mean()
+    loss = Diffusion().loss(epsilon, drawn)
+    assert loss == pytest.approx(float(least), rel=0.02)
+    worse = Diffusion().loss(lambda x, t, g: epsilon(x, t, g) + 0.3 * torch.sign(x - MEAN), drawn)
+    assert worse - loss == pytest.approx(0.09, abs=0.01)
+
+
+def test_ddim_comes_to_the_probability_flow_s_end_with_order_one() -> None:
+    noise = torch.randn(8, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    last = alpha_bar(999)
+    end = MEAN + SPREAD * (noise - last**0.5 * MEAN) / (last * SPREAD**2 + 1 - last) ** 0.5
+    errors = [float((Diffusion().sample(epsilon, noise, noise, nfe) - end).abs().max()) for nfe in (37, 111, 333)]
+    orders = [math.log(a / b) / math.log(3) for a, b in pairwise(errors)]
+    assert errors[-1] < 0.02 and orders == pytest.approx([1, 1], abs=0.2)
+
+
+def test_ddim_holds_its_estimates_where_a_network_is_wrong() -> None:
+    noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    end = Diffusion().sample(lambda x, t, g: x + 0.1, noise, noise, 4)
+    assert torch.isfinite(end).all() and end.abs().max() <= 6
+
+
+@pytest.mark.parametrize("nfe", [0, 1000, 5000])
+def test_a_diffusion_model_refuses_more_steps_than_it_has(nfe: int) -> None:
+    noise = torch.zeros(1, 4, 4, 4)
+    with pytest.raises(ConfigError, match="nfe must be from 1 to 999"):
+        Diffusion().sample(epsilon, noise, noise, nfe)
+
+
+# --- regression
+
+
+@pytest.mark.parametrize(("power", "loss"), [(1, 2.0), (2, 5.0)])
+def test_regression_s_loss_by_hand(power: int, loss: float) -> None:
+    """From guides of 1 to latents of 2 and 4: the distances are 1 and 3."""
+    guide, high = torch.ones(2, 1, 1, 1), torch.tensor([2.0, 4.0]).view(2, 1, 1, 1)
+    drawn = Examples(high, guide, torch.zeros(2), torch.full((2, 2, 1, 1, 1), 99.0), torch.zeros(2))
+    assert Regression(power).loss(lambda x, t, g: 0 * x, drawn) == loss
+    assert Regression(power).loss(lambda x, t, g: high - x, drawn) == 0
+
+
+def test_regression_is_one_evaluation_from_the_guide_whatever_is_asked() -> None:
+    guide, noise = torch.randn(2, 3, 4, 2, 2)
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    def predict(x: Tensor, t: Tensor, g: Tensor) -> Tensor:
+        asked.append((x, t))
+        return 2 * g + 1
+
+    assert torch.allclose(Regression(2).sample(predict, guide, noise, 50), 3 * guide + 1)
+    assert len(asked) == 1 and torch.equal(asked[0][0], guide) and not asked[0][1].any()
+
+
+# --- reflow
+
+
+def turn(x: Tensor) -> Tensor:
+    """A teacher in circles: dx/dt = 2 i x on pairs of channels, whose small Euler steps are known."""
+    return 2 * torch.cat([-x[:, 2:], x[:, :2]], dim=1)
+
+
+def teacher(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+    return turn(x)
+
+
+def turned(x: Tensor, length: float, steps: int) -> Tensor:
+    for _ in range(steps):
+        x = x + turn(x) * length / steps
+    return x
+
+
+@pytest.mark.parametrize("since", [0.0, 0.25])
+def test_straightening_makes_the_teacher_s_way_a_line_after_its_start(since: float) -> None:
+    """With since=0 all of it, with 1/4 all but the first step, which stays the conditional mean of CFM."""
+    objective = Reflow(CouplingFlow(SIGNAL), teacher, since, 6)
+    drawn = examples(lambda g, e: g + e, objective.times(COUNT, torch.Generator().manual_seed(0)))
+    start = SIGNAL**0.5 * drawn.guide + (1 - SIGNAL) ** 0.5 * drawn.noise[:, 0]
+    corner = turned(start, since, 1)
+    end = turned(corner, 1 - since, 6)
+    first = wide(drawn.time == 0) & bool(since)
+
+    def truth(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        line = corner + wide((t - since) / (1 - since)) * (end - corner)
+        assert torch.allclose(x, torch.where(first, start, line), atol=1e-4)
+        return torch.where(first, drawn.high - start, (end - corner) / (1 - since))
+
+    assert objective.loss(truth, drawn) < 1e-9
+    assert objective.loss(lambda x, t, g: turn(x), drawn) > 0.1
+
+
+def test_one_evaluation_of_a_wholly_straightened_flow_is_the_teacher_s_end() -> None:
+    """For a flow whose ways do not cross, the straight velocity is known at the start: the way's own length."""
+    objective = Reflow(CouplingFlow(SIGNAL), teacher, 0.0, 50)
+    guide, noise = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    start = SIGNAL**0.5 * guide + (1 - SIGNAL) ** 0.5 * noise
+    end = objective.sample(lambda x, t, g: turned(x, 1.0, 50) - x, guide, noise, 1)
+    assert torch.allclose(end, turned(start, 1.0, 50), atol=1e-5)
+
+
+@pytest.mark.parametrize("since", [0.0, 0.25])
+def test_straight_times_are_of_three_kinds(since: float) -> None:
+    times = Reflow(CouplingFlow(SIGNAL), teacher, since).times(6000, torch.Generator().manual_seed(0))
+    fourths = sum((times == k / 4).sum() for k in (1, 2, 3))
+    assert (times == 0).sum() / 6000 == pytest.approx(1 / 3, abs=0.03)
+    assert fourths / 6000 == pytest.approx(1 / 3, abs=0.03)
+    rest = times[(times * 4) % 1 != 0]
+    assert rest.min() == pytest.approx(since, abs=0.01) and 0.98 < rest.max() < 1
+
+
+# --- all of them
+
+
+def test_times_are_uniform_but_for_a_share_at_the_start() -> None:
+    times = uniform_times(4000, 0.1, torch.Generator().manual_seed(0))
+    inside = times[times > 0]
+    assert len(inside) / 4000 == pytest.approx(0.9, abs=0.02)
+    assert inside.mean() == pytest.approx(0.5, abs=0.02) and inside.var() == pytest.approx(1 / 12, abs=0.01)
+    assert times.max() < 1 and (uniform_times(100, 0, torch.Generator().manual_seed(0)) > 0).all()
+    assert not uniform_times(100, 1.0, torch.Generator().manual_seed(0)).any()
+
+
+def test_diffusion_s_times_are_its_steps_but_the_first() -> None:
+    seen: list[Tensor] = []
+
+    def predict(x: Tensor, steps: Tensor, guide: Tensor) -> Tensor:
+        seen.append(steps)
+        return x
+
+    times = Diffusion().times(20_000, torch.Generator().manual_seed(0))
+    latents = torch.zeros(20_000, 1, 1, 1)
+    Diffusion().loss(predict, Examples(latents, latents, times, torch.zeros(20_000, 2, 1, 1, 1), times))
+    assert set(seen[0].tolist()) == set(range(1, 1000))
+
+
+NAMES = (*OBJECTIVES, "reflow")
+
+
+def objective_named(name: str) -> Objective:
+    return make_objective(ObjectiveRecipe(name), teacher)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("nfe", "solver"), [(1, "euler"), (4, "euler"), (50, "euler"), (8, "heun"), (8, "rk4")])
+def test_the_network_is_evaluated_exactly_as_often_as_asked(name: str, nfe: int, solver: str) -> None:
+    count = 0
+
+    def predict(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        assert t.shape == (2,)
+        return 0.1 * x
+
+    guide, noise = torch.randn(2, 2, 4, 4, 4)
+    assert objective_named(name).sample(predict, guide, noise, nfe, solver).shape == guide.shape
+    assert count == (1 if name in ("l1", "l2") else nfe)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_of_a_batch_is_the_mean_of_its_items(name: str) -> None:
+    """So that a step may be shared out."""
+    objective = objective_named(name)
+    drawn = Examples(*(x[:6] for x in examples(lambda g, e: g + e, objective.times(COUNT, torch.Generator()))))
+
+    def predict(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        return 0.3 * x + guide + wide(t) / 1000
+
+    parts = [objective.loss(predict, Examples(*(x[i : i + 1] for x in drawn))) for i in range(6)]
+    assert objective.loss(predict, drawn) == pytest.approx(float(torch.stack(parts).mean()), rel=1e-5)
+
+
+def test_reflow_needs_its_teacher() -> None:
+    with pytest.raises(ConfigError, match="needs a teacher"):
+        make_objective(ObjectiveRecipe("reflow"))
+
+
+def test_predictions_in_half_precision_are_counted_in_full() -> None:
+    def half(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        return (x + 1000).bfloat16()
+
+    predict: Predict = half
+    for name in NAMES:
+        objective = objective_named(name)
+        drawn = Examples(*(x[:6] for x in examples(lambda g, e: g + e, objective.times(COUNT, torch.Generator()))))
+        assert objective.loss(predict, drawn).dtype == torch.float32
+        assert objective.sample(predict, drawn.guide, drawn.noise[:, 0], 4).dtype == torch.float32

@@ -1,0 +1,428 @@
+"""Shards and what is drawn from them: WebDataset's format, whole or refused, each made once, crops in their place."""
+
+import json
+import random
+import resource
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fmboost_core.codec import TinyVAE
+from fmboost_core.errors import ConfigError, ImageError
+from fmboost_core.processes import share
+from fmboost_core.training import encode
+from fmboost_core.training.data import CropSampler, LatentCrops, LatentSet, PhotoCrops, load_shards
+from fmboost_core.training.degrade import Degradation
+from fmboost_core.training.encode import Encoding, ShardMaker, reduced
+from fmboost_core.training.photos import View, find_photos, load_view, plan_views
+from fmboost_core.training.shards import Sample, read_shard, write_shard
+from fmboost_core.upsample import resize
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i, size in enumerate(((80, 64), (100, 70), (64, 64))):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "SHARD_VIEWS", 2)
+
+
+@pytest.fixture
+def shards(photos: Path, codec: TinyVAE, tmp_path: Path) -> Path:
+    return made(photos, codec, tmp_path / "latents").out
+
+
+def made(photos: Path, codec: TinyVAE, out: Path, how: Encoding | None = None, **others: object) -> ShardMaker:
+    maker = ShardMaker(plan_views(find_photos([photos])), how or Encoding(), codec, out, **others)
+    maker.make(maker.shards)
+    return maker
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def arrays(count: int = 3, empty: bool = False) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    return [
+        Sample(
+            f"{i:08d}",
+            {"scale": 2, "view": {"path": f"ü{i}.png"}},
+            {name: rng.normal(size=(4, 6, 8)).astype(np.float16) * (not empty) for name in ("high", "low", "latent")},
+        )
+        for i in range(count)
+    ]
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes: the system refuses it, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# --- the format
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", arrays())
+    for before, after in zip(arrays(), read_shard(tmp_path / "a.tar"), strict=True):
+        assert (before.key, before.facts, list(before.arrays)) == (after.key, after.facts, list(after.arrays))
+        for name, array in before.arrays.items():
+            assert array.dtype == after.arrays[name].dtype and np.array_equal(array, after.arrays[name])
+    write_shard(tmp_path / "b.tar", arrays())
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_webdataset_s_own_reader_reads_a_shard(shards: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    (path,) = shards.glob("*.tar")
+    theirs = list(webdataset.WebDataset(str(path), shardshuffle=False).decode())
+    ours = read_shard(path)
+    assert [sample["__key__"] for sample in theirs] == [sample.key for sample in ours] and len(ours) == 6
+    for their, our in zip(theirs, ours, strict=True):
+        assert their["json"] == our.facts
+        for name in ("high", "low", "latent", "image"):
+            assert np.array_equal(their[f"{name}.npy"], our.arrays[name]) and our.arrays[name].dtype == np.float16
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_cut_shard_is_never_read(empty: bool, tmp_path: Path) -> None:
+    """Also where a member ends, and where all before the cut is zeros, as the end of a tar is."""
+    path = tmp_path / "cut.tar"
+    write_shard(path, arrays(empty=empty))
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        ends = [member.offset for member in tar] + [member.offset_data for member in tar]
+        last = tar.getmembers()[-1]
+    ends += [-(-(last.offset_data + last.size) // 512) * 512 + more for more in (0, 512, 1023, 1024)]
+    cuts = {*random.Random(0).sample(range(len(whole)), 40), 0, 1, 512, 1024, len(whole) - 1, len(whole) - 512, *ends}
+    for cut in cuts:
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ConfigError, match=r"cut\.tar is no whole shard .*encode again"):
+            read_shard(path)
+    path.write_bytes(whole)
+    assert len(read_shard(path)) == 3
+
+
+def test_a_damaged_shard_is_a_sentence_or_reads_as_arrays(tmp_path: Path) -> None:
+    path, dice = tmp_path / "bad.tar", random.Random(0)
+    write_shard(path, arrays())
+    whole, refused = path.read_bytes(), 0
+    for place in [*dice.sample(range(len(whole)), 100), *range(0, 700, 7)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            read_shard(path)
+        except ConfigError as error:
+            assert "bad.tar" in str(error)
+            refused += 1
+    assert refused > 50
+
+
+def test_a_damaged_header_loses_no_sample_silently(tmp_path: Path) -> None:
+    """tarfile takes the first member that it cannot read for the end."""
+    path = tmp_path / "bad.tar"
+    write_shard(path, arrays())
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        headers = [member.offset for member in tar]
+    for header in headers:
+        path.write_bytes(whole[:header] + b"?" + whole[header + 1 :])
+        with pytest.raises(ConfigError, match=r"bad\.tar is no whole shard"):
+            read_shard(path)
+
+
+def test_foreign_tars_are_sentences(tmp_path: Path, shards: Path) -> None:
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (tmp_path / "note.txt").write_text("hello")
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        tar.add(tmp_path / "note.txt", "0.txt")
+    with pytest.raises(ConfigError, match=r"no latents in .*foreign"):
+        load_shards(folder)
+    high = np.zeros((4, 8, 8), np.float16)
+    for facts, held, words in (
+        ({"caption": "a cat"}, {"high": high}, "did not make"),
+        ({"scale": 2}, {"picture": high}, "did not make"),
+        ({"scale": 2}, {"high": np.float16(3)}, "did not make"),
+        ([1], {"high": high}, "did not make"),
+        ({"scale": 2}, {}, "no whole shard"),
+        ({"scale": 2}, {"high": np.asfortranarray(np.zeros((4, 8, 8)))}, "no whole shard"),
+    ):
+        write_shard(folder / "a.tar", [Sample("0", facts, held)])
+        with pytest.raises(ConfigError, match=words):
+            load_shards(folder)
+    (folder / "a.tar").write_text("no tar at all" * 1000)
+    with pytest.raises(ConfigError, match=r"a\.tar is no whole shard"):
+        load_shards(folder)
+    write_shard(folder / "a.tar", [Sample("0", {"scale": 4}, {"high": high})])
+    with pytest.raises(ConfigError, match="one scale and codec"):
+        load_shards(folder, shards)
+    for nothing in (tmp_path / "nowhere", tmp_path / "note.txt"):
+        with pytest.raises(ConfigError, match="There are no latents in"):
+            load_shards(nothing)
+
+
+# --- encoding
+
+
+def test_shards_hold_latents_of_their_photographs(shards: Path, codec: TinyVAE) -> None:
+    data = load_shards(shards)
+    assert data.scale == 2 and data.channels == 4 and len(data.samples) == 6
+    assert sum(sample.facts["view"]["flip"] for sample in data.samples) == 3
+    for sample in data.samples:
+        image = load_view(View(**sample.facts["view"]), 16)
+        high, wide = codec.encode(image)[0], (4, image.shape[-2] // 8, image.shape[-1] // 8)
+        assert torch.allclose(high, torch.from_numpy(sample.arrays["high"].copy()).float(), atol=2e-3)
+        assert {sample.arrays[kind].shape for kind in ("high", "latent", "image")} == {wide}
+        assert sample.arrays["low"].shape == (4, wide[1] // 2, wide[2] // 2)
+
+
+def test_only_the_guides_asked_for_are_made(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    made(photos, codec, tmp_path / "one", Encoding(guides=("image",)))
+    assert set(load_shards(tmp_path / "one").samples[0].arrays) == {"high", "low", "image"}
+
+
+def test_useless_photographs_are_skipped_and_listed(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    (photos / "corrupt.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    Image.new("RGB", (15, 200)).save(photos / "narrow.png")
+    maker = made(photos, codec, tmp_path / "out")
+    assert len(load_shards(tmp_path / "out").samples) == 6
+    assert len(maker.skipped) == 4, "each of the two, and its mirror image"
+    assert any("corrupt.jpg" in said for said in maker.skipped)
+    assert any("narrow.png is smaller than 16 pixels" in said for said in maker.skipped)
+
+
+def test_a_killed_encoding_makes_only_what_is_missing(
+    photos: Path, codec: TinyVAE, tmp_path: Path, small_shards: None
+) -> None:
+    maker = made(photos, codec, tmp_path / "out")
+    whole = contents(maker.out)
+    assert sorted(whole) == ["encode.json", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
+    (maker.out / "shard-000001.tar").unlink()
+    kept = (maker.out / "shard-000000.tar").stat().st_mtime_ns
+    told: list[tuple[int, int]] = []
+    again = ShardMaker(maker.views, maker.how, codec, maker.out)
+    again.make(again.shards, lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)] and contents(maker.out) == whole
+    assert (maker.out / "shard-000000.tar").stat().st_mtime_ns == kept
+
+
+def test_an_interrupt_leaves_no_half_shard(photos: Path, codec: TinyVAE, tmp_path: Path, small_shards: None) -> None:
+    maker = ShardMaker(plan_views(find_photos([photos])), Encoding(), codec, tmp_path / "out")
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        maker.make(maker.shards, stop)
+    assert sorted(contents(maker.out)) == ["encode.json", "shard-000000.tar"]
+
+
+def test_a_full_disk_leaves_no_half_shard(photos: Path, codec: TinyVAE, tmp_path: Path, small_shards: None) -> None:
+    maker = ShardMaker(plan_views(find_photos([photos])), Encoding(), codec, tmp_path / "out")
+    with full_disk(3000), pytest.raises(ImageError, match=r"shard-000000\.tar cannot be written"):
+        maker.make(maker.shards)
+    assert list(contents(maker.out)) == ["encode.json"]
+
+
+def test_shards_of_another_plan_are_not_mixed(photos: Path, shards: Path, codec: TinyVAE) -> None:
+    views = plan_views(find_photos([photos]))
+    before = contents(shards)
+    for how in (Encoding(scale=4), Encoding(degrade=True), Encoding(guide_codec="o"), Encoding(codec="o")):
+        with pytest.raises(ConfigError, match=r"another plan \(different: encoding\)"):
+            ShardMaker(views, how, codec, shards)
+    with pytest.raises(ConfigError, match=r"different: views"):
+        ShardMaker(views[1:], Encoding(), codec, shards)
+    assert contents(shards) == before
+    for damage, words in (("{", "is damaged"), ("[]", "another plan")):
+        (shards / "encode.json").write_text(damage)
+        with pytest.raises(ConfigError, match=words):
+            ShardMaker(views, Encoding(), codec, shards)
+
+
+def test_processes_make_each_shard_once_and_the_same(
+    photos: Path, codec: TinyVAE, tmp_path: Path, small_shards: None
+) -> None:
+    alone = made(photos, codec, tmp_path / "alone")
+    counts = []
+    for rank in ("1", "0"):
+        maker = ShardMaker(alone.views, alone.how, codec, tmp_path / "shared")
+        told: list[int] = []
+        maker.make(
+            share(maker.shards, {"RANK": rank, "WORLD_SIZE": "2"}), lambda done, total, told=told: told.append(done)
+        )
+        counts.append(len(told))
+    assert counts == [2, 4] and contents(tmp_path / "shared") == contents(alone.out)
+
+
+def test_a_spoiled_encoding_is_repeated_from_its_shard_alone(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    made(photos, codec, tmp_path / "spoiled", Encoding(degrade=True, seed=5))
+    data = load_shards(tmp_path / "spoiled")
+    assert len({json.dumps(sample.facts["degradation"]) for sample in data.samples}) == 6
+    for sample in data.samples:
+        image = load_view(View(**sample.facts["view"]), 16)
+        small = reduced(image, 2, Degradation.from_json(json.dumps(sample.facts["degradation"])))
+        assert np.array_equal(codec.encode(small)[0].half().numpy(), sample.arrays["low"])
+        assert not torch.equal(small, reduced(image, 2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"scale": 1}, "scale must be"), ({"guides": ()}, "Guides are"), ({"guides": ("low",)}, "not .*low")],
+)
+def test_impossible_encodings_are_sentences(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Encoding(**fields)
+
+
+# --- photographs
+
+
+def test_photographs_are_found_without_what_is_hidden(photos: Path, tmp_path: Path) -> None:
+    (photos / "deep").mkdir()
+    for name in ("deep/a.JPG", ".hidden.png", "notes.txt"):
+        (photos / name).write_bytes(b"")
+    found = find_photos([photos, photos / "0.png"])
+    assert [path.name for path in found] == ["0.png", "1.png", "2.png", "a.JPG", "0.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"No photographs .*empty"):
+        find_photos([tmp_path / "empty"])
+    with pytest.raises(ConfigError, match=r"There is no file or folder .*nowhere"):
+        find_photos([photos, tmp_path / "nowhere"])
+
+
+def test_every_photograph_comes_before_any_comes_again() -> None:
+    views = plan_views([Path(f"{i}.png") for i in range(5)], seed=3, reduce=(1, 2))
+    assert len(views) == len(set(views)) == 20
+    passes = [views[i : i + 5] for i in range(0, 20, 5)]
+    assert all({view.path for view in one} == {f"{i}.png" for i in range(5)} for one in passes)
+    assert [one[0].reduce for one in passes] == [1, 2, 1, 2] and [one[0].flip for one in passes] == [0, 0, 1, 1]
+    for bad in ({"reduce": (0.5,)}, {"reduce": (float("nan"),)}, {"seed": -1}, {"seed": 10**30}):
+        with pytest.raises(ConfigError, match=r"factors from 1|seed must be"):
+            plan_views([Path("a.png")], **bad)
+
+
+# --- crops
+
+
+def test_photo_crops_are_aligned_with_their_latents(shards: Path, codec: TinyVAE) -> None:
+    """A 1x1 crop's photograph is the 8x8 pixels of its latent: the crops of a mirrored view are mirrored too."""
+    crops = PhotoCrops(load_shards(shards), 8)
+    pictures, latents = crops.draw(16, torch.Generator().manual_seed(0))
+    assert pictures.shape == (16, 3, 64, 64) and latents.shape == (16, 4, 8, 8)
+    inner = codec.encode(pictures)[..., 3:5, 3:5]
+    error = (inner - latents[..., 3:5, 3:5]).square().mean()
+    shuffled = (inner - latents.roll(1, 0)[..., 3:5, 3:5]).square().mean()
+    assert error < shuffled / 4
+
+
+def test_crops_come_from_all_views_equally_whatever_their_size() -> None:
+    sampler = CropSampler([(4, 4), (8, 4), (3, 9)], 4)
+    drawn = sampler.draw(6000, torch.Generator().manual_seed(0))
+    assert {i for i, _, _ in drawn} == {0, 1}
+    assert sum(i == 0 for i, _, _ in drawn) / 6000 == pytest.approx(1 / 2, abs=0.02)
+    tops = [top for i, top, _ in drawn if i == 1]
+    assert all(tops.count(top) / len(tops) == pytest.approx(1 / 5, abs=0.03) for top in range(5))
+    with pytest.raises(ConfigError, match="smaller crop"):
+        CropSampler([(4, 4)], 5)
+
+
+def test_groups_are_drawn_by_their_shares() -> None:
+    sampler = CropSampler([(4, 4), (8, 4), (3, 9), (5, 5)], 4, ["a", "b", "b", "b"])
+    sampler.set_shares({"a": 4, "b": 1})  # b's smallest view does not fit and takes nothing from the others
+    drawn = [i for i, _, _ in sampler.draw(6000, torch.Generator().manual_seed(0))]
+    assert [drawn.count(i) / 6000 for i in range(4)] == pytest.approx([0.8, 0.1, 0, 0.1], abs=0.02)
+    for group, views in (("b", {1, 3}), ("a", {0})):
+        sampler.set_shares({group: 1})
+        assert {i for i, _, _ in sampler.draw(100, torch.Generator().manual_seed(0))} == views
+    for bad in ({"a": -1, "b": 1}, {"a": 0, "b": 0}, {"a": float("nan")}, {}):
+        with pytest.raises(ConfigError, match="Shares"):
+            sampler.set_shares(bad)
+
+
+class _ZeroCodec:
+    """A codec whose every latent is zero."""
+
+    channels, factor = 4, 8
+
+    def encode(self, images: Tensor) -> Tensor:
+        return torch.zeros(images.shape[0], 4, images.shape[-2] // 8, images.shape[-1] // 8)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.zeros(latents.shape[0], 3, 8 * latents.shape[-2], 8 * latents.shape[-1])
+
+
+def test_a_crop_knows_what_its_guide_was_made_from(photos: Path, shards: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    """Another codec's guides are a group of their own, beside the first codec's latents of the photographs."""
+    made(photos, codec, tmp_path / "other", Encoding(guide_codec="other"), guide_codec=_ZeroCodec())
+    data = load_shards(shards, tmp_path / "other")
+
+    def drawn(shares: dict[str, float], count: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+        return LatentCrops(data, 4, shares).draw(count, torch.Generator().manual_seed(0))
+
+    _, guide, kind = drawn({"image": 1})
+    assert (kind == 1).all() and guide.any()
+    high, guide, kind = drawn({"latent:other": 1})
+    assert (kind == 0).all() and not guide.any() and high.any()
+    high, guide, kind = drawn({}, 400)
+    assert kind.float().mean() == pytest.approx(0.5, abs=0.1)
+    assert (guide.flatten(1) == 0).all(1).float().mean() == pytest.approx(0.5, abs=0.1), "all groups alike"
+    with pytest.raises(ConfigError, match="No guide is of pictures; there are image, image:other, latent"):
+        drawn({"pictures": 1})
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_guides_in_latent_space_are_the_resized_low_latent_at_the_crop_s_place(mode: str) -> None:
+    """Each latent says where it is, so a crop tells its own place."""
+    place = np.arange(12 * 16, dtype=np.float16).reshape(1, 12, 16).repeat(4, 0)
+    low = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float16)
+    data = LatentSet([Sample("0", {"scale": 2}, {"high": place, "low": low})], 2)
+    expected = resize(torch.from_numpy(low).float()[None], (12, 16), mode)[0]
+    high, guide, kind = LatentCrops(data, 4, {}, mode).draw(20, torch.Generator().manual_seed(0))
+    corners = [divmod(int(h[0, 0, 0]), 16) for h in high]
+    assert len(set(corners)) > 5 and not kind.any()
+    for (top, left), crop in zip(corners, guide, strict=True):
+        assert torch.equal(crop, expected[:, top : top + 4, left : left + 4])
+    with pytest.raises(ConfigError, match=f"upsampling {mode} has none"):
+        LatentCrops(data, 4, {"image": 1}, mode)
+
+
+def test_shards_without_guides_are_a_sentence() -> None:
+    high = np.zeros((4, 8, 8), np.float16)
+    for upsampling in ("psu", "nearest"):
+        with pytest.raises(ConfigError, match=f"nothing to make guides for upsampling {upsampling}"):
+            LatentCrops(LatentSet([Sample("0", {"scale": 2}, {"high": high})], 2), 4, {}, upsampling)
+
+
+def test_the_same_generator_draws_the_same_crops(shards: Path) -> None:
+    crops = LatentCrops(load_shards(shards), 4, {})
+    first, second = (crops.draw(8, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        made(photos, codec, tmp_path / "file" / "deep")
