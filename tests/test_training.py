@@ -24,7 +24,7 @@ from fmboost_core.training.journal import COLUMNS, Journal
 from fmboost_core.training.photos import find_photos, plan_views
 from fmboost_core.training.recipe import Recipe, load_recipe
 from fmboost_core.training.shards import Sample, write_shard
-from fmboost_core.training.train import finished, make_trainer, objective_of, sampled, start_from, write
+from fmboost_core.training.train import finished, make_trainer, objective_of, start_from, write
 from fmboost_core.training.validate import Validation
 from fmboost_core.unet import LatentUNet
 
@@ -117,7 +117,8 @@ def test_a_baseline_can_be_sampled_but_is_not_boosted_with(
     with pytest.raises(ConfigError, match=rf"baseline was trained as a baseline \({name}\)"):
         boost(torch.zeros(1, 4, 4, 4), model, codec)
     guide = torch.randn(2, 4, 8, 8)
-    made = sampled(model, guide, torch.randn_like(guide), 3, kind="latent")
+    with torch.no_grad():
+        made = objective_of(model.spec).sample(model.velocity, guide, torch.randn_like(guide), 3)
     assert made.shape == guide.shape and torch.isfinite(made).all()
 
 
@@ -156,7 +157,7 @@ def test_rows_after_the_checkpoint_are_taken_back(latents: Path, tmp_path: Path,
     assert status == 2 and "loop.rate was 0.001, is 0.1" in said
 
 
-def test_an_interrupted_command_says_how_to_go_on(
+def test_an_interrupted_command_leaves_what_was_learned_and_goes_on(
     latents: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note = Journal.note
@@ -168,10 +169,13 @@ def test_an_interrupted_command_says_how_to_go_on(
     out = tmp_path / "mine.safetensors"
     with monkeypatch.context() as patched:
         patched.setattr(Journal, "note", stopping)
-        assert run("train", latents, out, *SMALL) == (130, "Stopped; the same command continues.\n")
-    assert torch.load(tmp_path / "mine.training", weights_only=True)["step"] == 1 and not out.exists()
+        assert run("train", latents, out, *SMALL) == (130, f"{out}\nStopped; the same command continues.\n")
+    state, early = torch.load(tmp_path / "mine.training", weights_only=True), load_model(out)
+    bias = early.network.out[2].bias
+    assert state["step"] == 1 and torch.allclose(bias, state["average"]["out.2.bias"], atol=1e-4) and bias.any()
     assert run("train", latents, out, *SMALL)[0] == 0
-    assert [row["step"] for row in rows(tmp_path / "mine.csv")] == ["0", "1"] and out.exists()
+    assert [row["step"] for row in rows(tmp_path / "mine.csv")] == ["0", "1"]
+    assert not torch.equal(load_model(out).network.out[2].bias, bias)
 
 
 def test_a_codec_is_trained_from_photographs(latents: Path, tmp_path: Path, run: Run) -> None:

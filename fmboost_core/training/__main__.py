@@ -64,10 +64,13 @@ def train(args: argparse.Namespace) -> None:
     if args.validate:
         codec = open_codec(args.codec) if args.codec else None
         look = Validation(learning, load_shards(*args.validate), codec).look
-    run_to_end(trainer, args.out, look, args.validate_every)
-    if trainer.host.is_main_process:
-        write(finished(recipe, trainer.average, data.scale, args.out.stem), args.out)
-        print(args.out)
+    try:
+        run_to_end(trainer, args.out, look, args.validate_every)
+    finally:
+        # Who stops a training early wants to see what it has learned; the same command goes on all the same.
+        if trainer.step and trainer.host.is_main_process:
+            write(finished(recipe, trainer.average, data.scale, args.out.stem), args.out)
+            print(args.out)
 
 
 def train_codec(args: argparse.Namespace) -> None:

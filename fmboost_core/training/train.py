@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,13 +140,3 @@ def finished(recipe: Recipe, network: LatentUNet, scale: int, name: str) -> Mode
 def write(model: Model, path: Path) -> None:
     """Write the model file in half precision."""
     save_model(model, path, torch.float16)
-
-
-def sampled(model: Model, guide: Tensor, noise: Tensor, nfe: int, *, kind: str, solver: str = "euler") -> Tensor:
-    """The large latents (B,C,h,w) that a model of any objective makes of guides and standard normal noise."""
-
-    def predict(x: Tensor, t: Tensor, guide: Tensor) -> Any:
-        return model.velocity(x, t, guide, kind)
-
-    with torch.no_grad():
-        return objective_of(model.spec).sample(predict, guide, noise, nfe, solver)
