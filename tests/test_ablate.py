@@ -82,6 +82,8 @@ def test_a_flow_is_sampled_as_boost_does_it(codec: TinyVAE) -> None:
         ours = Sampler(model, codec, nfe, solver)(small, low, size)
         theirs = boost(low, model, codec, size=(size[1], size[0]), nfe=nfe, solver=solver, seed=0)
         assert torch.allclose(ours, theirs, atol=1e-5)
+        first = Sampler(model, codec, nfe, solver).first_guide(small, low, size)
+        assert torch.equal(Sampler(model, codec, nfe, solver)(small, low, size, first), ours)
 
 
 @pytest.mark.parametrize(("objective", "nfe", "spent"), [("fm", 3, 3), ("dm", 3, 3), ("l1", 3, 1), ("l2", 3, 1)])
@@ -94,7 +96,7 @@ def test_baselines_are_sampled_their_own_way(objective: str, nfe: int, spent: in
         nonlocal count
         count += 1
 
-    latent = Sampler(Model(spec, flow.network), codec, nfe)(small, codec.encode(small), (64, 64), counted)
+    latent = Sampler(Model(spec, flow.network), codec, nfe)(small, codec.encode(small), (64, 64), None, counted)
     assert count == spent and latent.shape == (1, 4, 8, 8) and bool(latent.isfinite().all())
 
 

@@ -83,15 +83,30 @@ def case_of(path: Path, codec: Codec, setting: Setting, seed: int | None) -> Cas
     return Case(small, codec.encode(small), latent, decoded(codec, latent))
 
 
-def made_by(sampler: Sampler, case: Case) -> Made:
-    """A row's picture of a photograph, its latent's error, and the evaluations that a stage took."""
+class Guides:
+    """A photograph's first guides, which take as long as decoding it: each is made once for all rows."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.made: dict[tuple[str, str, float], Tensor] = {}
+
+    def of(self, sampler: Sampler) -> Tensor:
+        spec, case = sampler.model.spec, self.case
+        key = (spec.guide, sampler.kind, spec.scale)
+        if key not in self.made:
+            self.made[key] = sampler.first_guide(case.small, case.low, case.size)
+        return self.made[key]
+
+
+def made_by(sampler: Sampler, case: Case, guides: Guides) -> Made:
+    """A row's picture of a photograph, its latent's error, and the evaluations of all stages together."""
     count = 0
 
     def counted() -> None:
         nonlocal count
         count += 1
 
-    latent = sampler(case.small, case.low, case.size, counted)
+    latent = sampler(case.small, case.low, case.size, guides.of(sampler), counted)
     return decoded(sampler.codec, latent), {"latent_mse": latent_mse(latent, case.latent), "evaluations": float(count)}
 
 
@@ -111,7 +126,10 @@ def table_task(table: Table, samplers: Mapping[str, Sampler], codec: Codec, phot
 
     def open_photo(path: Path) -> tuple[Tensor, dict[str, Callable[[], Made]]]:
         case = case_of(path, codec, setting, seeds[path] if table.degraded else None)
-        makers: dict[str, Callable[[], Made]] = {name: partial(made_by, s, case) for name, s in samplers.items()}
+        guides = Guides(case)
+        makers: dict[str, Callable[[], Made]] = {
+            name: partial(made_by, sampler, case, guides) for name, sampler in samplers.items()
+        }
         return case.truth, {"bicubic": lambda: (bicubic(case), {}), "guide": partial(guide, case), **makers}
 
     return Task(photos, [*BASELINES, *samplers], open_photo)

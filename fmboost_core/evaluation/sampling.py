@@ -32,14 +32,21 @@ class Sampler:
 
     @torch.no_grad()
     def __call__(
-        self, small: Tensor, low: Tensor, size: tuple[int, int], on_evaluation: Callable[[], None] = lambda: None
+        self,
+        small: Tensor,
+        low: Tensor,
+        size: tuple[int, int],
+        first: Tensor | None = None,
+        on_evaluation: Callable[[], None] = lambda: None,
     ) -> Tensor:
-        """The latent of size (height, width) in pixels, from the small picture (1,3,h,w) and its latent."""
+        """The latent of size (height, width) in pixels, from the small picture (1,3,h,w) and its latent.
+
+        first: the first stage's guide where it is at hand (`first_guide`).
+        """
         noise, latent = seeded_noise(self.seed, 1), low
-        start = (small.shape[-2], small.shape[-1])
-        for index, stage in enumerate(stage_sizes(start, size, self.model.spec.scale)):
+        for index, stage in enumerate(self._stages(small, size)):
             kind = self.kind if index == 0 else "latent"
-            guide = self._guide(small, latent, stage, kind)
+            guide = first if index == 0 and first is not None else self._guide(small, latent, stage, kind)
 
             def predict(x: Tensor, t: Tensor, guide: Tensor, kind: str = kind) -> Tensor:
                 on_evaluation()
@@ -48,6 +55,14 @@ class Sampler:
             fresh = noise(tuple(guide.shape)).to(guide)
             latent = objective_of(self.model.spec).sample(predict, guide, fresh, self.nfe, self.solver)
         return latent
+
+    @torch.no_grad()
+    def first_guide(self, small: Tensor, low: Tensor, size: tuple[int, int]) -> Tensor:
+        """What the first stage starts from; networks of one scale, kind and upsampling share it."""
+        return self._guide(small, low, self._stages(small, size)[0], self.kind)
+
+    def _stages(self, small: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
+        return stage_sizes((small.shape[-2], small.shape[-1]), size, self.model.spec.scale)
 
     def _guide(self, small: Tensor, latent: Tensor, size: tuple[int, int], kind: str) -> Tensor:
         if self.model.spec.guide != "psu":
