@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..checkpoint import Model, load_model
@@ -115,9 +116,14 @@ def method_of(row: Row) -> str:
     return f"{row.network}, {row.solver} {row.nfe}"
 
 
-def table_task(table: Table, samplers: Mapping[str, Sampler], codec: Codec, photos: Mapping[str, Path]) -> Task:
-    """What a table's rows are to do with each photograph, beside bicubic interpolation and the guide alone."""
-    setting = Setting(table.scale, metrics=METRICS)
+def table_task(
+    table: Table, samplers: Mapping[str, Sampler], codec: Codec, photos: Mapping[str, Path], size: int
+) -> Task:
+    """What a table's rows are to do with each photograph, beside bicubic interpolation and the guide alone.
+
+    size: largest side of the photographs' crops, in pixels.
+    """
+    setting = Setting(table.scale, size, metrics=METRICS)
     seeds = {path: number for number, path in enumerate(photos.values())}
 
     def guide(case: Case) -> Made:
@@ -140,14 +146,15 @@ def judged(name: str, args: argparse.Namespace, codec: Any, photos: Mapping[str,
     table = TABLES[name]
     networks = {n: trained(n, args.data, args.work, args.samples, args.compile) for n in networks_of(table)}
     place = args.work / f"judged-x{table.scale}{'-degraded' * table.degraded}"
-    results = Results(place, {"codec": digest(codec), "scale": table.scale, "metrics": METRICS, "kind": table.kind})
+    how = {"scale": table.scale, "size": args.size, "metrics": METRICS, "kind": table.kind, "bf16": args.bf16}
+    results = Results(place, {"codec": Path(args.codec).name, **how})
     for network, model in networks.items():
         results.claim(network, digest(model.network))
     samplers = {
         method_of(row): Sampler(networks[row.network], codec, row.nfe, row.solver, table.kind) for row in table.rows
     }
     with ProgressBar(f"Judging {name}") as bar:
-        judge_all(table_task(table, samplers, codec, photos), results, METRICS, Views(place), bar)
+        judge_all(table_task(table, samplers, codec, photos, args.size), results, METRICS, Views(place), bar)
     rows = {"bicubic": "bicubic", "guide": "guide", **{row.name: method_of(row) for row in table.rows}}
     seen = [photo for photo in photos if all(results.has(method, photo) for method in rows.values())]
     for photo in photos.keys() - set(seen):
@@ -203,6 +210,8 @@ def add_command(commands: Any) -> None:
     p.add_argument("--codec", default="builtin", help="the one that made the shards")
     p.add_argument("--work", type=Path, required=True, help="networks and figures, kept for the next sitting")
     p.add_argument("--out", type=Path, required=True, help="where tables and plots are written")
+    p.add_argument("--size", type=int, default=512, help="largest side of the photographs' crops, in pixels")
+    p.add_argument("--bf16", action="store_true", help="the codec in bf16, twice as fast where the processor has it")
     p.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th photograph")
     p.add_argument("--samples", type=int, help="to train each network on, instead of the table's number")
     p.add_argument("--compile", action="store_true", help="torch.compile: trains faster, needs a C++ compiler")
@@ -219,7 +228,8 @@ def ablate(args: argparse.Namespace) -> None:
     for folder in (args.work, args.out):
         folder.mkdir(parents=True, exist_ok=True)
     found = photo_names({path: place for place in args.photos for path in find_photos([place])})
-    photos, codec = dict(list(found.items())[:: args.every]), open_codec(args.codec)
+    photos = dict(list(found.items())[:: args.every])
+    codec = open_codec(args.codec).to(torch.bfloat16 if args.bf16 else torch.float32)
     for name in args.names:
         if name in FIGURES:
             FIGURES[name](args, photos, codec)
@@ -236,6 +246,6 @@ def _about(name: str, args: argparse.Namespace, count: int) -> str:
     spoiled = ", then spoiled" if TABLES[name].degraded else ""
     return (
         f"Networks `lite`, trained on {' and '.join(f'{n:,}' for n in samples)} crops each. Means over {count} "
-        f"photographs, reduced by {TABLES[name].scale}{spoiled}, against the photograph through the codec; ± half of "
-        "the 95 % bootstrap interval."
+        f"photographs (centre crops of at most {args.size} px), reduced by {TABLES[name].scale}{spoiled}, against the "
+        "photograph through the codec; ± half of the 95 % bootstrap interval."
     )
