@@ -30,7 +30,7 @@ from ..training.session import run_to_end
 from ..training.train import finished, make_trainer, write
 from .figures import FIGURES
 from .judge import BASELINES, Case, Setting, bicubic, decoded, guide_of, load_photo, prepare
-from .metrics import MEANINGS, Meaning, latent_mse
+from .metrics import MEANINGS, latent_mse
 from .report import Summary, bars, curve, markdown, summarise, write_json, write_text
 from .results import Results, digest, photo_names
 from .run import Made, Task, judge_all, series_over_evaluations
@@ -172,8 +172,7 @@ def write_table(name: str, summary: Summary, out: Path, about: str) -> None:
     table = TABLES[name]
     plots = [f"![{metric}]({name}-{metric}.png)" for metric in PLOTTED]
     shown = {row: _without_needless(figures, summary) for row, figures in summary.items()}
-    meanings = {**MEANINGS, "evaluations": Meaning("lower", "", "evaluations of the network, all stages together")}
-    text = f"# {name}\n\n{table.question}\n\n{about}\n\n{markdown(shown, meanings)}\n{' '.join(plots)}\n"
+    text = f"# {name}\n\n{table.question}\n\n{about}\n\n{markdown(shown)}\n{' '.join(plots)}\n"
     write_text(out / f"{name}.md", text)
     write_json(out / f"{name}.json", {r: {k: vars(v) for k, v in figures.items()} for r, figures in summary.items()})
     for metric in PLOTTED:
