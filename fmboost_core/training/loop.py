@@ -91,7 +91,10 @@ class Trainer(Generic[Network]):
             checkpoint_activations(self.network)
         learned = [p for p in self.network.parameters() if p.requires_grad]
         betas = (0.9, loop.beta2)
-        self.optimizer = torch.optim.AdamW(learned, loop.rate, betas=betas, weight_decay=loop.weight_decay)
+        # One pass over the weights instead of a dozen: of a small batch's step that is a tenth.
+        since = {"cuda": (2, 0), "cpu": (2, 4)}.get(self.host.device.type)
+        fused = since is not None and tuple(map(int, torch.__version__.split(".")[:2])) >= since
+        self.optimizer = torch.optim.AdamW(learned, loop.rate, betas=betas, weight_decay=loop.weight_decay, fused=fused)
         self.step = 0
         self._whole = True  # False inside of a step, where weights and average do not fit, and after a NaN
         prepared = self.host.prepare_model(self.network)
