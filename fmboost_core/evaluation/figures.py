@@ -156,13 +156,13 @@ def pictures_by_evaluations(args: argparse.Namespace, photos: Mapping[str, Path]
     models = {name: network(name, args.work) for name in ("cfm", "fm", "dm")}
     cases = [_case(path, codec) for path in _spread(photos)]
     rows = [_row(models["cfm"], codec, case, "CFM" if i == 0 else "") for i, case in enumerate(cases)]
-    contact_sheet(args.out / "pictures-nfe.png", rows)
+    contact_sheet(args.out / "pictures-nfe.jpg", rows)
     rows = [_row(model, codec, cases[0], name.upper()) for name, model in models.items()]
-    contact_sheet(args.out / "pictures-objectives.png", rows)
+    contact_sheet(args.out / "pictures-objectives.jpg", rows)
     text = (
         "# pictures\n\nBy the number of evaluations; crops where the photograph has most detail.\n\n"
-        "CFM:\n\n![CFM by evaluations](pictures-nfe.png)\n\n"
-        "CFM, FM and DM:\n\n![objectives by evaluations](pictures-objectives.png)\n"
+        "CFM:\n\n![CFM by evaluations](pictures-nfe.jpg)\n\n"
+        "CFM, FM and DM:\n\n![objectives by evaluations](pictures-objectives.jpg)\n"
     )
     write_text(args.out / "pictures.md", text)
 
@@ -202,10 +202,10 @@ def trajectory(args: argparse.Namespace, photos: Mapping[str, Path], codec: Code
         states, ends = _way(model, codec, case)
         rows.append(_panels(_named("state", states, codec), case.truth, titled=number == 0))
         rows.append(_panels(_named("estimate", ends, codec), case.truth, titled=number == 0))
-    contact_sheet(args.out / "trajectory.png", rows)
+    contact_sheet(args.out / "trajectory.jpg", rows)
     text = (
         "# trajectory\n\nCFM in 20 Euler steps: the decoded state at each time, and below it the end that the "
-        "velocity there points to, x_t + (1 - t) v.\n\n![states and estimates](trajectory.png)\n"
+        "velocity there points to, x_t + (1 - t) v.\n\n![states and estimates](trajectory.jpg)\n"
     )
     write_text(args.out / "trajectory.md", text)
 

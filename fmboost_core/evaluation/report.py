@@ -264,7 +264,7 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
             sheet.paste(panel.image, (left, top + label))
             left += width + _GAP
         top += height + _GAP
-    save_image(path, sheet)
+    save_image(path, sheet, quality=92)  # for JPEG; PNG has none
 
 
 def _label_height(panel: Panel) -> int:
