@@ -35,7 +35,8 @@ def families_with(channels: int) -> str:
     return " or ".join(k for k, v in FAMILIES.items() if v.channels == channels) or "none that is known"
 
 
-def _require(ok: bool, name: str, value: object, rule: str) -> None:
+def require(ok: bool, name: str, value: object, rule: str) -> None:
+    """Refuse a field's value in one sentence: its name, the rule, the value."""
     if not ok:
         raise ConfigError(f"{name} must be {rule}, but it is {value!r}.")
 
@@ -87,21 +88,21 @@ class UNetConfig:
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
         object.__setattr__(self, "attention_rates", tuple(self.attention_rates))
         for name in ("channels", "base", "res_blocks", "heads", "head_width"):
-            _require(_is_count(getattr(self, name)), name, getattr(self, name), "a whole number above 0")
-        _require(
+            require(_is_count(getattr(self, name)), name, getattr(self, name), "a whole number above 0")
+        require(
             bool(self.multipliers) and all(map(_is_count, self.multipliers)),
             "multipliers",
             self.multipliers,
             "whole numbers above 0",
         )
-        _require(self.norm in ("group", "channel"), "norm", self.norm, "'group' or 'channel'")
-        _require(self.norm == "channel" or self.base % 32 == 0, "base", self.base, "a multiple of 32 with norm='group'")
-        _require(self.attention in ("full", "linear"), "attention", self.attention, "'full' or 'linear'")
+        require(self.norm in ("group", "channel"), "norm", self.norm, "'group' or 'channel'")
+        require(self.norm == "channel" or self.base % 32 == 0, "base", self.base, "a multiple of 32 with norm='group'")
+        require(self.attention in ("full", "linear"), "attention", self.attention, "'full' or 'linear'")
         layouts = ("standard", "reference")
-        _require(self.attention_layout in layouts, "attention_layout", self.attention_layout, " or ".join(layouts))
-        _require(self.classes in (0, len(GUIDE_KINDS)), "classes", self.classes, f"0 or {len(GUIDE_KINDS)}")
-        _require(isinstance(self.middle_attention, bool), "middle_attention", self.middle_attention, "true or false")
-        _require(
+        require(self.attention_layout in layouts, "attention_layout", self.attention_layout, " or ".join(layouts))
+        require(self.classes in (0, len(GUIDE_KINDS)), "classes", self.classes, f"0 or {len(GUIDE_KINDS)}")
+        require(isinstance(self.middle_attention, bool), "middle_attention", self.middle_attention, "true or false")
+        require(
             all(_is_count(r) and r & (r - 1) == 0 for r in self.attention_rates),
             "attention_rates",
             self.attention_rates,
@@ -167,26 +168,26 @@ class ModelSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "noise_steps", tuple(self.noise_steps))
         for name in ("name", "license", "trained_on"):
-            _require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
-        _require(isinstance(self.network, UNetConfig), "network", self.network, "a UNetConfig")
-        _require(self.family in FAMILIES, "family", self.family, " or ".join(FAMILIES))
+            require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
+        require(isinstance(self.network, UNetConfig), "network", self.network, "a UNetConfig")
+        require(self.family in FAMILIES, "family", self.family, " or ".join(FAMILIES))
         known = FAMILIES[self.family].channels
-        _require(self.network.channels == known, "network.channels", self.network.channels, f"{known} ({self.family})")
+        require(self.network.channels == known, "network.channels", self.network.channels, f"{known} ({self.family})")
         for name in ("latent_factor", "latent_shift", "scale", "alpha_bar"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            _require(number, name, value, "a finite number")
-        _require(self.latent_factor > 0, "latent_factor", self.latent_factor, "above 0")
-        _require(self.scale >= 1, "scale", self.scale, "at least 1")
-        _require(0 <= self.alpha_bar <= 1, "alpha_bar", self.alpha_bar, "between 0 and 1")
+            require(number, name, value, "a finite number")
+        require(self.latent_factor > 0, "latent_factor", self.latent_factor, "above 0")
+        require(self.scale >= 1, "scale", self.scale, "at least 1")
+        require(0 <= self.alpha_bar <= 1, "alpha_bar", self.alpha_bar, "between 0 and 1")
         for step in (self.noise_step, *self.noise_steps):
             whole = isinstance(step, int) and not isinstance(step, bool)
-            _require(whole and 0 <= step <= 999, "noise_step", step, "a whole number from 0 to 999")
-        _require(self.guide in ("psu", "bilinear", "nearest"), "guide", self.guide, "psu, bilinear or nearest")
-        _require(self.objective in OBJECTIVES, "objective", self.objective, " or ".join(OBJECTIVES))
-        _require(_is_count(self.nfe), "nfe", self.nfe, "a whole number above 0")
-        _require(self.weights in ("ema", "online"), "weights", self.weights, "'ema' or 'online'")
-        _require(
+            require(whole and 0 <= step <= 999, "noise_step", step, "a whole number from 0 to 999")
+        require(self.guide in ("psu", "bilinear", "nearest"), "guide", self.guide, "psu, bilinear or nearest")
+        require(self.objective in OBJECTIVES, "objective", self.objective, " or ".join(OBJECTIVES))
+        require(_is_count(self.nfe), "nfe", self.nfe, "a whole number above 0")
+        require(self.weights in ("ema", "online"), "weights", self.weights, "'ema' or 'online'")
+        require(
             self.format_version == FORMAT_VERSION,
             "format_version",
             self.format_version,

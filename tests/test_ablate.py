@@ -15,7 +15,7 @@ from fmboost_core.checkpoint import Model, save_model
 from fmboost_core.codec import TinyVAE, save_codec
 from fmboost_core.config import ModelSpec
 from fmboost_core.evaluation.__main__ import main
-from fmboost_core.evaluation.ablate import recipe_for
+from fmboost_core.evaluation.ablate import judged_in, recipe_for
 from fmboost_core.evaluation.sampling import Sampler
 from fmboost_core.evaluation.tables import TABLES, TRAININGS
 from fmboost_core.pipeline import boost
@@ -60,6 +60,13 @@ def test_a_table_is_trained_judged_and_written_and_then_kept(place: Path) -> Non
     # The table of noise steps has one of these networks too: it is not trained again.
     (place / "work" / "noise-400.training").unlink()
     assert _run(place, "noise") == 0 and networks[0].stat().st_mtime_ns == before[0]
+
+
+def test_tables_that_share_figures_ask_the_same_of_them() -> None:
+    """Cascades start from latents, degraded pictures are pictures: their figures must not meet in one file."""
+    places = {name: judged_in(table, Path("work")) for name, table in TABLES.items()}
+    assert places["cascade"] != places["degraded-on-clean"] != places["degraded"]
+    assert places["objectives"] == places["nfe"] == places["reflow"]
 
 
 def test_every_recipe_of_the_tables_can_be_made_and_differs(tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ from ..training.photos import find_photos
 from ..training.recipe import Recipe, load_recipe
 from ..training.session import run_to_end
 from ..training.train import finished, make_trainer, write
+from ..upsample import image_guide, pixel_upsample
 from .figures import FIGURES
-from .judge import BASELINES, Case, Setting, bicubic, decoded, guide_of, load_photo, prepare
+from .judge import BASELINES, Case, Setting, bicubic, decoded, load_photo, prepare
 from .metrics import MEANINGS, latent_mse
 from .report import Summary, bars, curve, markdown, summarise, write_json, write_text
 from .results import Results, digest, photo_names
@@ -111,6 +112,11 @@ def made_by(sampler: Sampler, case: Case, guides: Guides) -> Made:
     return decoded(sampler.codec, latent), {"latent_mse": latent_mse(latent, case.latent), "evaluations": float(count)}
 
 
+def judged_in(table: Table, work: Path) -> Path:
+    """Where the figures are kept, together with those of tables that look at the same small pictures."""
+    return work / f"judged-x{table.scale}-{table.kind}{'-degraded' * table.degraded}"
+
+
 def method_of(row: Row) -> str:
     """A row's name in the figures that are kept, which tables share."""
     return f"{row.network}, {row.solver} {row.nfe}"
@@ -127,7 +133,10 @@ def table_task(
     seeds = {path: number for number, path in enumerate(photos.values())}
 
     def guide(case: Case) -> Made:
-        latent = guide_of(codec)(case.small, case.low, case.size)
+        of_picture = table.kind == "image"
+        latent = (image_guide if of_picture else pixel_upsample)(
+            case.small if of_picture else case.low, codec, case.size
+        )
         return decoded(codec, latent), {"latent_mse": latent_mse(latent, case.latent)}
 
     def open_photo(path: Path) -> tuple[Tensor, dict[str, Callable[[], Made]]]:
@@ -145,7 +154,7 @@ def judged(name: str, args: argparse.Namespace, codec: Any, photos: Mapping[str,
     """The table's figures, by the rows' names; training and judging what is not there yet."""
     table = TABLES[name]
     networks = {n: trained(n, args.data, args.work, args.samples, args.compile) for n in networks_of(table)}
-    place = args.work / f"judged-x{table.scale}{'-degraded' * table.degraded}"
+    place = judged_in(table, args.work)
     how = {"scale": table.scale, "size": args.size, "metrics": METRICS, "kind": table.kind, "bf16": args.bf16}
     results = Results(place, {"codec": Path(args.codec).name, **how})
     for network, model in networks.items():
@@ -224,8 +233,8 @@ def ablate(args: argparse.Namespace) -> None:
         raise ConfigError(f"There is no ablation {', '.join(unknown)}; choose of {', '.join([*TABLES, *FIGURES])}.")
     if args.every < 1:
         raise ConfigError(f"every must be a whole number above 0, but it is {args.every!r}.")
-    for folder in (args.work, args.out):
-        folder.mkdir(parents=True, exist_ok=True)
+    _make(args.work)
+    _make(args.out)
     found = photo_names({path: place for place in args.photos for path in find_photos([place])})
     photos = dict(list(found.items())[:: args.every])
     codec = open_codec(args.codec).to(torch.bfloat16 if args.bf16 else torch.float32)
@@ -238,6 +247,13 @@ def ablate(args: argparse.Namespace) -> None:
         else:
             write_table(name, judged(name, args, codec, photos), args.out, _about(name, args, len(photos)))
         print(args.out / f"{name}.md")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"The folder {folder} cannot be made ({error.strerror}).") from None
 
 
 def _about(name: str, args: argparse.Namespace, count: int) -> str:

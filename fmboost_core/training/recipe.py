@@ -10,18 +10,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import FAMILIES, OBJECTIVES, PRESETS, UNetConfig
+from ..config import FAMILIES, OBJECTIVES, PRESETS, UNetConfig, require
 from ..errors import ConfigError, MissingDependencyError
 from ..schedule import NOISE_STEPS
 from ..upsample import UPSAMPLERS
 
 RECIPES = Path(__file__).parent / "recipes"
 OBJECTIVE_NAMES = (*OBJECTIVES, "reflow")
-
-
-def _require(ok: bool, name: str, value: object, rule: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name} must be {rule}, but it is {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -39,9 +34,9 @@ class Data:
     shares: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require(self.crop > 0, "data.crop", self.crop, "above 0")
-        _require(self.batch > 0, "data.batch", self.batch, "above 0")
-        _require(self.upsampling in UPSAMPLERS, "data.upsampling", self.upsampling, " or ".join(UPSAMPLERS))
+        require(self.crop > 0, "data.crop", self.crop, "above 0")
+        require(self.batch > 0, "data.batch", self.batch, "above 0")
+        require(self.upsampling in UPSAMPLERS, "data.upsampling", self.upsampling, " or ".join(UPSAMPLERS))
 
 
 @dataclass(frozen=True)
@@ -60,12 +55,12 @@ class ObjectiveRecipe:
     teacher_steps: int = 8
 
     def __post_init__(self) -> None:
-        _require(self.name in OBJECTIVE_NAMES, "objective.name", self.name, " or ".join(OBJECTIVE_NAMES))
-        _require(0 <= self.noise_step < NOISE_STEPS, "objective.noise_step", self.noise_step, "0 to 999")
-        _require(0 <= self.sigma_min < 1, "objective.sigma_min", self.sigma_min, "at least 0 and below 1")
-        _require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
-        _require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
-        _require(1 <= self.teacher_steps <= 1000, "objective.teacher_steps", self.teacher_steps, "1 to 1000")
+        require(self.name in OBJECTIVE_NAMES, "objective.name", self.name, " or ".join(OBJECTIVE_NAMES))
+        require(0 <= self.noise_step < NOISE_STEPS, "objective.noise_step", self.noise_step, "0 to 999")
+        require(0 <= self.sigma_min < 1, "objective.sigma_min", self.sigma_min, "at least 0 and below 1")
+        require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
+        require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
+        require(1 <= self.teacher_steps <= 1000, "objective.teacher_steps", self.teacher_steps, "1 to 1000")
 
 
 @dataclass(frozen=True)
@@ -108,13 +103,13 @@ class Loop:
 
     def __post_init__(self) -> None:
         for name in ("samples", "rate", "accumulate"):
-            _require(0 < getattr(self, name) < math.inf, f"loop.{name}", getattr(self, name), "above 0 and finite")
+            require(0 < getattr(self, name) < math.inf, f"loop.{name}", getattr(self, name), "above 0 and finite")
         for name in ("warmup", "weight_decay", "clip"):
-            _require(0 <= getattr(self, name) < math.inf, f"loop.{name}", getattr(self, name), "0 or above and finite")
-        _require(0 <= self.seed < 2**32, "loop.seed", self.seed, "at least 0 and below 2**32")
+            require(0 <= getattr(self, name) < math.inf, f"loop.{name}", getattr(self, name), "0 or above and finite")
+        require(0 <= self.seed < 2**32, "loop.seed", self.seed, "at least 0 and below 2**32")
         for name in ("decay", "ema", "beta2"):
-            _require(0 <= getattr(self, name) <= 1, f"loop.{name}", getattr(self, name), "between 0 and 1")
-        _require(self.beta2 < 1, "loop.beta2", self.beta2, "below 1")
+            require(0 <= getattr(self, name) <= 1, f"loop.{name}", getattr(self, name), "between 0 and 1")
+        require(self.beta2 < 1, "loop.beta2", self.beta2, "below 1")
 
     def rate_at(self, step: int, steps: int) -> float:
         """Learning rate of a step counted from 0, of so many."""
@@ -131,7 +126,7 @@ class Card:
     trained_on: str = "unknown"
 
     def __post_init__(self) -> None:
-        _require(self.family in FAMILIES, "card.family", self.family, " or ".join(FAMILIES))
+        require(self.family in FAMILIES, "card.family", self.family, " or ".join(FAMILIES))
 
 
 @dataclass(frozen=True)
@@ -146,17 +141,13 @@ class Recipe:
     card: Card = Card()
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.objective.name != "reflow" or bool(self.start.model),
             "start.model", self.start.model, "the trained model whose flow is straightened, for objective 'reflow'",
         )  # fmt: skip
         channels = FAMILIES[self.card.family].channels
         if self.network.channels != channels:
             object.__setattr__(self, "network", replace(self.network, channels=channels))
-
-    @property
-    def steps(self) -> int:
-        return -(-self.loop.samples // self.data.batch)
 
     def flat(self) -> dict[str, Any]:
         """Every field by its dotted name, as JSON holds it."""
@@ -197,7 +188,7 @@ def _without_preset(tables: Mapping[str, Any]) -> dict[str, Any]:
     network = tables.get("network")
     if not isinstance(network, str):
         return dict(tables)
-    _require(network in PRESETS, "network", network, " or ".join(PRESETS))
+    require(network in PRESETS, "network", network, " or ".join(PRESETS))
     return {**tables, "network": asdict(PRESETS[network])}
 
 
@@ -219,20 +210,20 @@ def _change(tables: dict[str, Any], change: str) -> None:
     """Apply "section.field=value"; a value that is no TOML is text, so that nobody has to quote twice."""
     name, equals, text = change.partition("=")
     *sections, key = name.strip().split(".")
-    _require(bool(equals and key), "A change", change, "SECTION.FIELD=VALUE")
+    require(bool(equals and key), "A change", change, "SECTION.FIELD=VALUE")
     try:
         value = _parsed(f"value = {text}", change)["value"]
     except ConfigError:
         value = text.strip()
     for section in sections:
         tables = tables.setdefault(section, {})
-        _require(isinstance(tables, dict), f"The {section} of {change!r}", tables, "a table to be changed by fields")
+        require(isinstance(tables, dict), f"The {section} of {change!r}", tables, "a table to be changed by fields")
     tables[key] = value
 
 
 def _build(kind: Any, table: Any, where: str) -> Any:
     """kind(**table), its tables likewise, with unknown fields and wrong types named."""
-    _require(isinstance(table, Mapping), where, table, "a table of fields")
+    require(isinstance(table, Mapping), where, table, "a table of fields")
     known = {f.name for f in fields(kind)}
     prefix = "" if kind is Recipe else f"{where}."
     unknown = sorted(prefix + name for name in set(table) - known)
@@ -254,13 +245,13 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
         return _build(kind, value, name)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
-        _require(isinstance(value, (list, tuple)), name, value, "a list")
+        require(isinstance(value, (list, tuple)), name, value, "a list")
         return tuple(_converted(inner[0], item, name) for item in value)
     if origin is dict:
-        _require(isinstance(value, Mapping), name, value, "a table")
+        require(isinstance(value, Mapping), name, value, "a table")
         return {key: _converted(inner[1], item, f"{name}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    _require(type(value) is kind, name, value, words[kind])
+    require(type(value) is kind, name, value, words[kind])
     return value
