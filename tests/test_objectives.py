@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmboost_core.config import OBJECTIVES
 from fmboost_core.errors import ConfigError
 from fmboost_core.schedule import alpha_bar
 from fmboost_core.training.objectives import (
     CouplingFlow,
+    Decoded,
     Diffusion,
     Examples,
     NaiveFlow,
@@ -23,7 +23,8 @@ from fmboost_core.training.objectives import (
     Regression,
     uniform_times,
 )
-from fmboost_core.training.recipe import ObjectiveRecipe
+from fmboost_core.training.pixels import PictureLoss, directions, laplacian_patches, luma, sliced_distance
+from fmboost_core.training.recipe import OBJECTIVE_NAMES, ObjectiveRecipe
 from fmboost_core.training.train import make_objective
 
 MEAN, SPREAD = 0.7, 0.5  # of the data
@@ -207,7 +208,7 @@ def test_regression_is_one_evaluation_from_the_guide_whatever_is_asked() -> None
         asked.append((x, t))
         return 2 * g + 1
 
-    assert torch.allclose(Regression(2).sample(predict, guide, noise, 50), 3 * guide + 1)
+    assert torch.allclose(Regression(2).sample(predict, guide, noise, 50), 3 * guide + 1, atol=1e-6)
     assert len(asked) == 1 and torch.equal(asked[0][0], guide) and not asked[0][1].any()
 
 
@@ -267,6 +268,94 @@ def test_straight_times_are_of_three_kinds(since: float) -> None:
     assert rest.min() == pytest.approx(since, abs=0.01) and 0.98 < rest.max() < 1
 
 
+# --- decoded
+
+
+def paint(latents: Tensor) -> Tensor:
+    """A decoder whose pictures are known: the latents, eight times as large, the first three channels."""
+    return latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
+def decoded(latent: float = 0.0, window: int = 16, **weights: float) -> Decoded:
+    return Decoded(CouplingFlow(SIGNAL), paint, PictureLoss(**weights), latent, window)
+
+
+def test_each_step_of_the_decoded_objective_ends_at_the_photograph() -> None:
+    """With the exact velocity from anywhere to a latent that the guide decides, there is nothing to lose."""
+    drawn = examples(lambda g, e: 2 * g + 1, decoded().times(COUNT, torch.Generator().manual_seed(0)))
+
+    def straight(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        return (2 * guide + 1 - x) / (1 - wide(t))
+
+    assert decoded(latent=1.0).loss(straight, drawn) < 1e-6
+    assert decoded(latent=1.0).loss(lambda x, t, g: straight(x, t, g) + 0.1, drawn) > 1e-3
+
+
+def test_the_way_of_the_decoded_objective_is_the_flow_s_own_in_quarters() -> None:
+    times = torch.tensor([0.0, 0.25, 0.5, 0.75, 0.4])
+    seen: list[Tensor] = []
+
+    def predict(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        seen.append(x)
+        return turn(x)
+
+    objective = decoded()
+    drawn = Examples(*(x[:5] for x in examples(lambda g, e: g + e)))._replace(time=times)
+    objective.loss(predict, drawn)
+    start = SIGNAL**0.5 * drawn.guide + (1 - SIGNAL) ** 0.5 * drawn.noise[:, 0]
+    for i, (t, steps) in enumerate([(0.0, 1), (0.25, 1), (0.5, 2), (0.75, 3), (0.4, 2)]):
+        assert torch.allclose(seen[-1][i], turned(start[i : i + 1], t, steps)[0], atol=1e-5)
+
+
+def test_the_first_step_of_the_decoded_objective_is_cfm_s() -> None:
+    drawn = examples(lambda g, e: g + e, torch.zeros(COUNT))
+
+    def predict(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
+        return 0.3 * x + guide
+
+    assert decoded().loss(predict, drawn) == pytest.approx(float(CouplingFlow(SIGNAL).loss(predict, drawn)), rel=1e-5)
+
+
+def test_only_the_middle_of_a_crop_is_decoded() -> None:
+    drawn = Examples(*(x[:3] for x in examples(lambda g, e: g, torch.full((COUNT,), 0.5))))
+    velocity = torch.zeros(3, 4, 4, 4).index_fill(2, torch.tensor([0, 3]), 9.0).requires_grad_()
+    decoded(window=2).loss(lambda x, t, g: velocity, drawn).backward()
+    changed = velocity.grad.abs().sum((0, 1)) > 0
+    assert changed[1:3, 1:3].all() and changed.sum() == 4
+
+
+def test_what_the_picture_loss_weighs() -> None:
+    """A constant shift is an error and a colour; a stronger contrast is another texture; each in closed form."""
+    truth = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0)) / 4
+    nothing = {"error": 0.0, "texture": 0.0, "colour": 0.0}
+    shift = PictureLoss(**nothing | {"error": 1.0})(truth + 0.2, truth)
+    assert torch.allclose(shift, torch.full((2,), 0.04), atol=1e-6)
+    assert torch.allclose(PictureLoss(**nothing | {"colour": 1.0})(truth + 0.2, truth), shift, atol=1e-6)
+    assert PictureLoss(**nothing | {"texture": 1.0})(truth + 0.2, truth).max() < 1e-6
+    along = directions(64, seed=1)
+    spread = (laplacian_patches(luma(truth), 2) @ along).abs().mean((1, 2))
+    assert torch.allclose(PictureLoss(**nothing | {"texture": 1.0})(1.5 * truth, truth), spread / 2, rtol=1e-4)
+
+
+def test_the_sliced_distance_does_not_ask_where_a_patch_is() -> None:
+    patches = torch.randn(1, 500, 49, generator=torch.Generator().manual_seed(0))
+    moved = patches[:, torch.randperm(500, generator=torch.Generator().manual_seed(1))]
+    along = directions(16, seed=0)
+    assert sliced_distance(patches, moved, along) < 1e-5
+    # Between N(0,1) and N(0,4) along any direction: E|z| of the difference of the quantiles.
+    many = torch.randn(1, 40_000, 49, generator=torch.Generator().manual_seed(2))
+    others = 2 * torch.randn(1, 40_000, 49, generator=torch.Generator().manual_seed(3))
+    assert float(sliced_distance(many, others, along)) == pytest.approx(math.sqrt(2 / math.pi), rel=0.02)
+
+
+def test_decoded_times_are_of_three_kinds() -> None:
+    times = decoded().times(6000, torch.Generator().manual_seed(0))
+    assert (times == 0).sum() / 6000 == pytest.approx(1 / 2, abs=0.03)
+    assert sum((times == k / 4).sum() for k in (1, 2, 3)) / 6000 == pytest.approx(1 / 4, abs=0.03)
+    rest = times[(times * 4) % 1 != 0]
+    assert 1 / 8 <= rest.min() < 0.14 and 0.86 < rest.max() <= 7 / 8
+
+
 # --- all of them
 
 
@@ -292,14 +381,11 @@ def test_diffusion_s_times_are_its_steps_but_the_first() -> None:
     assert set(seen[0].tolist()) == set(range(1, 1000))
 
 
-NAMES = (*OBJECTIVES, "reflow")
-
-
 def objective_named(name: str) -> Objective:
-    return make_objective(ObjectiveRecipe(name), teacher)
+    return make_objective(ObjectiveRecipe(name, decoder="any"), teacher, paint)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVE_NAMES)
 @pytest.mark.parametrize(("nfe", "solver"), [(1, "euler"), (4, "euler"), (50, "euler"), (8, "heun"), (8, "rk4")])
 def test_the_network_is_evaluated_exactly_as_often_as_asked(name: str, nfe: int, solver: str) -> None:
     count = 0
@@ -315,7 +401,7 @@ def test_the_network_is_evaluated_exactly_as_often_as_asked(name: str, nfe: int,
     assert count == (1 if name in ("l1", "l2") else nfe)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OBJECTIVE_NAMES)
 def test_the_loss_of_a_batch_is_the_mean_of_its_items(name: str) -> None:
     """So that a step may be shared out."""
     objective = objective_named(name)
@@ -333,12 +419,17 @@ def test_reflow_needs_its_teacher() -> None:
         make_objective(ObjectiveRecipe("reflow"))
 
 
+def test_decoded_needs_its_decoder() -> None:
+    with pytest.raises(ConfigError, match="needs a decoder"):
+        make_objective(ObjectiveRecipe("decoded", decoder="any"))
+
+
 def test_predictions_in_half_precision_are_counted_in_full() -> None:
     def half(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
         return (x + 1000).bfloat16()
 
     predict: Predict = half
-    for name in NAMES:
+    for name in OBJECTIVE_NAMES:
         objective = objective_named(name)
         drawn = Examples(*(x[:6] for x in examples(lambda g, e: g + e, objective.times(COUNT, torch.Generator()))))
         assert objective.loss(predict, drawn).dtype == torch.float32

@@ -10,7 +10,10 @@ from fmboost_core.errors import ConfigError
 from fmboost_core.training.recipe import Loop, Recipe, load_recipe, recipe_names, recipe_of
 from fmboost_core.unet import LatentUNet
 
-CHANGES = {"straighten": ["start.model=any.safetensors"]}  # the one recipe that cannot do without a word
+CHANGES = {  # the recipes that cannot do without a word
+    "straighten": ["start.model=any.safetensors"],
+    "decoded": ["start.model=any.safetensors", "objective.decoder=any"],
+}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -100,6 +103,9 @@ def test_a_family_brings_its_channels() -> None:
         ("objective.since=0.5", r"objective\.since must be between 0 and 0\.25"),
         ("objective.teacher_steps=0", r"objective\.teacher_steps"),
         ("objective.name=reflow", r"start\.model must be the trained model"),
+        ("objective.name=decoded", r"objective\.decoder must be the codec to decode with"),
+        ("objective.texture=-1", r"objective\.texture must be 0 or above"),
+        ("objective.window=1", r"objective\.window must be 2 to 1024"),
         ("loop.samples=0", r"loop\.samples must be above 0"),
         ("loop.rate=nan", r"loop\.rate must be above 0"),
         ("loop.rate=inf", r"loop\.rate must be above 0 and finite"),
@@ -126,7 +132,7 @@ def test_impossible_changes_name_the_field(change: str, words: str) -> None:
 
 def test_a_missing_recipe_names_those_there_are(tmp_path: Path) -> None:
     for name in ("nowhere.toml", str(tmp_path)):
-        with pytest.raises(ConfigError, match=r"There is no recipe .*codec, lite, paper-faceshq"):
+        with pytest.raises(ConfigError, match=r"There is no recipe .*codec, decoded, lite, paper-faceshq"):
             load_recipe(name)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="There is no recipe"):

@@ -103,6 +103,12 @@ def test_from_photographs_to_a_model_and_its_straightened_flow(
     small = torch.randn(1, 4, 4, 4)
     large = boost(small, load_model(straight), load_codec(codec_file), nfe=2)
     assert large.shape == (1, 4, 8, 8)
+    sharp, before = tmp_path / "sharp.safetensors", load_model(out).network.state_dict()
+    seen = ("--recipe", "decoded", *SMALL, "--set", f"start.model={out}", "--set", f"objective.decoder={codec_file}")
+    assert run("train", latents, sharp, *seen)[0] == 0
+    after = load_model(sharp)
+    assert after.spec.objective == "cfm"
+    assert any(not torch.equal(w, before[name]) for name, w in after.network.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["fm", "dm", "l1", "l2"])
@@ -296,7 +302,7 @@ def test_only_a_flow_from_the_same_start_is_straightened(
 ) -> None:
     path = tmp_path / "teacher.safetensors"
     save_model(make_model(recipe_for().network, **spec), path)
-    with pytest.raises(ConfigError, match=r"straightens a flow 'cfm' from objective\.noise_step = 400, but tiny is"):
+    with pytest.raises(ConfigError, match=r"goes on from a flow 'cfm' with objective\.noise_step = 400, but tiny is"):
         make_trainer(recipe_for(f"start.model={path}", name="straighten"), load_shards(latents))
 
 

@@ -15,16 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError, LatentError
+from ..training.pixels import directions, laplacian_patches, luma, sliced_distance
 from .features import lpips, require_torchmetrics
 
 SMALLEST = 16  # pixels: HaarPSI's largest wavelet on the halved picture
 BEST = ("higher", "lower", "one", "zero")
 
-_LUMA = (0.299, 0.587, 0.114)  # Rec. 601
-_YIQ = (_LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 _GREATEST_PSNR = 120.0
 _FLAT = 1e-6  # gradient that a picture without any counts as having
-_PATCH, _DIRECTIONS = 7, 128
 _ROUNDING = 1 / (12 * 127.5**2)  # variance of rounding to 8 bits
 
 
@@ -152,11 +151,6 @@ def _channels(image: Tensor, weights: tuple[tuple[float, ...], ...]) -> Tensor:
     return F.conv2d(image, matrix[..., None, None])
 
 
-def luma(image: Tensor) -> Tensor:
-    """(B,3,H,W) -> (B,1,H,W), Rec. 601."""
-    return _channels(image, (_LUMA,))
-
-
 def _halved(image: Tensor) -> Tensor:
     """Means of 2x2 pixels, with zeros beyond an odd edge as in both papers' code."""
     return F.avg_pool2d(F.pad(image, (0, image.shape[-1] % 2, 0, image.shape[-2] % 2)), 2)
@@ -196,17 +190,8 @@ def _contrast(image: Tensor) -> float:
 def swd(picture: Tensor, truth: Tensor) -> float:
     """Sliced Wasserstein distance of 7x7 patches of the luma's Laplacian, along 128 fixed directions (as Karras et al.
     2018): whether the fine texture is as the truth's, wherever it is."""
-    directions = torch.randn(_PATCH**2, _DIRECTIONS, generator=torch.Generator().manual_seed(0))
-    directions = F.normalize(directions, dim=0).to(picture)
-    a, b = ((_patches(x) @ directions).sort(0).values for x in (picture, truth))
-    return (a - b).abs().mean().item()
-
-
-def _patches(image: Tensor) -> Tensor:
-    """(count, 49): the luma less its mean over 5x5 pixels, in patches every 3 pixels."""
-    y = luma(image)
-    y = y - F.avg_pool2d(y, 5, stride=1, padding=2, count_include_pad=False)
-    return F.unfold(y, _PATCH, stride=3)[0].T
+    patches = [laplacian_patches(luma(x), stride=3) for x in (picture, truth)]
+    return sliced_distance(patches[0], patches[1], directions(128, seed=0)).item()
 
 
 def spectrum(picture: Tensor, truth: Tensor) -> float:

@@ -46,11 +46,27 @@ class KLCodec(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
+        return self.decode_with_gradient(latents)
+
+    def decode_with_gradient(self, latents: Tensor) -> Tensor:
         raw = latents / self.scale + self.shift
         return self.autoencoder.decode(self._to_weights(raw)).sample.to(latents)
 
     def _to_weights(self, x: Tensor) -> Tensor:
         return x.to(next(self.autoencoder.parameters()))
+
+
+class Decoder(nn.Module):
+    """A codec's decoder with gradients: scaled latents (B,C,h,w) to pictures (B,3,8h,8w), near [-1,1]."""
+
+    def __init__(self, codec: TinyVAE | KLCodec) -> None:
+        super().__init__()
+        self.codec = codec.requires_grad_(False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        if isinstance(self.codec, KLCodec):
+            return self.codec.decode_with_gradient(latents)
+        return self.codec.decoder(latents) * 2 - 1
 
 
 def open_codec(text: str) -> TinyVAE | KLCodec:

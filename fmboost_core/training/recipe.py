@@ -16,7 +16,8 @@ from ..schedule import NOISE_STEPS
 from ..upsample import UPSAMPLERS
 
 RECIPES = Path(__file__).parent / "recipes"
-OBJECTIVE_NAMES = (*OBJECTIVES, "reflow")
+CONTINUING = ("reflow", "decoded")  # go on from a trained flow, and end as one
+OBJECTIVE_NAMES = (*OBJECTIVES, *CONTINUING)
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class Data:
 class ObjectiveRecipe:
     """What is learned (`objectives`).
 
-    name: one of `OBJECTIVE_NAMES`. noise_step: of the start, 0 to 999 (cfm, reflow). sigma_min: see there (cfm, fm).
-    start_share: of times that are exactly 0 (cfm, fm). since, teacher_steps: of reflow.
+    name: one of `OBJECTIVE_NAMES`. noise_step: of the start, 0 to 999 (cfm, reflow, decoded). sigma_min: see there
+    (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since, teacher_steps: of reflow.
+    decoder: the codec to decode with, named as for `encode`; texture: its weight in the pictures' loss, more gives more
+    detail and less PSNR; window: side in latents of what is decoded (decoded).
     """
 
     name: str = "cfm"
@@ -53,6 +56,9 @@ class ObjectiveRecipe:
     start_share: float = 0.1
     since: float = 0.0
     teacher_steps: int = 8
+    decoder: str = ""
+    texture: float = 4.0
+    window: int = 16
 
     def __post_init__(self) -> None:
         require(self.name in OBJECTIVE_NAMES, "objective.name", self.name, " or ".join(OBJECTIVE_NAMES))
@@ -61,13 +67,17 @@ class ObjectiveRecipe:
         require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
         require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
         require(1 <= self.teacher_steps <= 1000, "objective.teacher_steps", self.teacher_steps, "1 to 1000")
+        require(0 <= self.texture < math.inf, "objective.texture", self.texture, "0 or above and finite")
+        require(2 <= self.window <= 1024, "objective.window", self.window, "2 to 1024")
+        needed = "the codec to decode with, for objective 'decoded'"
+        require(self.name != "decoded" or bool(self.decoder), "objective.decoder", self.decoder, needed)
 
 
 @dataclass(frozen=True)
 class Start:
     """What is there before the first step.
 
-    model: a name or path of a trained model to start from, "" for fresh weights (and reflow's teacher).
+    model: a name or path of a trained model to start from, "" for fresh weights; also reflow's teacher.
     frozen: beginnings of parameter names that stay as they are, such as "input_blocks.0".
     """
 
@@ -142,8 +152,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require(
-            self.objective.name != "reflow" or bool(self.start.model),
-            "start.model", self.start.model, "the trained model whose flow is straightened, for objective 'reflow'",
+            self.objective.name not in CONTINUING or bool(self.start.model),
+            "start.model", self.start.model, f"the trained model to go on from, for objective {self.objective.name!r}",
         )  # fmt: skip
         channels = FAMILIES[self.card.family].channels
         if self.network.channels != channels:

@@ -16,12 +16,15 @@ from ..errors import ConfigError
 from ..schedule import alpha_bar
 from ..unet import LatentUNet
 from ..weight_file import require_fit
+from .codecs import Decoder, open_codec
 from .data import LatentCrops, LatentSet
 from .loop import Trainer, freeze
-from .objectives import CouplingFlow, Diffusion, Examples, NaiveFlow, Objective, Predict, Reflow, Regression
-from .recipe import ObjectiveRecipe, Recipe
+from .objectives import CouplingFlow, Decoded, Diffusion, Examples, NaiveFlow, Objective, Predict, Reflow, Regression
+from .pixels import PictureLoss
+from .recipe import CONTINUING, ObjectiveRecipe, Recipe
 
 Network = Callable[..., Tensor]
+Decode = Callable[[Tensor], Tensor]  # latents to pictures, with gradients
 
 
 def told(network: Network, config: UNetConfig, kind: Tensor) -> Predict:
@@ -29,13 +32,17 @@ def told(network: Network, config: UNetConfig, kind: Tensor) -> Predict:
     return lambda x, t, guide: network(x, t, guide, kind) if config.classes else network(x, t, guide)
 
 
-def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None) -> Objective:
-    """The objective of a recipe. teacher: the flow that "reflow" straightens."""
+def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, decode: Decode | None = None) -> Objective:
+    """The objective of a recipe. teacher: the flow that "reflow" straightens; decode: what "decoded" looks with."""
     flow = CouplingFlow(alpha_bar(recipe.noise_step), recipe.sigma_min, recipe.start_share)
     if recipe.name == "reflow":
         if teacher is None:
             raise ConfigError("The objective 'reflow' needs a teacher, the trained flow that it straightens.")
         return Reflow(flow, teacher, recipe.since, recipe.teacher_steps)
+    if recipe.name == "decoded":
+        if decode is None:
+            raise ConfigError("The objective 'decoded' needs a decoder, which makes pictures of latents.")
+        return Decoded(flow, decode, PictureLoss(texture=recipe.texture), window=recipe.window)
     made: dict[str, Objective] = {
         "cfm": flow, "fm": NaiveFlow(recipe.sigma_min, recipe.start_share), "l1": Regression(1), "l2": Regression(2),
         "dm": Diffusion(),
@@ -57,6 +64,7 @@ class Learning:
     recipe: Recipe
     crops: LatentCrops
     teacher: LatentUNet | None = None
+    decoder: Decoder | None = None
 
     def draw(self, batch: int, generator: torch.Generator) -> Examples:
         high, guide, kind = self.crops.draw(batch, generator)
@@ -70,7 +78,7 @@ class Learning:
     def objective(self, kind: Tensor) -> Objective:
         """The objective for guides of these kinds (B,), which a teacher is told too."""
         teacher = told(self.teacher, self.recipe.network, kind) if self.teacher is not None else None
-        return make_objective(self.recipe.objective, teacher)
+        return make_objective(self.recipe.objective, teacher, self.decoder)
 
 
 def require_family(recipe: Recipe, data: LatentSet) -> None:
@@ -90,26 +98,28 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[LatentUNet], 
     network = LatentUNet(recipe.network)
     if recipe.start.model:
         trained = load_model(recipe.start.model)
-        if recipe.objective.name == "reflow":
-            _require_teacher(recipe, trained.spec)
+        if recipe.objective.name in CONTINUING:
+            _require_flow(recipe, trained.spec)
         start_from(network, trained)
     teacher = deepcopy(network).requires_grad_(False) if recipe.objective.name == "reflow" else None
     freeze(network, recipe.start.frozen)
-    learning = Learning(recipe, crops, teacher)
+    decoder = Decoder(open_codec(recipe.objective.decoder)) if recipe.objective.name == "decoded" else None
+    learning = Learning(recipe, crops, teacher, decoder)
     facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}
     trainer = Trainer(network, learning.draw, learning.loss, recipe.loop, recipe.data.batch, facts=facts)
-    if teacher is not None:
-        teacher.to(trainer.host.device)
+    for helper in (teacher, decoder):
+        if helper is not None:
+            helper.to(trainer.host.device)
     return trainer, learning
 
 
-def _require_teacher(recipe: Recipe, spec: ModelSpec) -> None:
-    """Refuse a model whose way begins elsewhere than at the recipe's start."""
+def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:
+    """Refuse a model that is no flow, or whose way begins elsewhere than at the recipe's start."""
     step = recipe.objective.noise_step
     if (spec.objective, spec.noise_step) != ("cfm", step):
         raise ConfigError(
-            f"The objective 'reflow' straightens a flow 'cfm' from objective.noise_step = {step}, but {spec.name} is "
-            f"{spec.objective!r} from {spec.noise_step}."
+            f"The objective {recipe.objective.name!r} goes on from a flow 'cfm' with objective.noise_step = {step}, "
+            f"but {spec.name} is {spec.objective!r} from {spec.noise_step}."
         )
 
 
@@ -125,7 +135,7 @@ def start_from(network: LatentUNet, model: Model) -> None:
 def finished(recipe: Recipe, network: LatentUNet, scale: int, name: str) -> Model:
     """What was learned as a model. The baselines say what they are, and so does every start."""
     family = FAMILIES[recipe.card.family]
-    objective = "cfm" if recipe.objective.name == "reflow" else recipe.objective.name
+    objective = "cfm" if recipe.objective.name in CONTINUING else recipe.objective.name
     starts: Mapping[str, tuple[int, float]] = {"l1": (0, 1.0), "l2": (0, 1.0), "fm": (999, 0.0), "dm": (999, 0.0)}
     step, signal = starts.get(objective, (recipe.objective.noise_step, alpha_bar(recipe.objective.noise_step)))
     spec = ModelSpec(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ class Validation:
                 f"The validation shards are of scale {data.scale}, but those trained on are of {learning.crops.scale}."
             )
         crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling)
-        self.learning = Learning(recipe, crops, learning.teacher)
+        self.learning = replace(learning, crops=crops)
         self.examples: Examples = self.learning.draw(CROPS, step_generator(0, 0))
 
     def look(self, network: nn.Module) -> tuple[float, Tensor | None]:
