@@ -276,8 +276,8 @@ def paint(latents: Tensor) -> Tensor:
     return latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
-def decoded(latent: float = 0.0, window: int = 16, **weights: float) -> Decoded:
-    return Decoded(CouplingFlow(SIGNAL), paint, PictureLoss(**weights), latent, window)
+def decoded(latent: float = 0.0, window: int = 16, since: float = 0.25, **weights: float) -> Decoded:
+    return Decoded(CouplingFlow(SIGNAL), paint, PictureLoss(**weights), since, latent, window)
 
 
 def test_each_step_of_the_decoded_objective_ends_at_the_photograph() -> None:
@@ -314,6 +314,13 @@ def test_the_first_step_of_the_decoded_objective_is_cfm_s() -> None:
         return 0.3 * x + guide
 
     assert decoded().loss(predict, drawn) == pytest.approx(float(CouplingFlow(SIGNAL).loss(predict, drawn)), rel=1e-5)
+
+
+def test_without_since_the_first_step_is_judged_decoded_too() -> None:
+    drawn = Examples(*(x[:64] for x in examples(lambda g, e: g + e, torch.zeros(COUNT))))
+    start = SIGNAL**0.5 * drawn.guide + (1 - SIGNAL) ** 0.5 * drawn.noise[:, 0]
+    loss = decoded(since=0.0).loss(lambda x, t, g: 2 * g - start, drawn)
+    assert loss == pytest.approx(float(PictureLoss()(paint(2 * drawn.guide), paint(drawn.high)).mean()), rel=1e-5)
 
 
 def test_only_the_middle_of_a_crop_is_decoded() -> None:

@@ -223,10 +223,10 @@ class Reflow:
 class Decoded:
     """From any point of the flow's own way in steps of about a quarter, one more step to the end, judged decoded.
 
-    Each velocity after the start's learns to point at a picture with the photograph's texture, so few steps lose no
-    detail; what the flow's estimate of x1 is compared in, latents and pixels, follows LUA (arXiv 2511.10629). Half of
-    the times are 0 and go on with CFM's loss: the first step stays the conditional mean, and with it a single
-    evaluation.
+    Each velocity learns to point at a picture with the photograph's texture, so few steps lose no detail; what the
+    flow's estimate of x1 is compared in, latents and pixels, follows LUA (arXiv 2511.10629). Half of the times are 0.
+    With since above 0 the start goes on with CFM's loss: the first step stays the conditional mean, and with it a
+    single evaluation. With since=0 the start is judged decoded too: then one evaluation has the texture.
 
     decode: latents (B,C,h,w) to pictures (B,3,8h,8w) in [-1,1], differentiable. latent: weight of the latent's squared
     error. window: side in latents, in the middle of each crop, of what is decoded, by far the dearest part.
@@ -235,6 +235,7 @@ class Decoded:
     flow: CouplingFlow
     decode: Callable[[Tensor], Tensor]
     picture: PictureLoss
+    since: float = 0.25
     latent: float = 0.3
     window: int = 16
 
@@ -251,7 +252,7 @@ class Decoded:
         state = self._way(predict, start, guide, t)
         velocity = predict(state, t, guide).float()
         end = state + (1 - _wide(t)) * velocity
-        first = t == 0
+        first = (t == 0) & (self.since > 0)
         losses = (velocity - (high - start)).square().mean((1, 2, 3))
         losses = losses.where(first, self.latent * (end - high).square().mean((1, 2, 3)))
         if not first.all():

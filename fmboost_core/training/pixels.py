@@ -47,8 +47,8 @@ class PictureLoss:
     """
 
     error: float = 2.0
-    texture: float = 4.0
-    colour: float = 40.0
+    texture: float = 3.0
+    colour: float = 150.0
 
     def __call__(self, made: Tensor, truth: Tensor) -> Tensor:
         """The loss (B,) of each picture of (B,3,H,W) in [-1,1]."""

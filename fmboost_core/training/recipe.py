@@ -45,7 +45,8 @@ class ObjectiveRecipe:
     """What is learned (`objectives`).
 
     name: one of `OBJECTIVE_NAMES`. noise_step: of the start, 0 to 999 (cfm, reflow, decoded). sigma_min: see there
-    (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since, teacher_steps: of reflow.
+    (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since: how much of the way stays as it is, 0 for
+    none (reflow, decoded). teacher_steps: of reflow.
     decoder: the codec to decode with, named as for `encode`; texture: its weight in the pictures' loss, more gives more
     detail and less PSNR; window: side in latents of what is decoded (decoded).
     """
@@ -57,7 +58,7 @@ class ObjectiveRecipe:
     since: float = 0.0
     teacher_steps: int = 8
     decoder: str = ""
-    texture: float = 4.0
+    texture: float = 3.0
     window: int = 16
 
     def __post_init__(self) -> None:

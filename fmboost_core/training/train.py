@@ -42,7 +42,7 @@ def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, deco
     if recipe.name == "decoded":
         if decode is None:
             raise ConfigError("The objective 'decoded' needs a decoder, which makes pictures of latents.")
-        return Decoded(flow, decode, PictureLoss(texture=recipe.texture), window=recipe.window)
+        return Decoded(flow, decode, PictureLoss(texture=recipe.texture), recipe.since, window=recipe.window)
     made: dict[str, Objective] = {
         "cfm": flow, "fm": NaiveFlow(recipe.sigma_min, recipe.start_share), "l1": Regression(1), "l2": Regression(2),
         "dm": Diffusion(),
