@@ -1,4 +1,7 @@
-"""`python -m fmboost_core.evaluation run | ablate`: how good models, or pictures, are; with tables and plots."""
+"""`python -m fmboost_core.evaluation run | ablate | latents | stability`: how good models, or pictures, are.
+
+Tables and plots come out.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import FMBoostError
-from . import ablate, run
+from . import ablate, run, stability
 
-COMMANDS = (run.add_command, ablate.add_command)  # each adds a subcommand and sets its `run`
+COMMANDS = (run.add_command, ablate.add_command, stability.add_command)  # each adds subcommands and sets their `run`
 
 
 def _parser() -> argparse.ArgumentParser:

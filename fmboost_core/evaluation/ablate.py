@@ -32,7 +32,7 @@ from ..upsample import image_guide, pixel_upsample
 from .figures import FIGURES
 from .judge import BASELINES, Case, Setting, bicubic, decoded, load_photo, prepare
 from .metrics import MEANINGS, latent_mse
-from .report import Summary, bars, curve, markdown, summarise, write_json, write_text
+from .report import Summary, bars, curve, make_folder, markdown, summarise, write_json, write_text
 from .results import Results, digest, photo_names
 from .run import Made, Task, judge_all, series_over_evaluations
 from .sampling import Sampler
@@ -233,8 +233,8 @@ def ablate(args: argparse.Namespace) -> None:
         raise ConfigError(f"There is no ablation {', '.join(unknown)}; choose of {', '.join([*TABLES, *FIGURES])}.")
     if args.every < 1:
         raise ConfigError(f"every must be a whole number above 0, but it is {args.every!r}.")
-    _make(args.work)
-    _make(args.out)
+    make_folder(args.work)
+    make_folder(args.out)
     found = photo_names({path: place for place in args.photos for path in find_photos([place])})
     photos = dict(list(found.items())[:: args.every])
     codec = open_codec(args.codec).to(torch.bfloat16 if args.bf16 else torch.float32)
@@ -247,13 +247,6 @@ def ablate(args: argparse.Namespace) -> None:
         else:
             write_table(name, judged(name, args, codec, photos), args.out, _about(name, args, len(photos)))
         print(args.out / f"{name}.md")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"The folder {folder} cannot be made ({error.strerror}).") from None
 
 
 def _about(name: str, args: argparse.Namespace, count: int) -> str:

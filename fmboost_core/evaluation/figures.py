@@ -18,8 +18,8 @@ from ..compare import Panel, busiest_corner
 from ..errors import ConfigError
 from ..images import Picture, preview
 from ..schedule import noise_augment, seeded_noise
-from ..upsample import pixel_upsample, resize
-from .judge import Case, Setting, bicubic, decoded, load_photo, prepare
+from ..upsample import pixel_upsample
+from .judge import Case, Setting, bicubic, centre_square, decoded, load_photo, prepare
 from .metrics import measure
 from .report import contact_sheet, markdown, summarise, write_text
 from .sampling import Sampler
@@ -52,7 +52,7 @@ def codec_by_size(args: argparse.Namespace, photos: Mapping[str, Path], codec: C
         if min(photo.shape[-2:]) >= CODEC_SIZES[-2]:
             for size in CODEC_SIZES:
                 if min(photo.shape[-2:]) >= size:
-                    results[f"{size} px"][name] = _round_trip(_square(photo, size), codec)
+                    results[f"{size} px"][name] = _round_trip(centre_square(photo, size), codec)
     results = {size: rows for size, rows in results.items() if rows}
     if not results:
         raise ConfigError(
@@ -66,12 +66,6 @@ def codec_by_size(args: argparse.Namespace, photos: Mapping[str, Path], codec: C
         f"square of a photograph, reduced to each size, encoded and decoded. Photographs: {counts}.\n\n"
     )
     write_text(args.out / "codec.md", text + markdown(tables))
-
-
-def _square(photo: Tensor, size: int) -> Tensor:
-    side = min(photo.shape[-2:])
-    top, left = (photo.shape[-2] - side) // 2, (photo.shape[-1] - side) // 2
-    return resize(photo[..., top : top + side, left : left + side], (size, size)).clamp(-1, 1)
 
 
 @torch.no_grad()

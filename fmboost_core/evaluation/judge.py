@@ -83,6 +83,13 @@ def load_photo(path: Path, size: int, unit: int) -> Tensor:
     return photo[..., top : top + height, left : left + width]
 
 
+def centre_square(photo: Tensor, size: int) -> Tensor:
+    """The largest square (1,3,size,size) at the centre, reduced or enlarged to size pixels, clamped to [-1,1]."""
+    side = min(photo.shape[-2:])
+    top, left = (photo.shape[-2] - side) // 2, (photo.shape[-1] - side) // 2
+    return resize(photo[..., top : top + side, left : left + side], (size, size)).clamp(-1, 1)
+
+
 @torch.no_grad()
 def prepare(path: Path, codec: Codec, setting: Setting, device: torch.device | str = "cpu") -> Case:
     """The photograph's case on a device, which must be the codec's. Raises `ImageError` for what is no photograph."""

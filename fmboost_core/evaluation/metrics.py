@@ -200,11 +200,11 @@ def spectrum(picture: Tensor, truth: Tensor) -> float:
     Rings are one cycle per shorter side wide, up to half a cycle per pixel. Power below that of rounding to 8 bits
     counts as that.
     """
-    ratio = _ring_power(picture) / _ring_power(truth)
+    ratio = ring_power(picture) / ring_power(truth)
     return (10 * ratio.log10()).abs().mean().item()
 
 
-def _ring_power(image: Tensor) -> Tensor:
+def ring_power(image: Tensor) -> Tensor:
     """Mean power of each ring, so scaled that white noise has its variance in all."""
     y = luma(image)[0, 0]
     height, width = y.shape

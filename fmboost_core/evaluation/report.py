@@ -141,6 +141,14 @@ def _in_words(meaning: Meaning) -> str:
     return f"{meaning.words}{unit}; {best}"
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for results; a `ConfigError` says why it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"The folder {folder} cannot be made ({error.strerror}).") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; `ImageError` says why not."""
     with replacing(path) as temporary:
@@ -165,11 +173,13 @@ def curve(
     title: str = "",
     log_x: bool = False,
     levels: Mapping[str, float] | None = None,
+    ticks: Sequence[float] | None = None,
 ) -> None:
     """Lines of means over x with their intervals shaded, to a .png or .svg.
 
     series: name -> an interval for each x; log_x: doublings of x are equally far apart; levels: name -> a value that
-    is drawn as a horizontal line, such as a baseline's. Raises MissingDependencyError without matplotlib.
+    is drawn as a horizontal line, such as a baseline's; ticks: the labelled places (default: all of x). Raises
+    MissingDependencyError without matplotlib.
     """
     for name, values in series.items():
         if len(values) != len(x):
@@ -177,13 +187,15 @@ def curve(
     figure, axes = _figure(4.8, 3.2)
     for i, (name, values) in enumerate(series.items()):
         colour, mark = _COLOURS[i % len(_COLOURS)], _MARKS[i % len(_MARKS)]
-        axes.plot(x, [v.mean for v in values], color=colour, marker=mark, markersize=5, label=name)
+        size = 5 if ticks is None else 0  # marks are for the places that are labelled
+        axes.plot(x, [v.mean for v in values], color=colour, marker=mark, markersize=size, label=name)
         axes.fill_between(x, [v.low for v in values], [v.high for v in values], color=colour, alpha=0.18, linewidth=0)
     for (name, value), dashes in zip((levels or {}).items(), ("--", ":", "-.") * 9, strict=False):
         axes.axhline(value, color="0.35", linestyle=dashes, linewidth=1.2, label=name)
     if log_x:
         axes.set_xscale("log", base=2)
-    axes.set_xticks(x, [f"{value:g}" for value in x], minor=False)
+    places = x if ticks is None else ticks
+    axes.set_xticks(places, [f"{value:g}" for value in places], minor=False)
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     if len(series) + len(levels or {}) > 1:
         axes.legend(fontsize=8, frameon=False)

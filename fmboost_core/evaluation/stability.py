@@ -1,0 +1,211 @@
+"""Does the flow keep what it should? `latents`: each channel's mean and spread. `stability`: many stages in a row.
+
+What one stage shifts by a little, three shift by much: colours drift, or a faint pattern grows until it is seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import Model, load_model
+from ..codec import Codec
+from ..config import require
+from ..errors import ConfigError, LatentError, NonFiniteError
+from ..pipeline import boost
+from ..progress import ProgressBar
+from ..training.codecs import open_codec
+from ..training.photos import find_photos
+from ..upsample import pixel_upsample
+from .judge import Setting, centre_square, decoded, load_photo, prepare
+from .metrics import Meaning, colour, ring_power
+from .report import curve, make_folder, markdown, summarise, write_text
+from .results import photo_names
+from .statistics import Interval, bootstrap
+
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Of a disturbed latent, a generator's stand-in: each channel scaled and shifted by up to so much, and white noise.
+SCALED, SHIFTED, NOISE = 0.05, 0.05, 0.05
+BINS = 48  # of a spectrum, from 0 to half a cycle a pixel
+SMALLEST = 64  # pixels
+NEIGHBOURS = 4  # bins on each side that a peak is compared with
+
+MEANINGS = {
+    "colour": Meaning("lower", "1/255", "distance of the worst channel's mean from the small picture's"),
+    "peak": Meaning("lower", "dB", "how far the spectrum's sharpest ring stands above its neighbours"),
+    "fine": Meaning("one", "", "power above a quarter of a cycle a pixel, of the same stage's by PSU alone"),
+    "broken": Meaning("lower", "", "share of the latents that hold NaN or infinity"),
+}
+
+
+# --- one stage, against the truth
+
+
+def channel_statistics(latents: Mapping[str, list[tuple[Tensor, Tensor]]]) -> str:
+    """A table of methods: each channel's mean less the truth's, and its spread over the truth's, over all pairs.
+
+    latents: method -> pairs (made, true), each (1,C,h,w).
+    """
+    channels = next(iter(latents.values()))[0][0].shape[1]
+    heads = [f"mean {c}" for c in range(channels)] + [f"spread {c}" for c in range(channels)]
+    lines = [f"| method | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
+    for method, pairs in latents.items():
+        shift = torch.stack([(made - true).mean((0, 2, 3)) for made, true in pairs]).mean(0)
+        spread = torch.stack([made.std((0, 2, 3)) / true.std((0, 2, 3)) for made, true in pairs]).mean(0)
+        cells = [f"{value:+.4f}" for value in shift.tolist()] + [f"{value:.4f}" for value in spread.tolist()]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def latents(args: argparse.Namespace) -> None:
+    """The command `latents`."""
+    model, codec, photos = _opened(args)
+    setting = Setting(args.scale, args.size)
+    made: dict[str, list[tuple[Tensor, Tensor]]] = {"guide": [], **{f"nfe {nfe}": [] for nfe in args.nfe}}
+    with ProgressBar("Photographs") as bar:
+        for done, path in enumerate(photos.values(), start=1):
+            case = prepare(path, codec, setting)
+            made["guide"].append((pixel_upsample(case.low, codec, case.size), case.latent))
+            for nfe in args.nfe:
+                made[f"nfe {nfe}"].append((boost(case.low, model, codec, scale=args.scale, nfe=nfe), case.latent))
+            bar(done, len(photos))
+    print(
+        f"{model.spec.name} on {len(photos)} photographs at {args.scale}x: means of each channel less the true "
+        f"latents', and deviations over theirs.\n\n{channel_statistics(made)}",
+        end="",
+    )
+
+
+# --- many stages
+
+
+def disturbed(latent: Tensor, seed: int) -> Tensor:
+    """A photograph's latent (1,C,h,w), less like one: scaled and shifted channel by channel, with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (1, latent.shape[1], 1, 1)
+    scale = 1 + SCALED * (2 * torch.rand(shape, generator=generator) - 1)
+    shift = SHIFTED * (2 * torch.rand(shape, generator=generator) - 1)
+    return latent * scale + shift + NOISE * torch.randn(latent.shape, generator=generator)
+
+
+def spectrum_of(picture: Tensor) -> Tensor:
+    """The luma's power in dB, by frequency in `BINS` equal bins up to half a cycle a pixel."""
+    power = ring_power(picture)
+    bins = (torch.arange(len(power)) * BINS / len(power)).long()
+    return torch.stack([10 * power[bins == i].mean().log10() for i in range(BINS)])
+
+
+def peak(spectrum: Tensor) -> float:
+    """How far the sharpest bin stands above the mean of its neighbours on both sides, in dB; a grid is a peak."""
+    inside = range(NEIGHBOURS, BINS - NEIGHBOURS)
+    around = [torch.cat([spectrum[i - NEIGHBOURS : i], spectrum[i + 1 : i + 1 + NEIGHBOURS]]).mean() for i in inside]
+    return float(max(spectrum[i] - mean for i, mean in zip(inside, around, strict=True)))
+
+
+def _fine(spectrum: Tensor) -> float:
+    return float((10 ** (spectrum[BINS // 2 :] / 10)).mean())
+
+
+def stages_of(low: Tensor, model: Model, codec: Codec, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """After each stage: the latent, and what PSU alone would have made of the stage before."""
+    for stage in range(count):
+        height, width = (round(side * codec.factor * model.spec.scale) for side in low.shape[-2:])
+        guide = pixel_upsample(low, codec, (height, width))
+        low = boost(low, model, codec, seed=seed + stage)
+        yield low, guide
+
+
+def _judged(
+    low: Tensor, model: Model, codec: Codec, count: int, seed: int
+) -> Iterator[tuple[dict[str, float], Tensor]]:
+    """The figures and the spectrum after each stage; after a broken one there is none."""
+    small = decoded(codec, low).float()
+    try:
+        for latent, guide in stages_of(low, model, codec, count, seed):
+            picture, alone = (decoded(codec, x).float() for x in (latent, guide))
+            seen, plain = spectrum_of(picture), spectrum_of(alone)
+            means = [x.mean((2, 3), keepdim=True) for x in (picture, small)]
+            yield {
+                "colour": colour(means[0], means[1]), "peak": peak(seen), "fine": _fine(seen) / _fine(plain),
+                "broken": float(not torch.isfinite(latent).all()),
+            }, seen  # fmt: skip
+    except (NonFiniteError, LatentError):
+        yield {"broken": 1.0}, torch.zeros(BINS)
+
+
+def stability(args: argparse.Namespace) -> None:
+    """The command `stability`."""
+    require(args.size >= SMALLEST, "size", args.size, f"at least {SMALLEST}, or the spectrum has too few rings")
+    require(args.stages > 0, "stages", args.stages, "above 0")
+    make_folder(args.out)
+    model, codec, photos = _opened(args)
+    models = {kind: load_model(args.model).to(dtype=TYPES[kind]) for kind in args.types}
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    spectra: dict[str, list[Tensor]] = {}
+    with ProgressBar("Photographs") as bar:
+        for number, (name, path) in enumerate(photos.items()):
+            low = codec.encode(centre_square(load_photo(path, 10**6, 1), args.size))
+            low = disturbed(low, number) if args.disturb else low
+            for kind, typed in models.items():
+                for stage, (figures, seen) in enumerate(_judged(low, typed, codec, args.stages, number), start=1):
+                    method = f"{kind}, {round(model.spec.scale**stage)}x"
+                    rows.setdefault(method, {})[name] = figures
+                    spectra.setdefault(method, []).append(seen)
+            bar(number + 1, len(photos))
+    inputs = "disturbed encodings" if args.disturb else "encodings"
+    text = (
+        f"# {model.spec.name}, {args.stages} stages\n\nFrom {inputs} of {len(photos)} photographs of {args.size} px, "
+        f"{model.spec.nfe} evaluations a stage.\n\n{markdown(summarise(rows), MEANINGS)}\n![spectrum](spectrum.png)\n"
+    )
+    write_text(args.out / "stability.md", text)
+    curves = {m: [_interval([float(s[i]) for s in found]) for i in range(BINS)] for m, found in spectra.items()}
+    last = {m: c for m, c in curves.items() if m.startswith(f"{args.types[0]},")}
+    curve(
+        args.out / "spectrum.png", [(i + 0.5) / (2 * BINS) for i in range(BINS)], last,
+        x_label="cycles a pixel", y_label="power, dB", ticks=(0, 1 / 8, 1 / 4, 3 / 8, 1 / 2),
+    )  # fmt: skip
+    print(text, end="")
+
+
+def _interval(values: list[float]) -> Interval:
+    return bootstrap(values, resamples=200)
+
+
+# --- the commands
+
+
+def _opened(args: argparse.Namespace) -> tuple[Model, Codec, dict[str, Path]]:
+    require(args.limit is None or args.limit > 0, "limit", args.limit, "a whole number above 0")
+    photos = photo_names({path: place for place in args.photos for path in find_photos([place])})
+    photos = dict(list(photos.items())[: args.limit])
+    if not photos:
+        raise ConfigError("There are no photographs in the places named.")
+    codec = open_codec(args.codec).to(torch.bfloat16 if args.bf16 else torch.float32)
+    return load_model(args.model), codec, photos
+
+
+def add_command(commands: Any) -> None:
+    """Add `latents` and `stability` to a parser's subcommands."""
+    one = commands.add_parser("latents", help="each channel's mean and spread against the true latents'")
+    one.add_argument("--scale", type=int, default=2)
+    one.add_argument("--nfe", type=int, nargs="+", default=[1, 4])
+    one.add_argument("--size", type=int, default=512, help="largest side of the photographs' crops, in pixels")
+    one.set_defaults(run=latents)
+    many = commands.add_parser("stability", help="several stages in a row: colours, patterns, NaN")
+    many.add_argument("--stages", type=int, default=3)
+    many.add_argument("--size", type=int, default=128, help="side of the small pictures, in pixels")
+    many.add_argument("--disturb", action="store_true", help="disturb the first latents, as a generator's are")
+    many.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES), help="of the model's weights")
+    many.add_argument("--out", type=Path, required=True, help="folder of the table and the plot")
+    many.set_defaults(run=stability)
+    for p in (one, many):
+        p.add_argument("model", metavar="MODEL", help="bundled name, file or hf:// address")
+        p.add_argument("--photos", nargs="+", type=Path, required=True, metavar="PLACE")
+        p.add_argument("--codec", default="builtin", help="as for the command run")
+        p.add_argument("--bf16", action="store_true", help="the codec in bf16")
+        p.add_argument("--limit", type=int, metavar="N", help="only the first N photographs")

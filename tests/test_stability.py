@@ -1,0 +1,99 @@
+"""Stability: statistics of latents in closed form, what counts as a pattern, and both commands on real files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fmboost_core.checkpoint import Model, save_model
+from fmboost_core.codec import TinyVAE, save_codec
+from fmboost_core.evaluation.__main__ import main
+from fmboost_core.evaluation.stability import NOISE, SCALED, SHIFTED, channel_statistics, disturbed, peak, spectrum_of
+
+
+@pytest.fixture
+def places(model: Model, codec: TinyVAE, tmp_path: Path) -> list[str]:
+    """A tiny model, two photographs and the tiny codec, as the commands take them."""
+    save_model(model, tmp_path / "tiny.safetensors", torch.float32)
+    save_codec(codec, tmp_path / "codec.safetensors", license="MIT", trained_on="nothing")
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        Image.fromarray(rng.integers(0, 256, (80, 64, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{name}.png")
+    paths = (tmp_path / "tiny.safetensors", tmp_path / "photos", tmp_path / "codec.safetensors")
+    return [str(paths[0]), "--photos", str(paths[1]), "--codec", str(paths[2])]
+
+
+def test_channel_statistics_are_shifts_and_ratios_of_spreads() -> None:
+    true = torch.randn(1, 2, 40, 40, generator=torch.Generator().manual_seed(0))
+    made = true * torch.tensor([2.0, 1.0]).view(1, 2, 1, 1) + torch.tensor([0.0, 0.5]).view(1, 2, 1, 1)
+    made = made - (made - true).mean((2, 3), keepdim=True) + torch.tensor([0.25, 0.5]).view(1, 2, 1, 1)
+    row = channel_statistics({"made": [(made, true), (made, true)]}).splitlines()[-1]
+    assert row == "| made | +0.2500 | +0.5000 | 2.0000 | 1.0000 |"
+
+
+def test_a_disturbance_is_of_the_size_it_says_and_seeded() -> None:
+    latent = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    one = disturbed(latent, 3)
+    assert torch.equal(one, disturbed(latent, 3)) and not torch.equal(one, disturbed(latent, 4))
+    change = one - latent
+    assert change.mean((0, 2, 3)).abs().max() < SHIFTED + 0.01
+    assert change.std((0, 2, 3)).min() > 0.9 * NOISE and change.std((0, 2, 3)).max() < NOISE + SCALED
+
+
+def test_a_faint_grid_is_a_peak_and_a_photograph_s_falling_spectrum_is_none() -> None:
+    generator = torch.Generator().manual_seed(0)
+    frequency = torch.fft.fftfreq(256)
+    radius = torch.hypot(frequency[:, None], frequency[None]).clamp(min=1 / 256)
+    noise = torch.fft.fft2(torch.randn(256, 256, generator=generator))
+    smooth = torch.fft.ifft2(noise / radius**1.5).real
+    picture = (smooth / smooth.std() / 4).expand(1, 3, 256, 256)
+    grid = 0.02 * torch.cos(torch.arange(256) * 2 * torch.pi / 4)
+    assert peak(spectrum_of(picture)) < 3
+    assert peak(spectrum_of(picture + grid)) > 6
+
+
+def test_stability_tells_each_type_and_stage(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    options = ["--size", "64", "--stages", "3", "--limit", "2", "--out", str(out), "--disturb"]
+    assert main(["stability", *places, *options]) == 0
+    table = (out / "stability.md").read_text()
+    assert all(f"| {kind}, {2**stage}x |" in table for kind in ("fp32", "fp16", "bf16") for stage in (1, 2, 3))
+    assert "disturbed encodings of 2 photographs" in table and table in capsys.readouterr().out
+    assert (out / "spectrum.png").stat().st_size > 1000
+
+
+def test_a_broken_cascade_is_told_and_no_error(
+    model: Model, places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with torch.no_grad():
+        model.network.out[2].bias += 1e6  # more than half precision holds
+    save_model(model, tmp_path / "tiny.safetensors", torch.float32)
+    options = ["--size", "64", "--types", "fp16", "--limit", "1", "--out", str(tmp_path / "out")]
+    assert main(["stability", *places, *options]) == 0
+    assert "broken" in capsys.readouterr().out
+
+
+def test_latents_tells_each_channel(places: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(["latents", *places, "--nfe", "1", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "tiny on 3 photographs at 2x" in said
+    assert [line.split(" | ")[0] for line in said.splitlines()[-3:]] == ["| guide", "| nfe 1", "| nfe 2"]
+
+
+@pytest.mark.parametrize("command", ["latents", "stability"])
+def test_no_photographs_and_impossible_numbers_are_sentences(
+    command: str, places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    more = ["--out", str(tmp_path / "out")] if command == "stability" else []
+    assert main([command, *places, *more, "--limit", "0"]) == 2
+    assert "limit must be a whole number above 0" in capsys.readouterr().err
+    if command == "stability":
+        assert main([command, *places, *more, "--size", "16"]) == 2
+        assert "size must be at least 64" in capsys.readouterr().err
+    for photo in (tmp_path / "photos").iterdir():
+        photo.unlink()
+    assert main([command, *places, *more]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
