@@ -75,7 +75,7 @@ def attention_plot() -> Image.Image:
 @torch.no_grad()
 def pictures(taesd: str) -> dict[str, Image.Image]:
     """By the node's id."""
-    codec, model = load_codec(taesd), load_model("sd15-x2-lite")
+    codec, model = load_codec(taesd), load_model("sd15-x2")
     large = photo("coffee", 0, 8, 384)
     half, size = (192, 192), (384, 384)
     small = codec.encode(resize(large, half))

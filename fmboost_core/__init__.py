@@ -2,7 +2,7 @@
 
     from fmboost_core import boost, load_codec, load_model
 
-    model, codec = load_model("sd15-x2-lite"), load_codec("builtin")
+    model, codec = load_model("sd15-x2"), load_codec("builtin")
     large = boost(small, model, codec, scale=2, nfe=4, seed=0)  # (B,4,h,w) scaled latents -> (B,4,2h,2w)
 
 `pipeline.py` tells the whole story. The names below are imported when they are first used, so that

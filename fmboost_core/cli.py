@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .jobs import Job
     from .tools import Tools
 
-DEFAULT_MODEL = "sd15-x2-lite"
+DEFAULT_MODEL = "sd15-x2"
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 OK, SOME_SKIPPED, REFUSED, INTERRUPTED = 0, 1, 2, 130

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fmboost_core.errors import ConfigError
 from fmboost_core.schedule import alpha_bar
+from fmboost_core.training.likeness import Likeness, directions, laplacian_patches, luma, sliced_distance
 from fmboost_core.training.objectives import (
     CouplingFlow,
     Decoded,
@@ -23,7 +24,6 @@ from fmboost_core.training.objectives import (
     Regression,
     uniform_times,
 )
-from fmboost_core.training.pixels import PictureLoss, directions, laplacian_patches, luma, sliced_distance
 from fmboost_core.training.recipe import OBJECTIVE_NAMES, ObjectiveRecipe
 from fmboost_core.training.train import make_objective
 
@@ -276,8 +276,11 @@ def paint(latents: Tensor) -> Tensor:
     return latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
-def decoded(latent: float = 0.0, window: int = 16, since: float = 0.25, **weights: float) -> Decoded:
-    return Decoded(CouplingFlow(SIGNAL), paint, PictureLoss(**weights), since, latent, window)
+PICTURES, NOTHING = Likeness(error=2.0, texture=3.0, mean=150.0), Likeness(0.0, 0.0, 0.0)
+
+
+def decoded(pictures: Likeness = PICTURES, latents: Likeness = NOTHING, **more: float) -> Decoded:
+    return Decoded(CouplingFlow(SIGNAL), paint, pictures, latents, **more)
 
 
 def test_each_step_of_the_decoded_objective_ends_at_the_photograph() -> None:
@@ -287,8 +290,9 @@ def test_each_step_of_the_decoded_objective_ends_at_the_photograph() -> None:
     def straight(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
         return (2 * guide + 1 - x) / (1 - wide(t))
 
-    assert decoded(latent=1.0).loss(straight, drawn) < 1e-6
-    assert decoded(latent=1.0).loss(lambda x, t, g: straight(x, t, g) + 0.1, drawn) > 1e-3
+    objective = decoded(latents=Likeness(1.0, 0.0, 1.0))
+    assert objective.loss(straight, drawn) < 1e-6
+    assert objective.loss(lambda x, t, g: straight(x, t, g) + 0.1, drawn) > 1e-3
 
 
 def test_the_way_of_the_decoded_objective_is_the_flow_s_own_in_quarters() -> None:
@@ -320,7 +324,7 @@ def test_without_since_the_first_step_is_judged_decoded_too() -> None:
     drawn = Examples(*(x[:64] for x in examples(lambda g, e: g + e, torch.zeros(COUNT))))
     start = SIGNAL**0.5 * drawn.guide + (1 - SIGNAL) ** 0.5 * drawn.noise[:, 0]
     loss = decoded(since=0.0).loss(lambda x, t, g: 2 * g - start, drawn)
-    assert loss == pytest.approx(float(PictureLoss()(paint(2 * drawn.guide), paint(drawn.high)).mean()), rel=1e-5)
+    assert loss == pytest.approx(float(PICTURES(paint(2 * drawn.guide), paint(drawn.high)).mean()), rel=1e-5)
 
 
 def test_only_the_middle_of_a_crop_is_decoded() -> None:
@@ -331,17 +335,18 @@ def test_only_the_middle_of_a_crop_is_decoded() -> None:
     assert changed[1:3, 1:3].all() and changed.sum() == 4
 
 
-def test_what_the_picture_loss_weighs() -> None:
-    """A constant shift is an error and a colour; a stronger contrast is another texture; each in closed form."""
-    truth = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0)) / 4
-    nothing = {"error": 0.0, "texture": 0.0, "colour": 0.0}
-    shift = PictureLoss(**nothing | {"error": 1.0})(truth + 0.2, truth)
+@pytest.mark.parametrize("channels", [3, 4])  # pictures and latents
+def test_what_likeness_weighs(channels: int) -> None:
+    """A constant shift is an error and a mean; a stronger contrast is another texture; each in closed form."""
+    truth = torch.randn(2, channels, 40, 40, generator=torch.Generator().manual_seed(0)) / 4
+    shift = Likeness(1.0, 0.0, 0.0)(truth + 0.2, truth)
     assert torch.allclose(shift, torch.full((2,), 0.04), atol=1e-6)
-    assert torch.allclose(PictureLoss(**nothing | {"colour": 1.0})(truth + 0.2, truth), shift, atol=1e-6)
-    assert PictureLoss(**nothing | {"texture": 1.0})(truth + 0.2, truth).max() < 1e-6
-    along = directions(64, seed=1)
-    spread = (laplacian_patches(luma(truth), 2) @ along).abs().mean((1, 2))
-    assert torch.allclose(PictureLoss(**nothing | {"texture": 1.0})(1.5 * truth, truth), spread / 2, rtol=1e-4)
+    assert torch.allclose(Likeness(0.0, 0.0, 1.0)(truth + 0.2, truth), shift, atol=1e-6)
+    assert Likeness(0.0, 1.0, 0.0)(truth + 0.2, truth).max() < 1e-6
+    planes = luma(truth) if channels == 3 else truth
+    projected = [laplacian_patches(planes[:, [c]], 2) @ directions(64, seed=1) for c in range(planes.shape[1])]
+    spread = torch.stack([x.abs().mean((1, 2)) for x in projected]).mean(0)
+    assert torch.allclose(Likeness(0.0, 1.0, 0.0)(1.5 * truth, truth), spread / 2, rtol=1e-4)
 
 
 def test_the_sliced_distance_does_not_ask_where_a_patch_is() -> None:
@@ -389,7 +394,7 @@ def test_diffusion_s_times_are_its_steps_but_the_first() -> None:
 
 
 def objective_named(name: str) -> Objective:
-    return make_objective(ObjectiveRecipe(name, decoder="any"), teacher, paint)
+    return make_objective(ObjectiveRecipe(name, decoder="any", texture=0.0), teacher, paint)
 
 
 @pytest.mark.parametrize("name", OBJECTIVE_NAMES)

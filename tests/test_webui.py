@@ -22,7 +22,7 @@ from fmboost_core import boost, load_model
 from fmboost_core.errors import ConfigError, NonFiniteError
 from fmboost_core.weight_file import WEIGHTS
 
-MODEL = "sd15-x2-lite"
+MODEL = "sd15-x2"
 BUNDLED = WEIGHTS / f"{MODEL}.safetensors"
 
 
@@ -331,9 +331,9 @@ def test_out_of_memory_goes_on_in_tiles_and_a_changed_file_is_read_again(
             0,
             "euler",
             False,
-            "512x512 &rarr; <b>1024x1024</b> with sd15-x2-lite, 4 evaluations.",
+            "512x512 &rarr; <b>1024x1024</b> with sd15-x2, 4 evaluations.",
         ),
-        ((512, 512), (1024, 1024), 1, "euler", False, "sd15-x2-lite, 1 evaluation. Hires prompt, sampler, checkpoint"),
+        ((512, 512), (1024, 1024), 1, "euler", False, "sd15-x2, 1 evaluation. Hires prompt, sampler, checkpoint"),
         ((256, 256), (2048, 2048), 2, "heun", False, "3 stages, 6 evaluations"),
         ((256, 256), (2048, 2048), 3, "dopri5", False, "3 stages, as many evaluations as needed"),
         ((512, 512), (1024, 1024), 20, "euler", True, "4 evaluations. Then the sampler refines it"),

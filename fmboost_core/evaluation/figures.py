@@ -78,7 +78,7 @@ def _round_trip(photo: Tensor, codec: Codec) -> dict[str, float]:
 
 def timing(args: argparse.Namespace, photos: Mapping[str, Path], codec: Codec) -> None:
     """What each part costs by resolution, beside one evaluation of Stable Diffusion 1.5's network."""
-    lite = load_model("sd15-x2-lite")
+    lite = load_model("sd15-x2")
     generator = _diffusion_network()
     head = ["part", *(f"{size} px" for size in TIMED_SIZES)]
     lines: dict[str, list[str]] = {}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError, LatentError
-from ..training.pixels import directions, laplacian_patches, luma, sliced_distance
+from ..training.likeness import directions, laplacian_patches, luma, sliced_distance
 from .features import lpips, require_torchmetrics
 
 SMALLEST = 16  # pixels: HaarPSI's largest wavelet on the halved picture

@@ -25,7 +25,7 @@ from torch.nn.functional import l1_loss, mse_loss
 from ..errors import ConfigError
 from ..schedule import alpha_bar, noise_augment
 from ..solvers import solve
-from .pixels import PictureLoss
+from .likeness import Likeness
 
 DIFFUSION_STEPS = 1000
 SIGNALS = torch.tensor([alpha_bar(step) for step in range(DIFFUSION_STEPS)])
@@ -228,15 +228,16 @@ class Decoded:
     With since above 0 the start goes on with CFM's loss: the first step stays the conditional mean, and with it a
     single evaluation. With since=0 the start is judged decoded too: then one evaluation has the texture.
 
-    decode: latents (B,C,h,w) to pictures (B,3,8h,8w) in [-1,1], differentiable. latent: weight of the latent's squared
-    error. window: side in latents, in the middle of each crop, of what is decoded, by far the dearest part.
+    decode: latents (B,C,h,w) to pictures (B,3,8h,8w) in [-1,1], differentiable. pictures, latents: what counts in
+    either; without the latents' mean and texture they drift to where this decoder's pictures are right and another's
+    are not. window: side in latents, in the middle of each crop, of what is decoded, by far the dearest part.
     """
 
     flow: CouplingFlow
     decode: Callable[[Tensor], Tensor]
-    picture: PictureLoss
+    pictures: Likeness
+    latents: Likeness
     since: float = 0.25
-    latent: float = 0.3
     window: int = 16
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
@@ -254,10 +255,9 @@ class Decoded:
         end = state + (1 - _wide(t)) * velocity
         first = (t == 0) & (self.since > 0)
         losses = (velocity - (high - start)).square().mean((1, 2, 3))
-        losses = losses.where(first, self.latent * (end - high).square().mean((1, 2, 3)))
         if not first.all():
-            later = ~first
-            losses = losses.index_put((later,), losses[later] + self._pictures_loss(end[later], high[later]))
+            judged = ~first
+            losses = losses.index_put((judged,), self._unlikeness(end[judged], high[judged]))
         return losses.mean()
 
     @torch.no_grad()
@@ -271,10 +271,10 @@ class Decoded:
             x = x + _wide(length) * predict(x, i * length, guide).float()
         return x
 
-    def _pictures_loss(self, end: Tensor, high: Tensor) -> Tensor:
+    def _unlikeness(self, end: Tensor, high: Tensor) -> Tensor:
         with torch.no_grad():
             truth = self.decode(self._middle(high)).float()
-        return self.picture(self.decode(self._middle(end)).float(), truth)
+        return self.latents(end, high) + self.pictures(self.decode(self._middle(end)).float(), truth)
 
     def _middle(self, latents: Tensor) -> Tensor:
         top, left = ((side - self.window) // 2 if side > self.window else 0 for side in latents.shape[-2:])

@@ -14,6 +14,7 @@ from ..config import FAMILIES, OBJECTIVES, PRESETS, UNetConfig, require
 from ..errors import ConfigError, MissingDependencyError
 from ..schedule import NOISE_STEPS
 from ..upsample import UPSAMPLERS
+from .likeness import PATCH
 
 RECIPES = Path(__file__).parent / "recipes"
 CONTINUING = ("reflow", "decoded")  # go on from a trained flow, and end as one
@@ -47,8 +48,8 @@ class ObjectiveRecipe:
     name: one of `OBJECTIVE_NAMES`. noise_step: of the start, 0 to 999 (cfm, reflow, decoded). sigma_min: see there
     (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since: how much of the way stays as it is, 0 for
     none (reflow, decoded). teacher_steps: of reflow.
-    decoder: the codec to decode with, named as for `encode`; texture: its weight in the pictures' loss, more gives more
-    detail and less PSNR; window: side in latents of what is decoded (decoded).
+    decoder: the codec to decode with, named as for `encode`; texture: more of it gives more detail and less PSNR;
+    window: side in latents of what is decoded (decoded).
     """
 
     name: str = "cfm"
@@ -58,7 +59,7 @@ class ObjectiveRecipe:
     since: float = 0.0
     teacher_steps: int = 8
     decoder: str = ""
-    texture: float = 3.0
+    texture: float = 1.0
     window: int = 16
 
     def __post_init__(self) -> None:
@@ -156,6 +157,8 @@ class Recipe:
             self.objective.name not in CONTINUING or bool(self.start.model),
             "start.model", self.start.model, f"the trained model to go on from, for objective {self.objective.name!r}",
         )  # fmt: skip
+        textured = self.objective.name == "decoded" and self.objective.texture > 0
+        require(not textured or self.data.crop >= PATCH, "data.crop", self.data.crop, f"{PATCH} or above for textures")
         channels = FAMILIES[self.card.family].channels
         if self.network.channels != channels:
             object.__setattr__(self, "network", replace(self.network, channels=channels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,13 +18,17 @@ from ..unet import LatentUNet
 from ..weight_file import require_fit
 from .codecs import Decoder, open_codec
 from .data import LatentCrops, LatentSet
+from .likeness import Likeness
 from .loop import Trainer, freeze
 from .objectives import CouplingFlow, Decoded, Diffusion, Examples, NaiveFlow, Objective, Predict, Reflow, Regression
-from .pixels import PictureLoss
 from .recipe import CONTINUING, ObjectiveRecipe, Recipe
 
 Network = Callable[..., Tensor]
 Decode = Callable[[Tensor], Tensor]  # latents to pictures, with gradients
+
+# What counts in decoded pictures and in latents (objective "decoded"); found by measurement (docs/training-log.md).
+PICTURES = Likeness(error=2.0, texture=2.5, mean=150.0)
+LATENTS = Likeness(error=0.3, texture=0.5, mean=10.0)
 
 
 def told(network: Network, config: UNetConfig, kind: Tensor) -> Predict:
@@ -42,7 +46,8 @@ def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, deco
     if recipe.name == "decoded":
         if decode is None:
             raise ConfigError("The objective 'decoded' needs a decoder, which makes pictures of latents.")
-        return Decoded(flow, decode, PictureLoss(texture=recipe.texture), recipe.since, window=recipe.window)
+        pictures, latents = (replace(like, texture=recipe.texture * like.texture) for like in (PICTURES, LATENTS))
+        return Decoded(flow, decode, pictures, latents, recipe.since, recipe.window)
     made: dict[str, Objective] = {
         "cfm": flow, "fm": NaiveFlow(recipe.sigma_min, recipe.start_share), "l1": Regression(1), "l2": Regression(2),
         "dm": Diffusion(),

@@ -83,8 +83,8 @@ def check_out_of_memory_goes_on_with_smaller_tiles() -> None:
     from FMBoost.nodes.host import load_cfm
 
     small = latent(60, 80)
-    whole = upscaled(load_cfm("sd15-x2-lite", "fp32"), small, tile="off")
-    model = load_cfm("sd15-x2-lite", "fp32")
+    whole = upscaled(load_cfm("sd15-x2", "fp32"), small, tile="off")
+    model = load_cfm("sd15-x2", "fp32")
     asked = out_of_memory_above(model, 100 * 100)
     tiled = upscaled(model, small, tile="off")
     assert asked[0] == 120 * 160 and max(asked[-4:]) <= 100 * 100, asked
@@ -94,7 +94,7 @@ def check_out_of_memory_goes_on_with_smaller_tiles() -> None:
 def check_out_of_memory_everywhere_is_the_hosts_own_error() -> None:
     from FMBoost.nodes.host import load_cfm
 
-    model = load_cfm("sd15-x2-lite", "fp32")
+    model = load_cfm("sd15-x2", "fp32")
     asked = out_of_memory_above(model, 0)
     try:
         upscaled(model, latent(60, 80))
@@ -110,8 +110,8 @@ def check_weights_that_stay_off_the_device_give_the_same() -> None:
     from FMBoost.nodes.host import load_cfm
 
     x, guide = latent(16, 24)["samples"] * 0.18215, latent(16, 24)["samples"] * 0.1
-    whole = load_cfm("sd15-x2-lite", "fp32").velocity(x, 0.5, guide)
-    model = load_cfm("sd15-x2-lite", "fp32")
+    whole = load_cfm("sd15-x2", "fp32").velocity(x, 0.5, guide)
+    model = load_cfm("sd15-x2", "fp32")
     model.patcher.load(torch.device("cpu"), lowvram_model_memory=1_000_000)
     cast = [m for m in model.network.modules() if getattr(m, "comfy_cast_weights", False)]
     assert len(cast) > 10
@@ -130,7 +130,7 @@ def check_a_mask_is_cut_where_its_latent_is() -> None:
     mask = torch.zeros(1, 512, 512)
     mask[:, :32], mask[:, 240:272, 100:200] = 1, 1
     small = latent(64, 64, noise_mask=mask, kept="as it was")
-    large = upscaled(load_cfm("sd15-x2-lite", "fp32"), small, size_by="width x height", width=1024, height=576)
+    large = upscaled(load_cfm("sd15-x2", "fp32"), small, size_by="width x height", width=1024, height=576)
     assert large["samples"].shape == (1, 4, 72, 128) and large["kept"] == "as it was"
     found = large["noise_mask"]
     assert found.shape == (1, 576, 1024)

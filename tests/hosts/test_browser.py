@@ -153,7 +153,7 @@ def test_what_is_typed_changes_the_line(page: Frontend) -> None:
 
 def test_another_models_scale_changes_the_line(page: Frontend, host: ComfyUI) -> None:
     """The page asks the host what it does not know yet."""
-    model = load_model("sd15-x2-lite")
+    model = load_model("sd15-x2")
     path = host.base / "models/fmboost/four.safetensors"
     save_model(Model(replace(model.spec, name="four", scale=4), model.network), path)
     try:
@@ -213,7 +213,7 @@ def test_a_picture_is_enlarged_by_the_run_button(page: Frontend, host: ComfyUI) 
     page.wait_for_lines(node, line)
     page.type_into(node, "noise_step", "100")
     assert page.run() == ("execution_success", "")
-    warned = page.wait_for_lines(node, line, "sd15-x2-lite was trained at noise step 400, not 100; expect artefacts.")
+    warned = page.wait_for_lines(node, line, "sd15-x2 was trained at noise step 400, not 100; expect artefacts.")
     check_inside(warned, page, node)
     page.type_into(node, "noise_step", "-1")
     assert page.run() == ("execution_success", "")

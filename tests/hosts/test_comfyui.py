@@ -26,7 +26,7 @@ from fmboost_core.recognise import recognise
 from .comfyui import ComfyUI, Graph
 from .server import PACK, Refused, peak_memory
 
-MODEL = "sd15-x2-lite"
+MODEL = "sd15-x2"
 NODES = {
     "FMBoostLoadCFM", "FMBoostPSUUpsample", "FMBoostNoiseAugment", "FMBoostCFMSample", "FMBoostUpscale",
     "FMBoostUpscaleImage", "FMBoostAttentionScale",

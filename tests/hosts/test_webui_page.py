@@ -65,12 +65,12 @@ def wait_for_line(page: Page, text: str) -> None:
 def test_the_line_under_the_dropdown_says_what_will_be_made(page: Page) -> None:
     assert not line(page).is_visible()
     choose(page, "txt2img_hr_upscaler", "FMBoost 2x")
-    wait_for_line(page, f"64x64 → 128x128 with sd15-x2-lite, 4 evaluations. {UNUSED}")
+    wait_for_line(page, f"64x64 → 128x128 with sd15-x2, 4 evaluations. {UNUSED}")
     box, row = line(page).bounding_box(), page.locator("#txt2img_hr_upscaler").bounding_box()
     assert box and row and box["y"] >= row["y"] + row["height"] - 1 and box["width"] > 2 * row["width"]
     enter(page, "txt2img_hr_scale", "3")
     enter(page, "txt2img_hires_steps", "2")
-    wait_for_line(page, f"64x64 → 192x192 with sd15-x2-lite, 2 stages, 4 evaluations. {UNUSED}")
+    wait_for_line(page, f"64x64 → 192x192 with sd15-x2, 2 stages, 4 evaluations. {UNUSED}")
     choose(page, "fmboost_solver", "rk4")
     wait_for_line(page, "rk4 evaluates 4 times a step, so nfe=2 does not fit; take 4.")
     choose(page, "fmboost_solver", "euler")
@@ -82,7 +82,7 @@ def test_the_line_under_the_dropdown_says_what_will_be_made(page: Page) -> None:
     choose(page, "fmboost_model", "Automatic")
     enter(page, "txt2img_hr_scale", "2")
     enter(page, "txt2img_hires_steps", "0")
-    wait_for_line(page, f"64x64 → 128x128 with sd15-x2-lite, 4 evaluations. {UNUSED}")
+    wait_for_line(page, f"64x64 → 128x128 with sd15-x2, 4 evaluations. {UNUSED}")
     choose(page, "txt2img_hr_upscaler", "Latent")
     line(page).wait_for(state="hidden")
 
@@ -98,4 +98,4 @@ def test_the_sparkle_button_enlarges_a_picture_that_is_there(page: Page) -> None
     page.wait_for_function(made, arg=64, timeout=120_000)
     page.locator("#txt2img_upscale").click()
     page.wait_for_function(made, arg=128, timeout=120_000)
-    assert "FMBoost model: sd15-x2-lite" in page.locator("#html_info_txt2img").first.inner_text()
+    assert "FMBoost model: sd15-x2" in page.locator("#html_info_txt2img").first.inner_text()

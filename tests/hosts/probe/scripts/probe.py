@@ -62,7 +62,7 @@ class Probe(scripts.Script):
             size = (large.shape[-1] * 8, large.shape[-2] * 8)
             with torch.no_grad():
                 found["wanted"] = boost(
-                    small, load_model("sd15-x2-lite"), PlainVAE(shared.sd_model), size=size, nfe=4, seed=p.seeds
+                    small, load_model("sd15-x2"), PlainVAE(shared.sd_model), size=size, nfe=4, seed=p.seeds
                 )
         plain = {name: tensor.float().cpu().contiguous().clone() for name, tensor in found.items()}
         save_file(plain, f"{paths.data_path}/probe.safetensors")

@@ -1,4 +1,4 @@
-"""How far a decoded picture is from the true one, as a loss: fidelity, fine texture, colour.
+"""How like a picture or a latent is to the true one, as a loss: each value, the fine texture, the mean.
 
 The texture is compared as a distribution, wherever it lies: a network that is asked for each pixel alone gives the
 mean of all that could be there, which is smooth.
@@ -40,22 +40,28 @@ def sliced_distance(a: Tensor, b: Tensor, along: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PictureLoss:
-    """Weights of squared error, of texture (`sliced_distance` of the luma's Laplacian), and of the mean colour's error.
+class Likeness:
+    """Weights of the squared error, of the texture (`sliced_distance` of Laplacian patches), of the mean's error.
 
     More texture gives more detail and less PSNR.
     """
 
-    error: float = 2.0
-    texture: float = 3.0
-    colour: float = 150.0
+    error: float
+    texture: float
+    mean: float
 
     def __call__(self, made: Tensor, truth: Tensor) -> Tensor:
-        """The loss (B,) of each picture of (B,3,H,W) in [-1,1]."""
-        along = directions(_DIRECTIONS, seed=1)
-        patches = [laplacian_patches(luma(x), _STRIDE) for x in (made, truth)]
-        return (
-            self.error * (made - truth).square().mean((1, 2, 3))
-            + self.texture * sliced_distance(patches[0], patches[1], along)
-            + self.colour * (made - truth).mean((2, 3)).square().mean(1)
-        )
+        """The loss (B,) of each item of (B,C,H,W), at least `PATCH` a side where texture counts.
+
+        The texture is that of the luma of pictures, C = 3, and of each channel of latents.
+        """
+        error, mean = (made - truth).square().mean((1, 2, 3)), (made - truth).mean((2, 3)).square().mean(1)
+        fidelity = self.error * error + self.mean * mean
+        return fidelity + self.texture * _texture_distance(made, truth) if self.texture else fidelity
+
+
+def _texture_distance(made: Tensor, truth: Tensor) -> Tensor:
+    planes = [luma(x) if x.shape[1] == 3 else x for x in (made, truth)]
+    patches = [laplacian_patches(x.flatten(0, 1)[:, None], _STRIDE) for x in planes]
+    distance = sliced_distance(patches[0], patches[1], directions(_DIRECTIONS, seed=1))
+    return distance.view(len(made), -1).mean(1)
