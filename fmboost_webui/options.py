@@ -66,7 +66,7 @@ def choose_model(models: Sequence[Found], entry: str, wish: str, family: str | N
         bundled = [m for m in models if m.bundled and f"FMBoost {_times(m)}" == entry]
         fitting = [m for m in bundled if family in (None, m.spec.family)]
         if not fitting:
-            known = sorted({m.spec.family for m in models})
+            known = sorted({m.spec.family for m in bundled})
             raise ConfigError(
                 f"{entry} has no weights for {family} checkpoints, only for {', '.join(known) or 'none'}; choose "
                 "another upscaler, or a checkpoint of these."

@@ -65,7 +65,7 @@ def test_the_entries_are_latent_modes_that_the_host_alone_cannot_take(
     hires: Any, stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     modes = stub.shared.latent_upscale_modes
-    assert set(modes) == {"FMBoost 2x", "FMBoost 2x (sub/own)"}
+    assert set(modes) == {"FMBoost 2x", "FMBoost 4x", "FMBoost 2x (sub/own)"}
     with pytest.raises(NotImplementedError):
         torch.nn.functional.interpolate(torch.zeros(1, 4, 8, 8), size=(16, 16), mode=modes["FMBoost 2x"]["mode"])
     modes["FMBoost 2x"] = "as it was"
@@ -110,14 +110,21 @@ def test_an_entry_stands_for_a_model_and_the_accordion_comes_first(
     assert hires.choose_model(hires.MODELS, entry, wish, "sd15").name == name
 
 
+def test_automatic_is_the_bundled_model_of_the_checkpoint_s_family(hires: Any) -> None:
+    for family, entry, name in [
+        ("sd15", "FMBoost 2x", "sd15-x2"), ("sd15", "FMBoost 4x", "sd15-x4"), ("sdxl", "FMBoost 2x", "sdxl-x2"),
+    ]:  # fmt: skip
+        assert hires.choose_model(hires.MODELS, entry, "Automatic", family).name == name
+
+
 def test_a_family_without_weights_is_refused_before_anything_is_made(
     hires: Any, monkeypatch: pytest.MonkeyPatch, small: torch.Tensor
 ) -> None:
     sdxl = Checkpoint()
     monkeypatch.setattr(sdxl, "is_sd1", False, raising=False)
     monkeypatch.setattr(sdxl, "is_sdxl", True, raising=False)
-    with pytest.raises(ConfigError, match="FMBoost 2x has no weights for sdxl checkpoints, only for sd15"):
-        run(hires, Job(sdxl), small)
+    with pytest.raises(ConfigError, match="FMBoost 4x has no weights for sdxl checkpoints, only for sd15"):
+        run(hires, Job(sdxl, hr_upscaler="FMBoost 4x"), small)
     with pytest.raises(ConfigError, match="The model sub/own is for sd15 checkpoints, but this one is sdxl"):
         run(hires, Job(sdxl), small, "sub/own")
     monkeypatch.setattr(sdxl, "is_sdxl", False)

@@ -24,12 +24,14 @@ DONE, REFUSED, INTERRUPTED = 0, 2, 130
 def encode(args: argparse.Namespace) -> None:
     import torch
 
+    from ..config import require
     from ..processes import share
     from ..tools import choose_device
     from .codecs import open_codec
     from .encode import Encoding, ShardMaker
     from .photos import find_photos, plan_views
 
+    require(args.limit is None or args.limit > 0, "limit", args.limit, "a whole number above 0")
     device, dtype = choose_device(args.device), torch.bfloat16 if args.bf16 else torch.float32
     codec = open_codec(args.codec).to(device, dtype)
     guide_codec = open_codec(args.guide_codec).to(device, dtype) if args.guide_codec else codec

@@ -140,14 +140,15 @@ def start_from(network: LatentUNet, model: Model) -> None:
 def finished(recipe: Recipe, network: LatentUNet, scale: int, name: str) -> Model:
     """What was learned as a model. The baselines say what they are, and so does every start."""
     family = FAMILIES[recipe.card.family]
-    objective = "cfm" if recipe.objective.name in CONTINUING else recipe.objective.name
+    continued = recipe.objective.name in CONTINUING
+    objective = "cfm" if continued else recipe.objective.name
     starts: Mapping[str, tuple[int, float]] = {"l1": (0, 1.0), "l2": (0, 1.0), "fm": (999, 0.0), "dm": (999, 0.0)}
     step, signal = starts.get(objective, (recipe.objective.noise_step, alpha_bar(recipe.objective.noise_step)))
     spec = ModelSpec(
         name=name, network=recipe.network, family=recipe.card.family, latent_factor=family.factor,
         latent_shift=family.shift, scale=scale, noise_step=step, alpha_bar=signal, noise_steps=(step,),
-        guide=recipe.data.upsampling, objective=objective, license=recipe.card.license,
-        trained_on=recipe.card.trained_on,
+        guide=recipe.data.upsampling, objective=objective, nfe=1 if continued and not recipe.objective.since else 4,
+        license=recipe.card.license, trained_on=recipe.card.trained_on,
     )  # fmt: skip
     return Model(spec, network)
 

@@ -35,6 +35,7 @@ LINES = {
     "lcm_1k": ("FMBoostUpscale", ONE_STAGE),
     "sd15_1k": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
     "sd15_256_to_1k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024, 2 stages, 8 evaluations"),
+    "sdxl_2k": ("FMBoostUpscale", "1024x1024 → 2048x2048, 1 stage, 4 evaluations"),
     "trajectory": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
 }
 LANGUAGE = "zh"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from .server import PACK, Refused, peak_memory
 from .webui import Made, Webui, as_text, difference, pixels_of
 
-MODES = {"FMBoost 2x", "FMBoost 2x (sub/own)", "FMBoost 2x (sub/vanishing)"}
+MODES = {"FMBoost 2x", "FMBoost 4x", "FMBoost 2x (sub/own)", "FMBoost 2x (sub/vanishing)"}
 
 
 def options(*args: Any) -> dict[str, Any]:
