@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import fmboost_core
+from fmboost_core.checkpoint import bundled_models, load_model
+from fmboost_core.weight_file import WEIGHTS, sha256_of
 
 LATE = (
     "torchdiffeq",
@@ -56,3 +59,23 @@ def test_what_the_registry_leaves_out_is_only_at_the_top() -> None:
     root = Path(__file__).parents[1]
     for line in (root / ".comfyignore").read_text().split():
         assert line.startswith("/") and (root / line.strip("/")).exists(), line
+
+
+def test_the_bundled_weights_are_those_of_their_cards() -> None:
+    """Each has a card, and its bytes the checksum that the cards name; no file is too large to be committed."""
+    cards = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+    files = sorted(WEIGHTS.glob("*.safetensors"))
+    assert {"sd15-x2", "sd15-x4", "sdxl-x2"} <= {path.stem for path in files}
+    for path in files:
+        assert f"{sha256_of(path)}  {path.name}" in cards and f"\n## {path.name}\n" in cards
+        assert path.stat().st_size < 32e6
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_every_bundled_model_is_finite_and_of_its_name(name: str) -> None:
+    model = load_model(name)
+    family, _, scale = name.partition("-x")
+    assert (model.spec.name, model.spec.family, model.spec.license) == (name, family, "MIT")
+    assert model.spec.scale == int(scale[0])
+    guide = torch.randn(1, model.spec.network.channels, 16, 16)
+    assert torch.isfinite(model.velocity(guide, 0.0, guide)).all()
