@@ -99,15 +99,18 @@ def test_from_photographs_to_a_model_and_its_straightened_flow(
     assert spec.alpha_bar == alpha_bar(400) and spec.network.base == 8
     reflow = ("--recipe", "straighten", *SMALL, "--set", f"start.model={out}")
     assert run("train", latents, straight, *reflow)[0] == 0
-    assert load_model(straight).spec.objective == "cfm"
+    assert (load_model(straight).spec.objective, load_model(straight).spec.nfe) == ("cfm", 4)
     small = torch.randn(1, 4, 4, 4)
     large = boost(small, load_model(straight), load_codec(codec_file), nfe=2)
     assert large.shape == (1, 4, 8, 8)
     sharp, before = tmp_path / "sharp.safetensors", load_model(out).network.state_dict()
     seen = ("--recipe", "decoded", *SMALL, "--set", f"start.model={out}", "--set", f"objective.decoder={codec_file}")
-    assert run("train", latents, sharp, *seen)[0] == 0
+    status, said = run("train", latents, sharp, *seen)
+    assert status == 2 and "data.crop must be 7 or above for textures" in said
+    status, said = run("train", latents, sharp, *seen, "--set", "data.crop=8")
+    assert status == 0, said
     after = load_model(sharp)
-    assert after.spec.objective == "cfm"
+    assert (after.spec.objective, after.spec.nfe) == ("cfm", 4)
     assert any(not torch.equal(w, before[name]) for name, w in after.network.state_dict().items())
 
 
