@@ -38,7 +38,6 @@ NEIGHBOURS = 4  # bins on each side that a peak is compared with
 MEANINGS = {
     "colour": Meaning("lower", "1/255", "distance of the worst channel's mean from the small picture's"),
     "peak": Meaning("lower", "dB", "how far the spectrum's sharpest ring stands above its neighbours"),
-    "fine": Meaning("one", "", "power above a quarter of a cycle a pixel, of the same stage's by PSU alone"),
     "broken": Meaning("lower", "", "share of the latents that hold NaN or infinity"),
 }
 
@@ -107,17 +106,11 @@ def peak(spectrum: Tensor) -> float:
     return float(max(spectrum[i] - mean for i, mean in zip(inside, around, strict=True)))
 
 
-def _fine(spectrum: Tensor) -> float:
-    return float((10 ** (spectrum[BINS // 2 :] / 10)).mean())
-
-
-def stages_of(low: Tensor, model: Model, codec: Codec, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """After each stage: the latent, and what PSU alone would have made of the stage before."""
+def stages_of(low: Tensor, model: Model, codec: Codec, count: int, seed: int) -> Iterator[Tensor]:
+    """The latent after each stage, each of the model's own scale."""
     for stage in range(count):
-        height, width = (round(side * codec.factor * model.spec.scale) for side in low.shape[-2:])
-        guide = pixel_upsample(low, codec, (height, width))
         low = boost(low, model, codec, seed=seed + stage)
-        yield low, guide
+        yield low
 
 
 def _judged(
@@ -126,14 +119,18 @@ def _judged(
     """The figures and the spectrum after each stage; after a broken one there is none."""
     small = decoded(codec, low).float()
     try:
-        for latent, guide in stages_of(low, model, codec, count, seed):
-            picture, alone = (decoded(codec, x).float() for x in (latent, guide))
-            seen, plain = spectrum_of(picture), spectrum_of(alone)
+        for latent in stages_of(low, model, codec, count, seed):
+            picture = decoded(codec, latent).float()
+            seen = spectrum_of(picture)
             means = [x.mean((2, 3), keepdim=True) for x in (picture, small)]
-            yield {
-                "colour": colour(means[0], means[1]), "peak": peak(seen), "fine": _fine(seen) / _fine(plain),
-                "broken": float(not torch.isfinite(latent).all()),
-            }, seen  # fmt: skip
+            yield (
+                {
+                    "colour": colour(means[0], means[1]),
+                    "peak": peak(seen),
+                    "broken": float(not torch.isfinite(latent).all()),
+                },
+                seen,
+            )
     except (NonFiniteError, LatentError):
         yield {"broken": 1.0}, torch.zeros(BINS)
 
