@@ -163,7 +163,7 @@ def interrupted(webui: Webui, **request: Any) -> tuple[Made, int]:
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        (options("nothing"), "There is no model 'nothing'; choose one of sd15-x2, sub/own"),
+        (options("nothing"), "There is no model 'nothing'; choose one of sd15-x2, sd15-x2-fast,"),
         (options("Automatic", 2000), "The noise step is 0 to 999, or -1 for the model's own, but it is 2000."),
         (options("Automatic", -1, "midpoint") | {"hr_second_pass_steps": 3}, "so nfe=3 does not fit; take 2 or 4."),
         (options("Automatic", -1, "euler", "psu", "huge"), "auto, off or a whole number"),
