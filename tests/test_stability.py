@@ -9,6 +9,8 @@ from PIL import Image
 
 from fmboost_core.checkpoint import Model, save_model
 from fmboost_core.codec import TinyVAE, save_codec
+from fmboost_core.errors import NonFiniteError
+from fmboost_core.evaluation import stability
 from fmboost_core.evaluation.__main__ import main
 from fmboost_core.evaluation.stability import NOISE, SCALED, SHIFTED, channel_statistics, disturbed, peak, spectrum_of
 
@@ -97,3 +99,21 @@ def test_no_photographs_and_impossible_numbers_are_sentences(
         photo.unlink()
     assert main([command, *places, *more]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_cascade_that_breaks_counts_as_broken_in_all_later_stages(
+    model: Model, places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a photograph that breaks is not left out of the table, beside one that does not."""
+
+    def one_stage(low: torch.Tensor, model: Model, codec: TinyVAE, seed: int) -> torch.Tensor:
+        if seed == 2 and low.shape[-1] == 16:  # the second photograph's second stage
+            raise NonFiniteError("NaN")
+        return low.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    monkeypatch.setattr(stability, "boost", one_stage)
+    out = tmp_path / "out"
+    options = ["--size", "64", "--types", "fp32", "--limit", "2", "--out", str(out)]
+    assert main(["stability", *places, *options]) == 0
+    rows = {line.split(" | ")[0]: line for line in (out / "stability.md").read_text().splitlines()}
+    assert "0.000" in rows["| fp32, 2x"] and "0.500" in rows["| fp32, 4x"] and "0.500" in rows["| fp32, 8x"]

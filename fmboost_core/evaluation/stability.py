@@ -38,7 +38,7 @@ NEIGHBOURS = 4  # bins on each side that a peak is compared with
 MEANINGS = {
     "colour": Meaning("lower", "1/255", "distance of the worst channel's mean from the small picture's"),
     "peak": Meaning("lower", "dB", "how far the spectrum's sharpest ring stands above its neighbours"),
-    "broken": Meaning("lower", "", "share of the latents that hold NaN or infinity"),
+    "broken": Meaning("lower", "", "share of the latents that came to NaN or infinity; those have no other figures"),
 }
 
 
@@ -115,24 +115,19 @@ def stages_of(low: Tensor, model: Model, codec: Codec, count: int, seed: int) ->
 
 def _judged(
     low: Tensor, model: Model, codec: Codec, count: int, seed: int
-) -> Iterator[tuple[dict[str, float], Tensor]]:
-    """The figures and the spectrum after each stage; after a broken one there is none."""
-    small = decoded(codec, low).float()
+) -> list[tuple[dict[str, float], Tensor | None]]:
+    """The figures and the spectrum after each stage; from where it breaks on, only that it did."""
+    mean = decoded(codec, low).float().mean((2, 3), keepdim=True)
+    found: list[tuple[dict[str, float], Tensor | None]] = []
     try:
         for latent in stages_of(low, model, codec, count, seed):
             picture = decoded(codec, latent).float()
             seen = spectrum_of(picture)
-            means = [x.mean((2, 3), keepdim=True) for x in (picture, small)]
-            yield (
-                {
-                    "colour": colour(means[0], means[1]),
-                    "peak": peak(seen),
-                    "broken": float(not torch.isfinite(latent).all()),
-                },
-                seen,
-            )
+            shift = colour(picture.mean((2, 3), keepdim=True), mean)
+            found.append(({"colour": shift, "peak": peak(seen), "broken": 0.0}, seen))
     except (NonFiniteError, LatentError):
-        yield {"broken": 1.0}, torch.zeros(BINS)
+        found += [({"broken": 1.0}, None)] * (count - len(found))
+    return found
 
 
 def stability(args: argparse.Namespace) -> None:
@@ -152,7 +147,8 @@ def stability(args: argparse.Namespace) -> None:
                 for stage, (figures, seen) in enumerate(_judged(low, typed, codec, args.stages, number), start=1):
                     method = f"{kind}, {round(model.spec.scale**stage)}x"
                     rows.setdefault(method, {})[name] = figures
-                    spectra.setdefault(method, []).append(seen)
+                    if seen is not None:
+                        spectra.setdefault(method, []).append(seen)
             bar(number + 1, len(photos))
     inputs = "disturbed encodings" if args.disturb else "encodings"
     text = (
