@@ -13,7 +13,7 @@ from PIL import Image
 
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.checkpoint import Model, save_model
-from fmboost_core.codec import TinyVAE, save_codec
+from fmboost_core.codec import TinyVAE, save_codec, tiny_codec
 from fmboost_core.errors import CheckpointError, ConfigError, ImageError
 from fmboost_core.schedule import alpha_bar
 from fmboost_core.training import session
@@ -107,6 +107,10 @@ def test_from_photographs_to_a_model_and_its_straightened_flow(
     seen = ("--recipe", "decoded", *SMALL, "--set", f"start.model={out}", "--set", f"objective.decoder={codec_file}")
     status, said = run("train", latents, sharp, *seen)
     assert status == 2 and "data.crop must be 7 or above for textures" in said
+    other = tmp_path / "other.safetensors"
+    save_codec(tiny_codec(16, width=8, blocks=1, stem=4), other, license="MIT", trained_on="nothing")
+    status, said = run("train", latents, sharp, *seen, "--set", "data.crop=8", "--set", f"objective.decoder={other}")
+    assert status == 2 and "is for latents of 16 channels" in said
     status, said = run("train", latents, sharp, *seen, "--set", "data.crop=8")
     assert status == 0, said
     after = load_model(sharp)

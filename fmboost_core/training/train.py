@@ -108,7 +108,7 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[LatentUNet], 
         start_from(network, trained)
     teacher = deepcopy(network).requires_grad_(False) if recipe.objective.name == "reflow" else None
     freeze(network, recipe.start.frozen)
-    decoder = Decoder(open_codec(recipe.objective.decoder)) if recipe.objective.name == "decoded" else None
+    decoder = _decoder(recipe) if recipe.objective.name == "decoded" else None
     learning = Learning(recipe, crops, teacher, decoder)
     facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}
     trainer = Trainer(network, learning.draw, learning.loss, recipe.loop, recipe.data.batch, facts=facts)
@@ -116,6 +116,17 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[LatentUNet], 
         if helper is not None:
             helper.to(trainer.host.device)
     return trainer, learning
+
+
+def _decoder(recipe: Recipe) -> Decoder:
+    """The decoder that the recipe names, if its latents have as many channels as the network's."""
+    codec, channels = open_codec(recipe.objective.decoder), recipe.network.channels
+    if codec.channels != channels:
+        raise ConfigError(
+            f"objective.decoder = {recipe.objective.decoder!r} is for latents of {codec.channels} channels, but "
+            f"those of card.family = {recipe.card.family!r} have {channels}."
+        )
+    return Decoder(codec)
 
 
 def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:
