@@ -6,24 +6,27 @@ import resource
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from networks import make_model
 from PIL import Image
 from torch import Tensor
 
+from fmboost_core import boost
 from fmboost_core.codec import TinyVAE
 from fmboost_core.errors import ConfigError, ImageError
 from fmboost_core.processes import share
 from fmboost_core.training import encode
 from fmboost_core.training.data import CropSampler, LatentCrops, LatentSet, PhotoCrops, load_shards
 from fmboost_core.training.degrade import Degradation
-from fmboost_core.training.encode import Encoding, ShardMaker, reduced
+from fmboost_core.training.encode import Encoding, ShardMaker, disturbed, reduced
 from fmboost_core.training.photos import View, find_photos, load_view, plan_views
 from fmboost_core.training.shards import Sample, read_shard, write_shard
-from fmboost_core.upsample import resize
+from fmboost_core.upsample import pixel_upsample, resize
 
 
 @pytest.fixture
@@ -288,9 +291,38 @@ def test_a_spoiled_encoding_is_repeated_from_its_shard_alone(photos: Path, codec
         assert not torch.equal(small, reduced(image, 2))
 
 
+def test_small_latents_can_be_a_model_s_results_and_disturbed(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    """As in a second stage: reduced twice, boosted once; the guide is made of what came out."""
+    model = make_model()
+    how = Encoding(guides=("latent",), boosted="tiny", seed=3)
+    made(photos, codec, tmp_path / "boosted", how, model=model)
+    made(photos, codec, tmp_path / "both", replace(how, disturb=True), model=model)
+    data = load_shards(tmp_path / "boosted", tmp_path / "both")
+    for number, (one, other) in enumerate(zip(data.samples[:6], data.samples[6:], strict=True)):
+        image = load_view(View(**one.facts["view"]), 32)
+        with torch.inference_mode():
+            low = boost(codec.encode(reduced(reduced(image, 2), 2)), model, codec, seed=3 + number)
+            for sample, expected in ((one, low), (other, disturbed(low, 3 + number))):
+                assert torch.allclose(torch.from_numpy(sample.arrays["low"].copy()).float()[None], expected, atol=0.01)
+                guide = pixel_upsample(expected, codec, (image.shape[-2], image.shape[-1]))
+                assert torch.allclose(torch.from_numpy(sample.arrays["latent"].copy()).float()[None], guide, atol=0.02)
+    LatentCrops(data, 4, {"latent:boosted": 0.5, "latent:boosted:disturbed": 0.5})
+
+
+def test_a_model_of_a_broken_scale_cannot_boost_small_latents(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Only a model of a whole scale"):
+        made(photos, codec, tmp_path / "out", Encoding(guides=("latent",), boosted="b"), model=make_model(scale=1.5))
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"scale": 1}, "scale must be"), ({"guides": ()}, "Guides are"), ({"guides": ("low",)}, "not .*low")],
+    [
+        ({"scale": 1}, "scale must be"),
+        ({"guides": ()}, "Guides are"),
+        ({"guides": ("low",)}, "not .*low"),
+        ({"disturb": True}, "guides of latents only"),
+        ({"boosted": "m", "guides": ("image",)}, "guides of latents only"),
+    ],
 )
 def test_impossible_encodings_are_sentences(fields: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -12,7 +12,8 @@ from fmboost_core.codec import TinyVAE, save_codec
 from fmboost_core.errors import NonFiniteError
 from fmboost_core.evaluation import stability
 from fmboost_core.evaluation.__main__ import main
-from fmboost_core.evaluation.stability import NOISE, SCALED, SHIFTED, channel_statistics, disturbed, peak, spectrum_of
+from fmboost_core.evaluation.stability import channel_statistics, peak, spectrum_of
+from fmboost_core.training.encode import NOISE, SCALED, SHIFTED, disturbed
 
 
 @pytest.fixture

@@ -292,6 +292,18 @@ def test_a_training_starts_from_a_trained_model_that_was_not_told_the_kind() -> 
         start_from(LatentUNet(replace(TINY, base=16)), old)
 
 
+def test_a_training_starts_from_a_model_of_another_latent_space_with_new_outer_layers() -> None:
+    old = make_model()
+    randomised(old.network)
+    torch.manual_seed(0)
+    network = LatentUNet(replace(TINY, channels=16))
+    fresh = {name: weight.clone() for name, weight in network.state_dict().items()}
+    start_from(network, old)
+    for name, weight in network.state_dict().items():
+        new = name in ("input_blocks.0.0.weight", "input_blocks.0.0.bias", "out.2.weight", "out.2.bias")
+        assert torch.equal(weight, fresh[name] if new else old.network.state_dict()[name]), name
+
+
 def test_straightening_begins_at_its_teacher_which_stays(latents: Path, tmp_path: Path) -> None:
     data, recipe = load_shards(latents), recipe_for()
     save_model(make_model(recipe.network), tmp_path / "teacher.safetensors")
@@ -305,13 +317,15 @@ def test_straightening_begins_at_its_teacher_which_stays(latents: Path, tmp_path
     assert not torch.equal(trainer.network.out[2].bias, teacher["out.2.bias"])
 
 
-@pytest.mark.parametrize("spec", [{"objective": "fm"}, {"noise_step": 200, "noise_steps": (200,)}])
+@pytest.mark.parametrize("spec", [{"objective": "fm"}, {"noise_step": 200, "noise_steps": (200,)}, {"family": "sdxl"}])
 def test_only_a_flow_from_the_same_start_is_straightened(
     spec: dict[str, object], latents: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "teacher.safetensors"
     save_model(make_model(recipe_for().network, **spec), path)
-    with pytest.raises(ConfigError, match=r"goes on from a flow 'cfm' with objective\.noise_step = 400, but tiny is"):
+    with pytest.raises(
+        ConfigError, match=r"goes on from a flow 'cfm' of card\.family = 'sd15' with .* = 400, but tiny is"
+    ):
         make_trainer(recipe_for(f"start.model={path}", name="straighten"), load_shards(latents))
 
 

@@ -20,6 +20,7 @@ from ..errors import ConfigError, LatentError, NonFiniteError
 from ..pipeline import boost
 from ..progress import ProgressBar
 from ..training.codecs import open_codec
+from ..training.encode import disturbed
 from ..training.photos import find_photos
 from ..upsample import pixel_upsample
 from .judge import Setting, centre_square, decoded, load_photo, prepare
@@ -29,8 +30,6 @@ from .results import photo_names
 from .statistics import Interval, bootstrap
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Of a disturbed latent, a generator's stand-in: each channel scaled and shifted by up to so much, and white noise.
-SCALED, SHIFTED, NOISE = 0.05, 0.05, 0.05
 BINS = 48  # of a spectrum, from 0 to half a cycle a pixel
 SMALLEST = 64  # pixels
 NEIGHBOURS = 4  # bins on each side that a peak is compared with
@@ -81,15 +80,6 @@ def latents(args: argparse.Namespace) -> None:
 
 
 # --- many stages
-
-
-def disturbed(latent: Tensor, seed: int) -> Tensor:
-    """A photograph's latent (1,C,h,w), less like one: scaled and shifted channel by channel, with noise."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (1, latent.shape[1], 1, 1)
-    scale = 1 + SCALED * (2 * torch.rand(shape, generator=generator) - 1)
-    shift = SHIFTED * (2 * torch.rand(shape, generator=generator) - 1)
-    return latent * scale + shift + NOISE * torch.randn(latent.shape, generator=generator)
 
 
 def spectrum_of(picture: Tensor) -> Tensor:

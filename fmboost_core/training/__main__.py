@@ -24,6 +24,7 @@ DONE, REFUSED, INTERRUPTED = 0, 2, 130
 def encode(args: argparse.Namespace) -> None:
     import torch
 
+    from ..checkpoint import load_model
     from ..config import require
     from ..processes import share
     from ..tools import choose_device
@@ -38,8 +39,12 @@ def encode(args: argparse.Namespace) -> None:
     views = plan_views(find_photos(args.photos), seed=args.seed, mirror=args.mirror, reduce=args.reduce)
     views = views[: args.limit]
     name = Path(args.guide_codec).stem if args.guide_codec else ""
-    how = Encoding(args.scale, tuple(args.guides), name, args.degrade, args.seed, Path(args.codec).stem)
-    maker = ShardMaker(views, how, codec, args.out, guide_codec=guide_codec, device=device)
+    model = load_model(args.boosted).to(device) if args.boosted else None
+    how = Encoding(
+        args.scale, tuple(args.guides), name, args.degrade, args.seed, Path(args.codec).stem,
+        model.spec.name if model else "", args.disturb,
+    )  # fmt: skip
+    maker = ShardMaker(views, how, codec, args.out, guide_codec=guide_codec, model=model, device=device)
     progress = _Progress(lambda done, total: f"{done}/{total} views")
     try:
         maker.make(share(maker.shards), progress)
@@ -160,6 +165,10 @@ def _add_encode(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--limit", type=int, metavar="N", help="only the first N views")
     p.add_argument("--degrade", action="store_true", help="spoil the small pictures with blur, noise and JPEG")
+    p.add_argument(
+        "--boosted", metavar="MODEL", help="small latents are this model's results, as in a second stage (name or file)"
+    )
+    p.add_argument("--disturb", action="store_true", help="disturb the small latents a little, as a generator's are")
     p.add_argument("--seed", type=int, default=0, help="of the order of the photographs, and of what spoils them")
     p.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     p.add_argument("--bf16", action="store_true", help="twice as fast where the processor has it")

@@ -103,7 +103,8 @@ class LatentCrops:
     def __init__(self, data: LatentSet, crop: int, shares: Mapping[str, float], upsampling: str = "psu") -> None:
         """shares: how often guides of each group are drawn; those not named, never; none named: all alike.
 
-        A group is a guide's kind, and with another codec `KIND:CODEC`. upsampling: one of `upsample.UPSAMPLERS`;
+        A group is a guide's kind, and what else made it: another codec, "boosted" and "disturbed" small latents, as in
+        `latent:CODEC:boosted`. upsampling: one of `upsample.UPSAMPLERS`;
         all but "psu" have no kinds, and take no shares.
         """
         self.crop, self.scale, self.upsampling = crop, data.scale, upsampling
@@ -141,8 +142,9 @@ class LatentCrops:
 
 
 def _group(sample: Sample, kind: str) -> str:
-    codec = sample.facts.get("guide_codec")
-    return f"{kind}:{codec}" if codec else kind
+    facts = sample.facts
+    ways = [facts.get("guide_codec"), facts.get("boosted") and "boosted", facts.get("disturb") and "disturbed"]
+    return ":".join([kind, *filter(None, ways)])
 
 
 class PhotoCrops:

@@ -2,6 +2,9 @@
 
 A sample's arrays, all fp16: `high` (C,h,w), the latent of the photograph; `low`, that of the photograph reduced; and
 guides of high's size, named after `GUIDE_KINDS`: `latent`, E(UP(D(low))), and `image`, E(UP(small)).
+
+What a generator or an earlier stage makes is no photograph's encoding; `low` can be made less of one: a model's own
+result, or disturbed.
 """
 
 from __future__ import annotations
@@ -14,14 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ..checkpoint import Model
 from ..codec import Codec
 from ..config import GUIDE_KINDS
 from ..errors import ConfigError, ImageError
 from ..images import replacing
+from ..pipeline import boost
 from ..upsample import image_guide, pixel_upsample, resize
 from .degrade import Degradation, degrade, plan
 from .photos import View, load_view
@@ -29,6 +33,8 @@ from .shards import Sample, write_shard
 
 SHARD_VIEWS = 64
 PLAN = "encode.json"  # in the folder of the shards: what they were made from and how
+# Of a disturbed latent, a generator's stand-in: each channel scaled and shifted by up to so much, and white noise.
+SCALED, SHIFTED, NOISE = 0.05, 0.05, 0.05
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Encoding:
         network can serve codecs that share a latent space. degrade: whether the reduced pictures are also spoiled,
         as cameras and the web do it (`degrade`), each from a seed of its own on from `seed`.
     codec: the name of the one that makes the high latents, so that shards of two are not mixed.
+    boosted: the name of a model whose results, from photographs reduced once more, are the low latents, as in a second
+        stage; "" for encodings. disturb: whether low latents are `disturbed`. Both make guides of latents only.
     """
 
     scale: int = 2
@@ -48,12 +56,16 @@ class Encoding:
     degrade: bool = False
     seed: int = 0
     codec: str = ""
+    boosted: str = ""
+    disturb: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.scale <= 16:
             raise ConfigError(f"The scale must be a whole number from 2 to 16, but it is {self.scale!r}.")
         if not self.guides or not set(self.guides) <= set(GUIDE_KINDS):
             raise ConfigError(f"Guides are {' and '.join(GUIDE_KINDS)}, one or both, but not {list(self.guides)}.")
+        if (self.boosted or self.disturb) and tuple(self.guides) != ("latent",):
+            raise ConfigError("Boosted and disturbed latents make guides of latents only: take --guides latent.")
 
 
 def reduced(image: Tensor, scale: int, degradation: Degradation | None = None) -> Tensor:
@@ -65,19 +77,26 @@ def reduced(image: Tensor, scale: int, degradation: Degradation | None = None) -
     return torch.from_numpy(small.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-@torch.inference_mode()
-def encode_view(
-    image: Tensor, small: Tensor, guides: Sequence[str], codec: Codec, guide_codec: Codec
-) -> dict[str, NDArray[np.float16]]:
-    """The arrays of a view: image (1,3,H,W), small the same reduced; both in [-1,1]."""
-    size = (image.shape[-2], image.shape[-1])
-    low = guide_codec.encode(small)
-    made = {"high": codec.encode(image), "low": low}
-    if "latent" in guides:
-        made["latent"] = pixel_upsample(low, guide_codec, size)
-    if "image" in guides:
-        made["image"] = image_guide(small, guide_codec, size)
-    return {name: latent[0].half().cpu().numpy() for name, latent in made.items()}
+def disturbed(latent: Tensor, seed: int) -> Tensor:
+    """A photograph's latent (1,C,h,w), less like one: scaled and shifted channel by channel, with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (1, latent.shape[1], 1, 1)
+    scale = 1 + SCALED * (2 * torch.rand(shape, generator=generator) - 1)
+    shift = SHIFTED * (2 * torch.rand(shape, generator=generator) - 1)
+    noise = NOISE * torch.randn(latent.shape, generator=generator)
+    return latent * scale.to(latent) + shift.to(latent) + noise.to(latent)
+
+
+def guides_of(
+    low: Tensor, small: Tensor, size: tuple[int, int], kinds: Sequence[str], codec: Codec
+) -> dict[str, Tensor]:
+    """The guides of these kinds, of a large picture of size (height, width): low, and small, the picture behind it."""
+    made = {}
+    if "latent" in kinds:
+        made["latent"] = pixel_upsample(low, codec, size)
+    if "image" in kinds:
+        made["image"] = image_guide(small, codec, size)
+    return made
 
 
 class ShardMaker:
@@ -85,11 +104,15 @@ class ShardMaker:
 
     def __init__(
         self, views: Sequence[View], how: Encoding, codec: Codec, out: Path, *, guide_codec: Codec | None = None,
-        device: torch.device | None = None,
+        model: Model | None = None, device: torch.device | None = None,
     ) -> None:  # fmt: skip
-        """guide_codec: the codec that `how` names; None: codec. Raises `ConfigError` where `out` has another plan."""
+        """guide_codec, model: those that `how` names; None: codec, and no model.
+
+        Raises `ConfigError` where `out` has another plan.
+        """
         self.views, self.how, self.out, self.device = views, how, out, device or torch.device("cpu")
-        self.codec, self.guide_codec = codec, guide_codec or codec
+        self.codec, self.guide_codec, self.model = codec, guide_codec or codec, model
+        self.earlier = _whole_scale(model) if model else 1  # how much smaller what the model starts from is
         self.skipped: list[str] = []
         _keep_plan(out / PLAN, {"encoding": asdict(how), "views": [asdict(view) for view in views]})
 
@@ -124,24 +147,43 @@ class ShardMaker:
         first = shard * SHARD_VIEWS
         return list(enumerate(self.views[first : first + SHARD_VIEWS], first))
 
+    @torch.inference_mode()
     def _sample(self, numbered: tuple[int, View]) -> Sample | None:
         """None for a photograph that is no use."""
         number, view = numbered
         how = self.how
         degradation = plan(how.seed + number, how.scale) if how.degrade else None
         try:
-            image = load_view(view, self.codec.factor * how.scale)
+            image = load_view(view, self.codec.factor * how.scale * self.earlier)
         except ImageError as error:
             self.skipped.append(str(error))
             return None
-        small = reduced(image, how.scale, degradation)
-        image, small = image.to(self.device), small.to(self.device)
-        arrays = encode_view(image, small, how.guides, self.codec, self.guide_codec)
+        small = reduced(image, how.scale, degradation).to(self.device)
+        low = self._low(small, how.seed + number)
+        size = (image.shape[-2], image.shape[-1])
+        arrays = {"high": self.codec.encode(image.to(self.device)), "low": low}
+        arrays |= guides_of(low, small, size, how.guides, self.guide_codec)
         facts = {
-            "view": asdict(view), "scale": how.scale, "guide_codec": how.guide_codec,
-            "degradation": degradation and json.loads(degradation.as_json()),
+            "view": asdict(view), "scale": how.scale, "guide_codec": how.guide_codec, "boosted": how.boosted,
+            "disturb": how.disturb, "degradation": degradation and json.loads(degradation.as_json()),
         }  # fmt: skip
-        return Sample(f"{number:08d}", facts, arrays)
+        return Sample(f"{number:08d}", facts, {name: latent[0].half().cpu().numpy() for name, latent in arrays.items()})
+
+    def _low(self, small: Tensor, seed: int) -> Tensor:
+        if self.model is None:
+            low = self.guide_codec.encode(small)
+        else:
+            smaller = self.guide_codec.encode(reduced(small, self.earlier))
+            low = boost(smaller, self.model, self.guide_codec, seed=seed)
+        return disturbed(low, seed) if self.how.disturb else low
+
+
+def _whole_scale(model: Model) -> int:
+    if model.spec.scale != round(model.spec.scale):
+        raise ConfigError(
+            f"Only a model of a whole scale can boost small latents, but {model.spec.scale} is this one's."
+        )
+    return round(model.spec.scale)
 
 
 def _keep_plan(path: Path, now: dict[str, Any]) -> None:

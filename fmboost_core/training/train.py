@@ -27,8 +27,10 @@ Network = Callable[..., Tensor]
 Decode = Callable[[Tensor], Tensor]  # latents to pictures, with gradients
 
 # What counts in decoded pictures and in latents (objective "decoded"); found by measurement (docs/training-log.md).
-PICTURES = Likeness(error=2.0, texture=2.5, mean=150.0)
-LATENTS = Likeness(error=0.3, texture=0.5, mean=10.0)
+PICTURES = Likeness(error=2.0, texture=6.0, lines=1.0, mean=200.0)
+LATENTS = Likeness(error=0.3, texture=0.5, lines=0.0, mean=10.0)
+
+_LATENT_LAYERS = ("input_blocks.0.", "out.2.")  # the layers whose shapes depend on the latent's channels
 
 
 def told(network: Network, config: UNetConfig, kind: Tensor) -> Predict:
@@ -46,7 +48,10 @@ def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, deco
     if recipe.name == "decoded":
         if decode is None:
             raise ConfigError("The objective 'decoded' needs a decoder, which makes pictures of latents.")
-        pictures, latents = (replace(like, texture=recipe.texture * like.texture) for like in (PICTURES, LATENTS))
+        pictures, latents = (
+            replace(like, texture=recipe.texture * like.texture, lines=recipe.texture * like.lines)
+            for like in (PICTURES, LATENTS)
+        )
         return Decoded(flow, decode, pictures, latents, recipe.since, recipe.window)
     made: dict[str, Objective] = {
         "cfm": flow, "fm": NaiveFlow(recipe.sigma_min, recipe.start_share), "l1": Regression(1), "l2": Regression(2),
@@ -130,20 +135,27 @@ def _decoder(recipe: Recipe) -> Decoder:
 
 
 def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:
-    """Refuse a model that is no flow, or whose way begins elsewhere than at the recipe's start."""
-    step = recipe.objective.noise_step
-    if (spec.objective, spec.noise_step) != ("cfm", step):
+    """Refuse a model that is no flow, one of another latent space, and one whose way begins elsewhere."""
+    step, family = recipe.objective.noise_step, recipe.card.family
+    if (spec.objective, spec.noise_step, spec.family) != ("cfm", step, family):
         raise ConfigError(
-            f"The objective {recipe.objective.name!r} goes on from a flow 'cfm' with objective.noise_step = {step}, "
-            f"but {spec.name} is {spec.objective!r} from {spec.noise_step}."
+            f"The objective {recipe.objective.name!r} goes on from a flow 'cfm' of card.family = {family!r} with "
+            f"objective.noise_step = {step}, but {spec.name} is {spec.objective!r} of {spec.family!r} from "
+            f"{spec.noise_step}."
         )
 
 
 def start_from(network: LatentUNet, model: Model) -> None:
-    """Give a network the weights of a trained one; the embedding of a guide's kind may be new, and is then zero."""
+    """Give a network the weights of a trained one, of another latent space perhaps.
+
+    What has no counterpart there stays new: the embedding of a guide's kind (zero), and, where the latents have another
+    number of channels, the first and the last layer.
+    """
     weights = model.network.state_dict()
     if network.config.classes and not model.spec.network.classes:
         weights["label_emb.weight"] = torch.zeros_like(network.label_emb.weight)
+    if network.config.channels != model.spec.network.channels:
+        weights |= {name: w for name, w in network.state_dict().items() if name.startswith(_LATENT_LAYERS)}
     require_fit(Path(model.spec.name), network, {name: tuple(w.shape) for name, w in weights.items()})
     network.load_state_dict(weights)
 
