@@ -1,5 +1,6 @@
 """Stability: statistics of latents in closed form, what counts as a pattern, and both commands on real files."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from fmboost_core.codec import TinyVAE, save_codec
 from fmboost_core.errors import NonFiniteError
 from fmboost_core.evaluation import stability
 from fmboost_core.evaluation.__main__ import main
-from fmboost_core.evaluation.stability import channel_statistics, peak, spectrum_of
+from fmboost_core.evaluation.stability import channel_statistics, fine_power, peak, spectrum_of
 from fmboost_core.training.encode import NOISE, SCALED, SHIFTED, disturbed
 
 
@@ -58,12 +59,22 @@ def test_a_faint_grid_is_a_peak_and_a_photograph_s_falling_spectrum_is_none() ->
     assert peak(spectrum_of(picture + grid)) > 6
 
 
+def test_fine_power_is_what_is_above_a_quarter_of_a_cycle_in_decibels() -> None:
+    picture = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    rows = torch.arange(128) * 2 * torch.pi / 16
+    power = fine_power(picture)
+    assert fine_power(2 * picture) == pytest.approx(power + 20 * math.log10(2), abs=1e-3)
+    assert fine_power(picture + 5 * torch.cos(rows)) == pytest.approx(power, abs=0.05)  # 1/16 of a cycle
+
+
 def test_stability_tells_each_type_and_stage(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out"
     options = ["--size", "64", "--stages", "3", "--limit", "2", "--out", str(out), "--disturb"]
     assert main(["stability", *places, *options]) == 0
     table = (out / "stability.md").read_text()
-    assert all(f"| {kind}, {2**stage}x |" in table for kind in ("fp32", "fp16", "bf16") for stage in (1, 2, 3))
+    assert all(
+        f"| {kind}, {2**stage}x |" in table for kind in ("fp32", "fp16", "bf16", "PSU alone") for stage in (1, 2, 3)
+    )
     assert "disturbed encodings of 2 photographs" in table and table in capsys.readouterr().out
     assert (out / "spectrum.png").stat().st_size > 1000
 

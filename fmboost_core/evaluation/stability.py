@@ -6,7 +6,7 @@ What one stage shifts by a little, three shift by much: colours drift, or a fain
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,17 @@ TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BINS = 48  # of a spectrum, from 0 to half a cycle a pixel
 SMALLEST = 64  # pixels
 NEIGHBOURS = 4  # bins on each side that a peak is compared with
+PSU_ALONE = "PSU alone"
+
+Enlarge = Callable[[Tensor, int], Tensor]  # a small latent and the number of the stage -> the large one
 
 MEANINGS = {
     "colour": Meaning("lower", "1/255", "distance of the worst channel's mean from the small picture's"),
+    "fine": Meaning(
+        "zero",
+        "dB",
+        "power above a quarter of a cycle a pixel, over the small picture's, which looks alike at any scale",
+    ),
     "peak": Meaning("lower", "dB", "how far the spectrum's sharpest ring stands above its neighbours"),
     "broken": Meaning("lower", "", "share of the latents that came to NaN or infinity; those have no other figures"),
 }
@@ -96,28 +104,42 @@ def peak(spectrum: Tensor) -> float:
     return float(max(spectrum[i] - mean for i, mean in zip(inside, around, strict=True)))
 
 
-def stages_of(low: Tensor, model: Model, codec: Codec, count: int, seed: int) -> Iterator[Tensor]:
-    """The latent after each stage, each of the model's own scale."""
-    for stage in range(count):
-        low = boost(low, model, codec, seed=seed + stage)
-        yield low
+def fine_power(picture: Tensor) -> float:
+    """The luma's power above a quarter of a cycle a pixel, in dB."""
+    power = ring_power(picture)
+    return float(10 * power[len(power) // 2 :].mean().log10())
 
 
-def _judged(
-    low: Tensor, model: Model, codec: Codec, count: int, seed: int
-) -> list[tuple[dict[str, float], Tensor | None]]:
+def _judged(low: Tensor, enlarge: Enlarge, codec: Codec, count: int) -> list[tuple[dict[str, float], Tensor | None]]:
     """The figures and the spectrum after each stage; from where it breaks on, only that it did."""
-    mean = decoded(codec, low).float().mean((2, 3), keepdim=True)
+    first = decoded(codec, low).float()
+    mean, fine = first.mean((2, 3), keepdim=True), fine_power(first)
     found: list[tuple[dict[str, float], Tensor | None]] = []
     try:
-        for latent in stages_of(low, model, codec, count, seed):
-            picture = decoded(codec, latent).float()
+        for stage in range(count):
+            low = enlarge(low, stage)
+            picture = decoded(codec, low).float()
             seen = spectrum_of(picture)
             shift = colour(picture.mean((2, 3), keepdim=True), mean)
-            found.append(({"colour": shift, "peak": peak(seen), "broken": 0.0}, seen))
+            figures = {"colour": shift, "fine": fine_power(picture) - fine, "peak": peak(seen), "broken": 0.0}
+            found.append((figures, seen))
     except (NonFiniteError, LatentError):
         found += [({"broken": 1.0}, None)] * (count - len(found))
     return found
+
+
+def _ways(models: Mapping[str, Model], codec: Codec, seed: int) -> dict[str, Enlarge]:
+    """The model in each type, and PSU alone: what the codec itself does to colours in as many round trips."""
+
+    def psu_alone(low: Tensor, stage: int) -> Tensor:
+        scale = next(iter(models.values())).spec.scale
+        height, width = (round(scale * side) * codec.factor for side in low.shape[-2:])
+        return pixel_upsample(low, codec, (height, width))
+
+    def boosting(model: Model) -> Enlarge:
+        return lambda low, stage: boost(low, model, codec, seed=seed + stage)
+
+    return {kind: boosting(model) for kind, model in models.items()} | {PSU_ALONE: psu_alone}
 
 
 def stability(args: argparse.Namespace) -> None:
@@ -133,9 +155,9 @@ def stability(args: argparse.Namespace) -> None:
         for number, (name, path) in enumerate(photos.items()):
             low = codec.encode(centre_square(load_photo(path, 10**6, 1), args.size))
             low = disturbed(low, number) if args.disturb else low
-            for kind, typed in models.items():
-                for stage, (figures, seen) in enumerate(_judged(low, typed, codec, args.stages, number), start=1):
-                    method = f"{kind}, {round(model.spec.scale**stage)}x"
+            for way, enlarge in _ways(models, codec, number).items():
+                for stage, (figures, seen) in enumerate(_judged(low, enlarge, codec, args.stages), start=1):
+                    method = f"{way}, {round(model.spec.scale**stage)}x"
                     rows.setdefault(method, {})[name] = figures
                     if seen is not None:
                         spectra.setdefault(method, []).append(seen)

@@ -1,0 +1,99 @@
+# The bundled models again, one command each, from photographs and the tiny codecs (docs/models.md):
+#
+#     make -f fmboost_core/training/models.mk flux-x2 PHOTOS=photos CODECS=taesd
+#
+# A stopped one goes on where it was. Days of a CPU core for all, about a day for the first.
+
+PYTHON ?= python3
+PHOTOS ?= photos
+CODECS ?= taesd
+OUT ?= models
+# For all trainings, such as SET="--set loop.compile=true" where a compiler is there.
+SET ?=
+
+MODELS := sd15-x2 sd15-x2-fast sd15-x4 sdxl-x2 flux-x2
+LATENTS := x2 x2-own x2-boosted x2-disturbed x4 xl flux
+
+encode = $(PYTHON) -m fmboost_core.training encode $(PHOTOS) --bf16 --out $(basename $@)
+train = $(PYTHON) -m fmboost_core.training train $(foreach set,$(filter %.done,$^),$(basename $(set))) $@
+from = --set start.model=$(filter %.safetensors,$^)
+decoded = $(train) --recipe decoded $(from)
+sd15 = --set objective.decoder=$(CODECS)/taesd
+own = {latent=0.7, image=0.08, "latent:builtin"=0.07, "image:builtin"=0.15}
+kinds = --set data.shares.latent=0.8 --set data.shares.image=0.2
+
+.PHONY: $(MODELS)
+.DELETE_ON_ERROR:
+.SECONDARY:
+$(MODELS): %: $(OUT)/%.safetensors
+
+# --- SD1.x and SD2.x
+
+$(OUT)/x2.done:
+	$(encode) --codec $(CODECS)/taesd
+	touch $@
+
+# Guides by FMBoost's own codec, which the command line, demo and tests use.
+$(OUT)/x2-own.done:
+	$(encode) --codec $(CODECS)/taesd --guide-codec builtin
+	touch $@
+
+$(OUT)/sd15-flow.safetensors: $(OUT)/x2.done $(OUT)/x2-own.done
+	$(train) --set loop.samples=500_000 --set loop.decay=0.5 --set 'data.shares=$(own)' $(SET)
+
+$(OUT)/sd15-first.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/x2.done $(OUT)/x2-own.done
+	$(decoded) $(sd15) --set 'data.shares=$(own)' $(SET)
+
+# What comes in as a second stage, and what a generator might make.
+$(OUT)/x2-boosted.done: $(OUT)/sd15-first.safetensors
+	$(encode) --codec $(CODECS)/taesd --guides latent --boosted $< --no-mirror --limit 192
+	touch $@
+
+$(OUT)/x2-disturbed.done:
+	$(encode) --codec $(CODECS)/taesd --guides latent --disturb --no-mirror --limit 192
+	touch $@
+
+mixed := {latent=0.38, "latent:boosted"=0.25, "latent:disturbed"=0.15, image=0.06, \
+    "latent:builtin"=0.05, "image:builtin"=0.11}
+$(OUT)/sd15-x2.safetensors: $(OUT)/sd15-first.safetensors $(OUT)/x2.done $(OUT)/x2-own.done $(OUT)/x2-boosted.done \
+    $(OUT)/x2-disturbed.done
+	$(decoded) $(sd15) $(SET) --set objective.texture=1.2 --set 'data.shares={latent=0.38,"latent:boosted"=0.25,\
+	"latent:disturbed"=0.15,image=0.06,"latent:builtin"=0.05,"image:builtin"=0.11}'
+
+$(OUT)/sd15-x2-fast.safetensors: $(OUT)/sd15-first.safetensors $(OUT)/x2.done $(OUT)/x2-own.done
+	$(decoded) $(sd15) --set 'data.shares=$(own)' --set objective.since=0 --set loop.samples=2_400 --set data.batch=8 $(SET)
+
+$(OUT)/x4.done:
+	$(encode) --codec $(CODECS)/taesd --scale 4 --guides latent --no-mirror --limit 448
+	touch $@
+
+$(OUT)/sd15-x4-flow.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/x4.done
+	$(train) $(from) --set loop.samples=48_000 --set loop.decay=0.7 $(SET)
+
+$(OUT)/sd15-x4.safetensors: $(OUT)/sd15-x4-flow.safetensors $(OUT)/x4.done
+	$(decoded) $(sd15) --set loop.samples=6_400 $(SET)
+
+# --- SDXL
+
+$(OUT)/xl.done:
+	$(encode) --codec $(CODECS)/taesdxl
+	touch $@
+
+$(OUT)/sdxl-flow.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/xl.done
+	$(train) $(from) $(kinds) --set card.family=sdxl --set loop.samples=270_000 --set loop.decay=0.6 $(SET)
+
+$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-flow.safetensors $(OUT)/xl.done
+	$(decoded) $(kinds) --set card.family=sdxl --set objective.decoder=$(CODECS)/taesdxl \
+	    --set objective.texture=0.7 --set loop.samples=9_600 $(SET)
+
+# --- Flux.1
+
+$(OUT)/flux.done:
+	$(encode) --codec $(CODECS)/taef1 --no-mirror --limit 384
+	touch $@
+
+$(OUT)/flux-flow.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/flux.done
+	$(train) $(from) $(kinds) --set card.family=flux1 --set loop.samples=110_000 --set loop.decay=0.6 $(SET)
+
+$(OUT)/flux-x2.safetensors: $(OUT)/flux-flow.safetensors $(OUT)/flux.done
+	$(decoded) $(kinds) --set card.family=flux1 --set objective.decoder=$(CODECS)/taef1 $(SET)

@@ -1,0 +1,44 @@
+"""The rules that make the bundled models again: commands that there are, in an order that works."""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fmboost_core.checkpoint import bundled_models
+from fmboost_core.training.__main__ import _parser
+from fmboost_core.training.recipe import load_recipe
+from fmboost_core.weight_file import WEIGHTS
+
+ROOT = Path(__file__).parents[1]
+RULES = ROOT / "fmboost_core/training/models.mk"
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+
+
+def commands_for(model: str, out: Path) -> list[list[str]]:
+    """What make would run for a model, as words."""
+    make = ["make", "-n", "-f", str(RULES), model, "PYTHON=python", f"OUT={out}", "PHOTOS=photos", "CODECS=taesd"]
+    said = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [shlex.split(line) for line in said.replace("\\\n", " ").splitlines()]
+
+
+@pytest.mark.parametrize("model", bundled_models())
+def test_a_bundled_model_is_made_again_by_one_command(model: str, tmp_path: Path) -> None:
+    """Each command can be typed, needs only what one before it made, and the last one writes the model."""
+    made: set[Path] = set()
+    for words in commands_for(model, tmp_path):
+        if words[0] == "touch":
+            continue
+        assert words[:3] == ["python", "-m", "fmboost_core.training"]
+        args = _parser().parse_args(words[3:])
+        if words[3] == "encode":
+            assert args.boosted is None or Path(args.boosted) in made
+        else:
+            assert set(args.latents) <= made
+            start = load_recipe(args.recipe, args.set).start.model
+            assert not start or Path(start) in made
+        made.add(args.out)
+    assert tmp_path / f"{model}.safetensors" in made
+    assert (WEIGHTS / f"{model}.safetensors").exists()
