@@ -239,7 +239,7 @@ def _upscale(args: argparse.Namespace) -> int:
     process = this_process(os.environ)
     tools = load_tools(args.model, args.codec, args.device, args.dtype)
     # What is wrong for every picture is said once, and before the output's folder is made.
-    check_solver(args.solver, args.nfe or tools.model.spec.nfe)
+    check_solver(args.solver, args.nfe or tools.model.spec.nfe, own=args.nfe is None)
     if args.noise_step is not None:
         alpha_bar(args.noise_step)
     jobs = plan_jobs(args.input, args.output)

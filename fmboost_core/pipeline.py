@@ -283,9 +283,9 @@ def _settings(model: Model, nfe: int | None, solver: str, tolerance: float) -> _
             f"{model.spec.name} was trained as a baseline ({model.spec.objective}), which only the command "
             "python -m fmboost_core.evaluation samples; take a model trained by coupling flow matching (cfm)."
         )
-    nfe = model.spec.nfe if nfe is None else nfe
-    check_solver(solver, nfe)
-    return _Settings(nfe, solver, tolerance)
+    evaluations = model.spec.nfe if nfe is None else nfe
+    check_solver(solver, evaluations, own=nfe is None)
+    return _Settings(evaluations, solver, tolerance)
 
 
 def _upsampler(upsample: str | None, model: Model) -> str:

@@ -63,8 +63,11 @@ ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 SOLVERS = (*FIXED, *ADAPTIVE)
 
 
-def check_solver(solver: str, nfe: int) -> None:
-    """Refuse an unknown solver, and a number of evaluations that its steps cannot spend exactly."""
+def check_solver(solver: str, nfe: int, own: bool = False) -> None:
+    """Refuse an unknown solver, and a number of evaluations that its steps cannot spend exactly.
+
+    own: nfe is the model's own number, which nobody typed.
+    """
     if solver not in SOLVERS:
         raise ConfigError(f"There is no solver {solver!r}; choose one of {', '.join(SOLVERS)}.")
     if isinstance(nfe, bool) or not isinstance(nfe, int) or not 1 <= nfe <= MAX_NFE:
@@ -73,7 +76,8 @@ def check_solver(solver: str, nfe: int) -> None:
     if nfe % each:
         below, above = nfe // each * each, (nfe // each + 1) * each
         nearest = f"{below} or {above}" if below else f"{above}"
-        raise ConfigError(f"{solver} evaluates {each} times a step, so nfe={nfe} does not fit; take {nearest}.")
+        whose, nearest = ("the model's own ", f"{nearest}, or the solver euler") if own else ("", nearest)
+        raise ConfigError(f"{solver} evaluates {each} times a step, so {whose}nfe={nfe} does not fit; take {nearest}.")
 
 
 def solve(

@@ -112,9 +112,10 @@ class HiresPass:
     def _prepare(self) -> None:
         p, options = self.p, self.options
         self.model = choose_model(MODELS, p.hr_upscaler, options.model, host.family_of(p.sd_model))
+        own = options.refine or not p.hr_second_pass_steps
         if not options.refine:  # the host counts with it, and the infotext tells it
             p.hr_second_pass_steps = p.hr_second_pass_steps or self.model.spec.nfe
-        check_solver(options.solver, self.evaluations)
+        check_solver(options.solver, self.evaluations, own)
         self._check_size()
         p.extra_generation_params.update(to_infotext(options, self.model.name))
 

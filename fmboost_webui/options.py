@@ -91,8 +91,9 @@ def describe(
 
     Raises `ConfigError` where the solver cannot spend the steps, or the target is smaller than the size.
     """
-    nfe = model.spec.nfe if refine else steps or model.spec.nfe
-    check_solver(solver, nfe)
+    own = refine or not steps
+    nfe = model.spec.nfe if own else steps
+    check_solver(solver, nfe, own)
     end = target_size((size[1], size[0]), target=target)
     stages = len(stage_sizes((size[1], size[0]), end, model.spec.scale))
     evaluations = "as many evaluations as needed" if solver in ADAPTIVE else _plural(nfe * stages, "evaluation")

@@ -20,5 +20,5 @@ class FMBoostExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> FMBoostExtension:
     """What ComfyUI calls to get the pack's nodes."""
-    host.serve_scales()
+    host.serve_models()
     return FMBoostExtension()

@@ -150,7 +150,7 @@ class CFMSample(io.ComfyNode):
         def run(tile: int | str | None) -> Tensor:
             states[:] = [x[:1]]
             return flow(
-                x, g, cfm, nfe=nfe, solver=solver, tile=tile, progress=progress.on_progress,
+                x, g, cfm, nfe=inputs.wanted_nfe(nfe), solver=solver, tile=tile, progress=progress.on_progress,
                 on_state=on_state if trajectory_length > 1 else progress.on_state,
             )  # fmt: skip
 

@@ -56,24 +56,25 @@ def model_choices() -> list[str]:
     return bundled_models() + folder_paths.get_filename_list(FOLDER)
 
 
-def model_scales() -> dict[str, float]:
-    """What each choice was trained for; files that do not say it are left out."""
-    scales = {}
+def model_facts() -> dict[str, dict[str, float]]:
+    """The scale and the evaluations each choice is made for; files that do not say them are left out."""
+    facts = {}
     for choice in model_choices():
         with suppress(CheckpointError):
-            scales[choice] = read_spec(model_path(choice)).scale
-    return scales
+            spec = read_spec(model_path(choice))
+            facts[choice] = {"scale": spec.scale, "nfe": spec.nfe}
+    return facts
 
 
-def serve_scales() -> None:
-    """Tell the page the models' scales, which its line on the nodes counts stages with. Only inside the server."""
+def serve_models() -> None:
+    """Tell the page what the models are made for: its line on the nodes counts with it. Only inside the server."""
     from aiohttp import web
     from server import PromptServer
 
     async def answer(_: Any) -> Any:
-        return web.json_response(await asyncio.to_thread(model_scales))
+        return web.json_response(await asyncio.to_thread(model_facts))
 
-    PromptServer.instance.routes.get("/fmboost/scales")(answer)
+    PromptServer.instance.routes.get("/fmboost/models")(answer)
 
 
 def model_path(choice: str) -> Path:

@@ -15,7 +15,7 @@ CFM = io.Custom("FMBOOST_CFM")
 
 SIZE_BY = ("scale", "width x height", "megapixels")
 OWN_NOISE_STEP = -1  # the model's own
-MODEL_NFE = 4
+OWN_NFE = 0  # as many as the model is made for
 
 
 def size_inputs() -> list[io.Input]:
@@ -77,9 +77,14 @@ def noise_step_input() -> io.Input:
 
 def nfe_input() -> io.Input:
     return io.Int.Input(
-        "nfe", default=MODEL_NFE, min=1, max=MAX_NFE,
-        tooltip="Evaluations of the network in each stage: 1 is smooth and safe, 4 has detail, more have more.",
+        "nfe", default=OWN_NFE, min=OWN_NFE, max=MAX_NFE,
+        tooltip="Evaluations of the network in each stage; 0: as many as the model is made for. More give more detail.",
     )  # fmt: skip
+
+
+def wanted_nfe(nfe: int) -> int | None:
+    """The core's `nfe`: None is the model's own."""
+    return None if nfe == OWN_NFE else nfe
 
 
 def solver_input() -> io.Input:

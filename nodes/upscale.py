@@ -35,7 +35,7 @@ def _options(
     """The widgets as arguments of `boost` and `upscale_image`."""
     return {
         **inputs.wanted_size(size_by, scale, width, height, megapixels),
-        "nfe": nfe,
+        "nfe": inputs.wanted_nfe(nfe),
         "solver": solver,
         "noise_step": None if noise_step == inputs.OWN_NOISE_STEP else noise_step,
         "upsample": method,

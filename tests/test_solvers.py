@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fmboost_core.errors import ConfigError, MissingDependencyError
-from fmboost_core.solvers import ADAPTIVE, FIXED, solve
+from fmboost_core.solvers import ADAPTIVE, FIXED, check_solver, solve
 
 
 def logistic(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -103,6 +103,16 @@ def test_adaptive_solvers_hold_the_tolerance_and_report_what_they_spend(name: st
 def test_refusals_name_the_way_out(solver: str, nfe: int, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         solve(logistic, START, nfe, solver)
+
+
+@pytest.mark.parametrize(("solver", "nfe"), [("euler", 1), ("heun", 4), ("dopri5", 1)])
+def test_a_models_own_number_that_fits_is_taken(solver: str, nfe: int) -> None:
+    check_solver(solver, nfe, own=True)
+
+
+def test_a_models_own_number_that_does_not_fit_is_called_so() -> None:
+    with pytest.raises(ConfigError, match=r"so the model's own nfe=1 does not fit; take 2, or the solver euler[.]$"):
+        check_solver("heun", 1, own=True)
 
 
 def test_without_torchdiffeq_dopri5_is_one_sentence() -> None:

@@ -363,3 +363,19 @@ def test_the_line_says_what_cannot_be_made(hires: Any, target: tuple[int, int], 
 
     with pytest.raises(ConfigError, match=sentence):
         describe(hires.MODELS[0], (512, 512), target, steps, "midpoint", False)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_a_models_own_evaluations_that_do_not_fit_are_called_so(hires: Any, refine: bool) -> None:
+    """In the line and in the job; hires steps that are typed are called so only where they count."""
+    from fmboost_webui.options import describe
+
+    fast = next(model for model in hires.MODELS if model.name == "sd15-x2-fast")
+    steps, sentence = (20 if refine else 0), "so the model's own nfe=1 does not fit; take 2, or the solver euler"
+    with pytest.raises(ConfigError, match=sentence):
+        describe(fast, (512, 512), (1024, 1024), steps, "heun", refine)
+    job = Job(Checkpoint(), hr_second_pass_steps=steps)
+    hires.install(job, [fast.name, -1, "heun", "psu", "auto", refine])
+    hires.prepare(job)
+    with pytest.raises(ConfigError, match=sentence):
+        job.sample()

@@ -61,6 +61,19 @@ def recorded_schemas() -> dict[str, SimpleNamespace]:
 SCHEMAS = recorded_schemas()
 
 
+def test_a_node_takes_the_models_own_numbers_unless_it_is_told_others() -> None:
+    inputs = sys.modules[f"{PACK}.nodes.inputs"]
+    flows = {node_id for node_id, schema in SCHEMAS.items() if any(i.id == "nfe" for i in schema.inputs)}
+    assert flows == {"FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}
+    for node_id in flows:
+        (nfe,) = (i for i in SCHEMAS[node_id].inputs if i.id == "nfe")
+        assert nfe.min == nfe.default == 0 and inputs.wanted_nfe(nfe.default) is None
+    assert inputs.wanted_nfe(1) == 1
+    size = {"size_by": "scale", "scale": 2.0, "width": 8, "height": 8, "megapixels": 1.0}
+    options = sys.modules[f"{PACK}.nodes.upscale"]._options(**size, nfe=0, solver="euler", noise_step=-1, method="psu")
+    assert options["nfe"] is None and options["noise_step"] is None
+
+
 def words_of(language: str) -> dict[str, Any]:
     return json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
 

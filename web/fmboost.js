@@ -57,8 +57,9 @@ function refresh(node) {
   const { input, unit, flows } = NODES[node.comfyClass] ?? {}
   if (!input) return
   greyUnused(node)
-  const modelScale = scaleOf(modelInto(node))
-  const widgets = { ...wishOf(node), nfe: valueOf(node, 'nfe'), solver: valueOf(node, 'solver'), modelScale }
+  const { scale: modelScale, nfe: modelNfe } = factsOf(modelInto(node)) ?? {}
+  const flow = { nfe: valueOf(node, 'nfe'), solver: valueOf(node, 'solver') }
+  const widgets = { ...wishOf(node), ...flow, modelScale, modelNfe }
   show(node, { line: summary(sizeInto(node, input, pictureSize), widgets, unit, flows) })
 }
 
@@ -80,16 +81,16 @@ function greyUnused(node) {
   }
 }
 
-const scales = new Map() // by the name of a model
+const models = new Map() // by name
 
-/** What a model was trained for; undefined until the host has told it. */
-function scaleOf(model) {
-  if (model && !scales.has(model)) {
-    scales.set(model, undefined)
-    const remember = (found) => Object.entries(found).forEach(([name, scale]) => scales.set(name, scale))
-    api.fetchApi('/fmboost/scales').then((answer) => answer.json()).then(remember, () => {})
+/** What a model is made for, {scale, nfe}; undefined until the host has told it. */
+function factsOf(model) {
+  if (model && !models.has(model)) {
+    models.set(model, undefined)
+    const remember = (found) => Object.entries(found).forEach(([name, facts]) => models.set(name, facts))
+    api.fetchApi('/fmboost/models').then((answer) => answer.json()).then(remember, () => {})
   }
-  return scales.get(model)
+  return models.get(model)
 }
 
 const pictures = new Map() // by LoadImage's value

@@ -4,6 +4,7 @@
 
 export const UNIT = 8 // pixels a latent, in every family
 export const MODEL_SCALE = 2 // what a stage can do where the model is not known; larger ratios take several stages
+export const OWN_NFE = 0 // as many evaluations as the model is made for
 
 const MAX_SIDE = 65536
 const MAX_PIXELS = 2 ** 28
@@ -64,7 +65,8 @@ export function shown(size) {
 
 /**
  * What a node will make, in a line. start: the size that comes in, null where it cannot be known.
- * widgets: the node's values by name, with null for what a link decides, and the model's scale as modelScale.
+ * widgets: the node's values by name, with null for what a link decides, and what the model is made for as
+ * modelScale and modelNfe, undefined where it is not known.
  * unit: 8 for latents, 1 for pictures.
  * flows: false for a node that only enlarges.
  */
@@ -86,16 +88,24 @@ function unknownStart(widgets, unit, flows) {
   }
   const area = plural(widgets.megapixels, 'megapixel')
   const end = widgets.size_by === 'megapixels' ? area : shown(toUnit(widgets, unit))
-  return `to ${end}` + (flows && widgets.nfe ? `, ${plural(widgets.nfe, 'evaluation')} a stage` : '')
+  const nfe = EVALUATIONS_A_STEP[widgets.solver] && evaluations(widgets)
+  return `to ${end}` + (flows && nfe ? `, ${plural(nfe, 'evaluation')} a stage` : '')
 }
 
 /** "2 stages, 8 evaluations", or what is wrong with the solver's number. */
 function work(stages, widgets) {
   const each = EVALUATIONS_A_STEP[widgets.solver]
   if (!each) return `${plural(stages, 'stage')}, as many evaluations as needed`
-  if (widgets.nfe == null) return plural(stages, 'stage')
-  if (widgets.nfe % each) return `but ${widgets.solver} takes multiples of ${each} evaluations`
-  return `${plural(stages, 'stage')}, ${plural(stages * widgets.nfe, 'evaluation')}`
+  const nfe = evaluations(widgets)
+  if (nfe == null) return plural(stages, 'stage')
+  const whose = widgets.nfe === OWN_NFE ? `, not the model's own ${nfe}` : ''
+  if (nfe % each) return `but ${widgets.solver} takes multiples of ${each} evaluations${whose}`
+  return `${plural(stages, 'stage')}, ${plural(stages * nfe, 'evaluation')}`
+}
+
+/** Of a stage: the widget's number, or the model's own; null or undefined where it is not known. */
+function evaluations({ nfe, modelNfe }) {
+  return nfe === OWN_NFE ? modelNfe : nfe
 }
 
 function plural(count, word) {

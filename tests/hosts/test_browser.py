@@ -152,11 +152,11 @@ def test_what_is_typed_changes_the_line(page: Frontend) -> None:
     page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 2 evaluations")
 
 
-def test_another_models_scale_changes_the_line(page: Frontend, host: ComfyUI) -> None:
+def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -> None:
     """The page asks the host what it does not know yet."""
     model = load_model("sd15-x2")
     path = host.base / "models/fmboost/four.safetensors"
-    save_model(Model(replace(model.spec, name="four", scale=4), model.network), path)
+    save_model(Model(replace(model.spec, name="four", scale=4, nfe=2), model.network), path)
     try:
         graph = copy.deepcopy(WORKFLOWS["lcm_1k"])
         loader = next(node for node in graph["nodes"] if node["type"] == "FMBoostLoadCFM")
@@ -166,6 +166,8 @@ def test_another_models_scale_changes_the_line(page: Frontend, host: ComfyUI) ->
         page.centre(node)
         page.type_into(node, "scale", "4")
         page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations")
+        page.type_into(node, "nfe", "0")
+        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 2 evaluations")
     finally:
         path.unlink()
 

@@ -26,7 +26,7 @@ from fmboost_core.recognise import recognise
 from .comfyui import ComfyUI, Graph
 from .server import PACK, Refused, peak_memory
 
-MODEL = "sd15-x2"
+MODEL, FAST = "sd15-x2", "sd15-x2-fast"  # made for 4 evaluations and for 1
 NODES = {
     "FMBoostLoadCFM", "FMBoostPSUUpsample", "FMBoostNoiseAugment", "FMBoostCFMSample", "FMBoostUpscale",
     "FMBoostUpscaleImage", "FMBoostAttentionScale",
@@ -114,10 +114,11 @@ def test_the_page_is_told_what_the_models_are_for(comfyui: ComfyUI) -> None:
     folder = comfyui.base / "models/fmboost"
     (folder / "none.safetensors").write_bytes(b"none")
     model = load_model(MODEL)
-    save_model(Model(replace(model.spec, name="four", scale=4), model.network), folder / "four.safetensors")
+    save_model(Model(replace(model.spec, name="four", scale=4, nfe=2), model.network), folder / "four.safetensors")
     try:
-        scales = comfyui.get("/fmboost/scales")
-        assert scales[MODEL] == 2 and scales["four.safetensors"] == 4 and "none.safetensors" not in scales
+        facts = comfyui.get("/fmboost/models")
+        assert facts[MODEL] == {"scale": 2, "nfe": 4} and facts[FAST] == {"scale": 2, "nfe": 1}
+        assert facts["four.safetensors"] == {"scale": 4, "nfe": 2} and "none.safetensors" not in facts
     finally:
         for name in ("none", "four"):
             (folder / f"{name}.safetensors").unlink()
@@ -139,9 +140,22 @@ def test_the_four_nodes_are_boost(comfyui: ComfyUI, picture: str, tiny_vaes: Non
     assert (in_one * 0.18215 - found).abs().max() < 1e-5
 
 
+def test_without_a_number_of_evaluations_it_is_the_models_own(
+    comfyui: ComfyUI, picture: str, tiny_vaes: None
+) -> None:  # fmt: skip
+    """In the chain and in the one node; the picture's node as on the command line, below."""
+    graph = chain(start_graph(picture), ["3", 0], nfe=0)
+    graph["8"] = node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 0})
+    graph["4"]["inputs"]["model"] = FAST
+    own = [latent_of(comfyui, graph, [source, 0]) for source in ("7", "8")]
+    graph["7"]["inputs"]["nfe"] = 1
+    once = latent_of(comfyui, graph, ["7", 0])
+    assert all((latent - once).abs().max() < 1e-4 for latent in own)
+
+
 def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture: str) -> None:
-    """Without any model file of the host's: the bundled model and codec."""
-    run = comfyui.run(image_graph(picture))
+    """Without any model file of the host's: the bundled model and codec, and as many evaluations as that wants."""
+    run = comfyui.run(image_graph(picture, nfe=0))
     assert run.error is None, run.error
     found = np.asarray(Image.open(comfyui.file(run, "6", "images"))).astype(int)
     out = comfyui.base / "line.png"
@@ -288,6 +302,10 @@ def test_inside_the_hosts_process(inside: dict[str, str], check: str) -> None:
         ({"model": "broken.safetensors"}, "broken.safetensors is damaged or cut short"),
         ({"model": "foreign.safetensors"}, "foreign.safetensors"),
         ({"solver": "midpoint", "nfe": 3}, "midpoint evaluates 2 times a step, so nfe=3 does not fit; take 2 or 4."),
+        (
+            {"model": FAST, "solver": "heun", "nfe": 0},
+            "heun evaluates 2 times a step, so the model's own nfe=1 does not fit; take 2, or the solver euler.",
+        ),
         ({"size_by": "width x height", "width": 8, "height": 8}, "FMBoost only enlarges"),
         ({"size_by": "scale", "scale": 16.0, "noise_step": 0, "megapixels": 256.0, "big": True}, "too many"),
         ({"family": "flux1"}, "16 channels"),
@@ -323,7 +341,7 @@ def make_flux(path: Path) -> str:
     return path.name
 
 
-@pytest.mark.parametrize("change", [{"nfe": 0}, {"scale": 0.5}, {"noise_step": 1000}, {"scale": 1e9}])
+@pytest.mark.parametrize("change", [{"nfe": -1}, {"scale": 0.5}, {"noise_step": 1000}, {"scale": 1e9}])
 def test_the_host_refuses_what_is_out_of_range(
     comfyui: ComfyUI, picture: str, tiny_vaes: None, change: dict[str, Any]
 ) -> None:
