@@ -1,8 +1,8 @@
 # The bundled models again, one command each, from photographs and the tiny codecs (docs/models.md):
 #
-#     make -f fmboost_core/training/models.mk flux-x2 PHOTOS=photos CODECS=taesd
+#     make -f fmboost_core/training/models.mk sdxl-x2 PHOTOS=photos CODECS=taesd
 #
-# A stopped one goes on where it was. Days of a CPU core for all, about a day for the first.
+# A stopped one goes on where it was. Hours of a CPU core each; what one needs of another is made first.
 
 PYTHON ?= python3
 PHOTOS ?= photos
@@ -11,8 +11,7 @@ OUT ?= models
 # For all trainings, such as SET="--set loop.compile=true" where a compiler is there.
 SET ?=
 
-MODELS := sd15-x2 sd15-x2-fast sd15-x4 sdxl-x2 flux-x2
-LATENTS := x2 x2-own x2-boosted x2-disturbed x4 xl flux
+MODELS := sd15-x2 sd15-x2-fast sd15-x4 sdxl-x2
 
 encode = $(PYTHON) -m fmboost_core.training encode $(PHOTOS) --bf16 --out $(basename $@)
 train = $(PYTHON) -m fmboost_core.training train $(foreach set,$(filter %.done,$^),$(basename $(set))) $@
@@ -85,15 +84,3 @@ $(OUT)/sdxl-flow.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/xl.done
 $(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-flow.safetensors $(OUT)/xl.done
 	$(decoded) $(kinds) --set card.family=sdxl --set objective.decoder=$(CODECS)/taesdxl \
 	    --set objective.texture=0.7 --set loop.samples=9_600 $(SET)
-
-# --- Flux.1
-
-$(OUT)/flux.done:
-	$(encode) --codec $(CODECS)/taef1 --no-mirror --limit 384
-	touch $@
-
-$(OUT)/flux-flow.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/flux.done
-	$(train) $(from) $(kinds) --set card.family=flux1 --set loop.samples=110_000 --set loop.decay=0.6 $(SET)
-
-$(OUT)/flux-x2.safetensors: $(OUT)/flux-flow.safetensors $(OUT)/flux.done
-	$(decoded) $(kinds) --set card.family=flux1 --set objective.decoder=$(CODECS)/taef1 $(SET)
