@@ -21,7 +21,7 @@ def commands_for(model: str, out: Path) -> list[list[str]]:
     """What make would run for a model, as words."""
     make = ["make", "-n", "-f", str(RULES), model, "PYTHON=python", f"OUT={out}", "PHOTOS=photos", "CODECS=taesd"]
     said = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [shlex.split(line) for line in said.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line) for line in said.splitlines()]
 
 
 @pytest.mark.parametrize("model", bundled_models())

@@ -18,6 +18,7 @@ train = $(PYTHON) -m fmboost_core.training train $(foreach set,$(filter %.done,$
 from = --set start.model=$(filter %.safetensors,$^)
 decoded = $(train) --recipe decoded $(from)
 sd15 = --set objective.decoder=$(CODECS)/taesd
+sdxl = --set card.family=sdxl --set objective.decoder=$(CODECS)/taesdxl
 own = {latent=0.7, image=0.08, "latent:builtin"=0.07, "image:builtin"=0.15}
 kinds = --set data.shares.latent=0.8 --set data.shares.image=0.2
 
@@ -54,10 +55,9 @@ $(OUT)/x2-disturbed.done:
 
 mixed := {latent=0.38, "latent:boosted"=0.25, "latent:disturbed"=0.15, image=0.06, \
     "latent:builtin"=0.05, "image:builtin"=0.11}
-$(OUT)/sd15-x2.safetensors: $(OUT)/sd15-first.safetensors $(OUT)/x2.done $(OUT)/x2-own.done $(OUT)/x2-boosted.done \
-    $(OUT)/x2-disturbed.done
-	$(decoded) $(sd15) $(SET) --set objective.texture=1.2 --set 'data.shares={latent=0.38,"latent:boosted"=0.25,\
-	"latent:disturbed"=0.15,image=0.06,"latent:builtin"=0.05,"image:builtin"=0.11}'
+$(OUT)/sd15-x2.safetensors: $(OUT)/sd15-first.safetensors $(addprefix $(OUT)/x2, .done -own.done -boosted.done \
+    -disturbed.done)
+	$(decoded) $(sd15) --set objective.texture=1.2 --set 'data.shares=$(mixed)' $(SET)
 
 $(OUT)/sd15-x2-fast.safetensors: $(OUT)/sd15-first.safetensors $(OUT)/x2.done $(OUT)/x2-own.done
 	$(decoded) $(sd15) --set 'data.shares=$(own)' --set objective.since=0 --set loop.samples=2_400 --set data.batch=8 $(SET)
@@ -82,5 +82,4 @@ $(OUT)/sdxl-flow.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/xl.done
 	$(train) $(from) $(kinds) --set card.family=sdxl --set loop.samples=270_000 --set loop.decay=0.6 $(SET)
 
 $(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-flow.safetensors $(OUT)/xl.done
-	$(decoded) $(kinds) --set card.family=sdxl --set objective.decoder=$(CODECS)/taesdxl \
-	    --set objective.texture=0.7 --set loop.samples=9_600 $(SET)
+	$(decoded) $(kinds) $(sdxl) --set objective.texture=0.7 --set loop.samples=9_600 $(SET)
