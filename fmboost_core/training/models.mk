@@ -70,7 +70,7 @@ $(OUT)/sd15-x4-flow.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/x4.done
 	$(train) $(from) --set loop.samples=48_000 --set loop.decay=0.7 $(SET)
 
 $(OUT)/sd15-x4.safetensors: $(OUT)/sd15-x4-flow.safetensors $(OUT)/x4.done
-	$(decoded) $(sd15) --set loop.samples=6_400 $(SET)
+	$(decoded) $(sd15) --set objective.texture=1.6 --set loop.samples=10_400 $(SET)
 
 # --- SDXL
 
