@@ -264,6 +264,17 @@ def test_shards_of_another_plan_are_not_mixed(photos: Path, shards: Path, codec:
             ShardMaker(views, Encoding(), codec, shards)
 
 
+def test_a_plan_from_before_there_were_more_options_goes_on(photos: Path, shards: Path, codec: TinyVAE) -> None:
+    plan = json.loads((shards / "encode.json").read_text())
+    for option in ("boosted", "disturb"):
+        del plan["encoding"][option]
+    (shards / "encode.json").write_text(json.dumps(plan))
+    views = plan_views(find_photos([photos]))
+    ShardMaker(views, Encoding(), codec, shards)
+    with pytest.raises(ConfigError, match="different: encoding"):
+        ShardMaker(views, Encoding(guides=("latent",), disturb=True), codec, shards)
+
+
 def test_processes_make_each_shard_once_and_the_same(
     photos: Path, codec: TinyVAE, tmp_path: Path, small_shards: None
 ) -> None:

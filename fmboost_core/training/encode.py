@@ -196,6 +196,9 @@ def _keep_plan(path: Path, now: dict[str, Any]) -> None:
         raise ConfigError(f"The folder {path.parent} cannot be used ({error.strerror}).") from None
     except ValueError:
         raise ConfigError(f"{path} is damaged; delete the folder's shards with it and encode again.") from None
+    if isinstance(before, dict) and isinstance(before.get("encoding"), dict):
+        # What an older version did not write down is as it was: the default.
+        before["encoding"] = json.loads(json.dumps(asdict(Encoding()))) | before["encoding"]
     if before != now:
         different = ", ".join(key for key in now if not isinstance(before, dict) or before.get(key) != now[key])
         raise ConfigError(
