@@ -48,8 +48,8 @@ class ObjectiveRecipe:
     name: one of `OBJECTIVE_NAMES`. noise_step: of the start, 0 to 999 (cfm, reflow, decoded). sigma_min: see there
     (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since: how much of the way stays as it is, 0 for
     none (reflow, decoded). teacher_steps: of reflow.
-    decoder: the codec to decode with, named as for `encode`; texture: factor of textures and lines, of which more give more
-    detail and less PSNR;
+    decoder: the codec to decode with, named as for `encode`; texture: factor of texture and lines, more of which give
+    more detail and less PSNR;
     window: side in latents of what is decoded (decoded).
     """
 
