@@ -4,7 +4,8 @@
     start = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise   schedule.py
     end   = start + integral of v(x, t, guide), t: 0 -> 1       solvers.py, unet.py, tiling.py
 
-A target beyond the trained scale is reached in stages; the end of one is the small latent of the next.
+A target beyond the trained scale is reached in stages; the end of one is the small latent or picture of the next, a
+picture with the content that came in (`upsample.restored`), so that neither colours nor shapes drift.
 Sizes are (height, width) inside, and (width, height) in pixels where people give them.
 """
 
@@ -25,7 +26,7 @@ from .errors import Cancelled, ConfigError, FMBoostWarning, LatentError, NonFini
 from .schedule import Noise, noise_augment, seeded_noise, start_signal
 from .solvers import ADAPTIVE, check_solver, solve
 from .tiling import Tiling, choose_tiling, tiled_velocity
-from .upsample import UPSAMPLERS, image_guide, latent_size, latent_upsample, pixel_upsample, restored
+from .upsample import UPSAMPLERS, image_guide, latent_size, latent_upsample, restored
 
 MAX_SIDE = 65_536  # pixels
 MAX_PIXELS = 2**28
@@ -364,10 +365,15 @@ class _Run:
     @torch.no_grad()
     def latent(self, latent: Tensor, image: Tensor | None, stretch: bool) -> Tensor:
         """The last stage's latent, from the first stage's small latent and, where it is at hand, its picture."""
+        if not self.psu:
+            image = None
+        elif image is None:
+            image = self.codec.decode(latent).clamp(-1, 1)
         for index, size in enumerate(self.sizes):
-            guide = self._guide(latent, image, size, stretch or index > 0)
-            latent = self._stage(index, guide, "latent")
-            image = self._decoded(latent, size) if self.psu and index + 1 < len(self.sizes) else None
+            whole = stretch or index > 0
+            latent = self._stage(index, self._guide(latent, image, size, whole), "latent")
+            if image is not None and index + 1 < len(self.sizes):
+                image = restored(self._decoded(latent, size), image, whole).clamp(-1, 1)
         return latent
 
     @torch.no_grad()
@@ -405,10 +411,8 @@ class _Run:
 
     def _guide(self, latent: Tensor | None, image: Tensor | None, size: tuple[int, int], stretch: bool) -> Tensor:
         if self.psu:
-            if image is not None:
-                return image_guide(image, self.codec, size, stretch)
-            assert latent is not None
-            return pixel_upsample(latent, self.codec, size, stretch)
+            assert image is not None
+            return image_guide(image, self.codec, size, stretch)
         if latent is None:
             assert image is not None
             latent = image_guide(image, self.codec, (image.shape[-2], image.shape[-1]))

@@ -62,7 +62,7 @@ def test_a_host_brings_its_own_noise(model: Model, codec: TinyVAE) -> None:
 
 
 def test_a_cascade_is_its_stages(model: Model, codec: TinyVAE) -> None:
-    """Two doublings give what one call of 4x gives, when the noise goes on from the same generator."""
+    """Two doublings, the picture restored between them, are one call of 4x, if the noise goes on as one."""
     low = latents(1, 4, 4, 6)
     generator = torch.Generator().manual_seed(9)
 
@@ -70,8 +70,12 @@ def test_a_cascade_is_its_stages(model: Model, codec: TinyVAE) -> None:
         return torch.randn(shape[1:], generator=generator)[None]
 
     middle = boost(low, model, codec, scale=2, noise=noise)
+    first, second = (codec.decode(latent).clamp(-1, 1) for latent in (low, middle))
+    picture = restored(second, first).clamp(-1, 1)
     assert torch.allclose(
-        boost(middle, model, codec, scale=2, noise=noise), boost(low, model, codec, scale=4, seed=9), atol=1e-5
+        boost(middle, model, codec, scale=2, noise=noise, image=picture),
+        boost(low, model, codec, scale=4, seed=9),
+        atol=1e-5,
     )
 
 
@@ -297,12 +301,48 @@ class _Halving:
         return latents[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
 
 
+def _still() -> Model:
+    """A flow that goes nowhere: its end is the guide."""
+    model = make_model(noise_step=0, alpha_bar=1.0, noise_steps=(0,))
+    model.network.out[2].weight.zero_()
+    model.network.out[2].bias.zero_()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("wish", "seen"),
+    [
+        ({"scale": 8}, slice(None)),
+        ({"size": (256, 512)}, slice(2, 6)),
+        ({"size": (256, 512), "stretch": True}, slice(None)),
+    ],
+)
+@pytest.mark.parametrize("given", [True, False])
+def test_colours_do_not_drift_over_stages(wish: dict[str, Any], seen: slice, given: bool) -> None:
+    """What a codec does to colours is done once, by the last stage, however many there are, cut or not."""
+    codec = _Halving()
+    columns = torch.tensor([0.8, 0.8, 0.4, 0.4, 0.4, 0.4, 0.8, 0.8]).view(1, 1, 1, 8)
+    low = columns.expand(2, 4, 8, 8) * torch.tensor([1.0, -0.5]).view(2, 1, 1, 1)
+    picture = codec.decode(low) if given else None
+    end = boost(low, _still(), codec, nfe=1, image=picture, **wish)
+    assert torch.allclose(end.mean((2, 3)), low[..., seen].mean((2, 3)) / 2, atol=0.03)
+
+
+def test_guides_from_latents_ask_no_codec(model: Model) -> None:
+    low = latents(1, 4, 4, 4)
+    assert boost(low, model, _Unasked(), upsample="bilinear", scale=8, nfe=1).shape == (1, 4, 32, 32)  # type: ignore[arg-type]
+
+
+class _Unasked:
+    """A codec that only knows its numbers."""
+
+    channels, factor = 4, 8
+
+
 @pytest.mark.parametrize("wish", [{"scale": 2}, {"scale": 3.3}, {"size": (100, 100)}, {"size": (160, 96)}])
 def test_a_restored_picture_is_the_small_one_again_when_reduced(wish: dict[str, Any]) -> None:
     """Whatever the codec does to colours and to detail, in one stage and in two, cut or not."""
-    still = make_model(noise_step=0, alpha_bar=1.0, noise_steps=(0,))
-    still.network.out[2].weight.zero_()
-    still.network.out[2].bias.zero_()
+    still = _still()
     coarse = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
     small = resize(coarse, (48, 40))
 

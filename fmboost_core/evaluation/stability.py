@@ -6,7 +6,8 @@ What one stage shifts by a little, three shift by much: colours drift, or a fain
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,6 @@ BINS = 48  # of a spectrum, from 0 to half a cycle a pixel
 SMALLEST = 64  # pixels
 NEIGHBOURS = 4  # bins on each side that a peak is compared with
 PSU_ALONE = "PSU alone"
-
-Enlarge = Callable[[Tensor, int], Tensor]  # a small latent and the number of the stage -> the large one
 
 MEANINGS = {
     "colour": Meaning("lower", "1/255", "distance of the worst channel's mean from the small picture's"),
@@ -110,36 +109,41 @@ def fine_power(picture: Tensor) -> float:
     return float(10 * power[len(power) // 2 :].mean().log10())
 
 
-def _judged(low: Tensor, enlarge: Enlarge, codec: Codec, count: int) -> list[tuple[dict[str, float], Tensor | None]]:
-    """The figures and the spectrum after each stage; from where it breaks on, only that it did."""
+def _judged(low: Tensor, ends: list[Tensor], codec: Codec, count: int) -> list[tuple[dict[str, float], Tensor | None]]:
+    """The figures and the spectrum after each of count stages; where it broke before its end, only that it did."""
     first = decoded(codec, low).float()
     mean, fine = first.mean((2, 3), keepdim=True), fine_power(first)
     found: list[tuple[dict[str, float], Tensor | None]] = []
-    try:
-        for stage in range(count):
-            low = enlarge(low, stage)
-            picture = decoded(codec, low).float()
-            seen = spectrum_of(picture)
-            shift = colour(picture.mean((2, 3), keepdim=True), mean)
-            figures = {"colour": shift, "fine": fine_power(picture) - fine, "peak": peak(seen), "broken": 0.0}
-            found.append((figures, seen))
-    except (NonFiniteError, LatentError):
-        found += [({"broken": 1.0}, None)] * (count - len(found))
-    return found
+    for end in ends:
+        picture = decoded(codec, end).float()
+        seen = spectrum_of(picture)
+        shift = colour(picture.mean((2, 3), keepdim=True), mean)
+        figures = {"colour": shift, "fine": fine_power(picture) - fine, "peak": peak(seen), "broken": 0.0}
+        found.append((figures, seen))
+    return found + [({"broken": 1.0}, None)] * (count - len(found))
 
 
-def _ways(models: Mapping[str, Model], codec: Codec, seed: int) -> dict[str, Enlarge]:
-    """The model in each type, and PSU alone: what the codec itself does to colours in as many round trips."""
+def _boosted(low: Tensor, model: Model, codec: Codec, count: int, seed: int) -> list[Tensor]:
+    """The latents after each stage of a cascade, up to where it breaks."""
+    state, ends = low, []
 
-    def psu_alone(low: Tensor, stage: int) -> Tensor:
-        scale = next(iter(models.values())).spec.scale
-        height, width = (round(scale * side) * codec.factor for side in low.shape[-2:])
-        return pixel_upsample(low, codec, (height, width))
+    def keep(t: float, latent: Tensor) -> None:
+        nonlocal state
+        state = latent
 
-    def boosting(model: Model) -> Enlarge:
-        return lambda low, stage: boost(low, model, codec, seed=seed + stage)
+    with suppress(NonFiniteError, LatentError):
+        scale = model.spec.scale**count
+        boost(low, model, codec, scale=scale, seed=seed, on_state=keep, on_stage=lambda stage: ends.append(state))
+    return ends
 
-    return {kind: boosting(model) for kind, model in models.items()} | {PSU_ALONE: psu_alone}
+
+def _psu_alone(low: Tensor, scale: float, codec: Codec, count: int) -> list[Tensor]:
+    """The same without the flow: what the codec itself does in as many round trips."""
+    ends = [low]
+    for _ in range(count):
+        height, width = (round(scale * side) * codec.factor for side in ends[-1].shape[-2:])
+        ends.append(pixel_upsample(ends[-1], codec, (height, width)))
+    return ends[1:]
 
 
 def stability(args: argparse.Namespace) -> None:
@@ -155,8 +159,10 @@ def stability(args: argparse.Namespace) -> None:
         for number, (name, path) in enumerate(photos.items()):
             low = codec.encode(centre_square(load_photo(path, 10**6, 1), args.size))
             low = disturbed(low, number) if args.disturb else low
-            for way, enlarge in _ways(models, codec, number).items():
-                for stage, (figures, seen) in enumerate(_judged(low, enlarge, codec, args.stages), start=1):
+            ways = {kind: _boosted(low, one, codec, args.stages, number) for kind, one in models.items()}
+            ways[PSU_ALONE] = _psu_alone(low, model.spec.scale, codec, args.stages)
+            for way, ends in ways.items():
+                for stage, (figures, seen) in enumerate(_judged(low, ends, codec, args.stages), start=1):
                     method = f"{way}, {round(model.spec.scale**stage)}x"
                     rows.setdefault(method, {})[name] = figures
                     if seen is not None:
