@@ -13,7 +13,8 @@ from ..codec import Codec
 from ..pipeline import stage_sizes
 from ..schedule import seeded_noise
 from ..training.train import objective_of
-from ..upsample import image_guide, latent_size, latent_upsample, pixel_upsample
+from ..upsample import image_guide, latent_size, latent_upsample, restored
+from .judge import decoded
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class Sampler:
 
         first: the first stage's guide where it is at hand (`first_guide`).
         """
-        noise, latent = seeded_noise(self.seed, 1), low
-        for index, stage in enumerate(self._stages(small, size)):
+        noise, latent, picture = seeded_noise(self.seed, 1), low, self._picture(small, low)
+        stages = self._stages(small, size)
+        for index, stage in enumerate(stages):
             kind = self.kind if index == 0 else "latent"
-            guide = first if index == 0 and first is not None else self._guide(small, latent, stage, kind)
+            guide = first if index == 0 and first is not None else self._guide(picture, latent, stage)
 
             def predict(x: Tensor, t: Tensor, guide: Tensor, kind: str = kind) -> Tensor:
                 on_evaluation()
@@ -54,19 +56,28 @@ class Sampler:
 
             fresh = noise(tuple(guide.shape)).to(guide)
             latent = objective_of(self.model.spec).sample(predict, guide, fresh, self.nfe, self.solver)
+            if self._psu and index + 1 < len(stages):
+                large = decoded(self.codec, latent)[..., : stage[0], : stage[1]]
+                picture = restored(large, picture).clamp(-1, 1)
         return latent
 
     @torch.no_grad()
     def first_guide(self, small: Tensor, low: Tensor, size: tuple[int, int]) -> Tensor:
         """What the first stage starts from; networks of one scale, kind and upsampling share it."""
-        return self._guide(small, low, self._stages(small, size)[0], self.kind)
+        return self._guide(self._picture(small, low), low, self._stages(small, size)[0])
+
+    @property
+    def _psu(self) -> bool:
+        return self.model.spec.guide == "psu"
 
     def _stages(self, small: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
         return stage_sizes((small.shape[-2], small.shape[-1]), size, self.model.spec.scale)
 
-    def _guide(self, small: Tensor, latent: Tensor, size: tuple[int, int], kind: str) -> Tensor:
-        if self.model.spec.guide != "psu":
-            return latent_upsample(latent, latent_size(size, self.codec.factor), self.model.spec.guide)
-        if kind == "image":
-            return image_guide(small, self.codec, size)
-        return pixel_upsample(latent, self.codec, size)
+    def _picture(self, small: Tensor, low: Tensor) -> Tensor:
+        """What the first guide is made of."""
+        return small if self.kind == "image" or not self._psu else decoded(self.codec, low)
+
+    def _guide(self, picture: Tensor, latent: Tensor, size: tuple[int, int]) -> Tensor:
+        if self._psu:
+            return image_guide(picture, self.codec, size)
+        return latent_upsample(latent, latent_size(size, self.codec.factor), self.model.spec.guide)
