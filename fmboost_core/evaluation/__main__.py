@@ -1,4 +1,4 @@
-"""`python -m fmboost_core.evaluation run | ablate | latents | stability`: how good models, or pictures, are.
+"""`python -m fmboost_core.evaluation run | ablate | latents | floor | stability`: how good models, or pictures, are.
 
 Tables and plots come out.
 """
@@ -10,9 +10,14 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import FMBoostError
-from . import ablate, run, stability
+from . import ablate, latents, run, stability
 
-COMMANDS = (run.add_command, ablate.add_command, stability.add_command)  # each adds subcommands and sets their `run`
+COMMANDS = (
+    run.add_command,
+    ablate.add_command,
+    latents.add_command,
+    stability.add_command,
+)  # each adds subcommands and sets their `run`
 
 
 def _parser() -> argparse.ArgumentParser:

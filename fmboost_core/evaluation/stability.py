@@ -1,4 +1,4 @@
-"""Does the flow keep what it should? `latents`: each channel's mean and spread. `stability`: many stages in a row.
+"""`stability`: does a flow keep what it should over many stages in a row?
 
 What one stage shifts by a little, three shift by much: colours drift, or a faint pattern grows until it is seen.
 """
@@ -6,7 +6,6 @@ What one stage shifts by a little, three shift by much: colours drift, or a fain
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,15 @@ from torch import Tensor
 from ..checkpoint import Model, load_model
 from ..codec import Codec
 from ..config import require
-from ..errors import ConfigError, LatentError, NonFiniteError
+from ..errors import LatentError, NonFiniteError
 from ..pipeline import boost
 from ..progress import ProgressBar
-from ..training.codecs import open_codec
 from ..training.encode import disturbed
-from ..training.photos import find_photos
 from ..upsample import pixel_upsample
-from .judge import Setting, centre_square, decoded, load_photo, prepare
+from .inputs import add_inputs, opened
+from .judge import centre_square, decoded, load_photo
 from .metrics import Meaning, colour, ring_power
 from .report import curve, make_folder, markdown, summarise, write_text
-from .results import photo_names
 from .statistics import Interval, bootstrap
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -46,47 +43,6 @@ MEANINGS = {
     "peak": Meaning("lower", "dB", "how far the spectrum's sharpest ring stands above its neighbours"),
     "broken": Meaning("lower", "", "share of the latents that came to NaN or infinity; those have no other figures"),
 }
-
-
-# --- one stage, against the truth
-
-
-def channel_statistics(latents: Mapping[str, list[tuple[Tensor, Tensor]]]) -> str:
-    """A table of methods: each channel's mean less the truth's, and its spread over the truth's, over all pairs.
-
-    latents: method -> pairs (made, true), each (1,C,h,w).
-    """
-    channels = next(iter(latents.values()))[0][0].shape[1]
-    heads = [f"mean {c}" for c in range(channels)] + [f"spread {c}" for c in range(channels)]
-    lines = [f"| method | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
-    for method, pairs in latents.items():
-        shift = torch.stack([(made - true).mean((0, 2, 3)) for made, true in pairs]).mean(0)
-        spread = torch.stack([made.std((0, 2, 3)) / true.std((0, 2, 3)) for made, true in pairs]).mean(0)
-        cells = [f"{value:+.4f}" for value in shift.tolist()] + [f"{value:.4f}" for value in spread.tolist()]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def latents(args: argparse.Namespace) -> None:
-    """The command `latents`."""
-    model, codec, photos = _opened(args)
-    setting = Setting(args.scale, args.size)
-    made: dict[str, list[tuple[Tensor, Tensor]]] = {"guide": [], **{f"nfe {nfe}": [] for nfe in args.nfe}}
-    with ProgressBar("Photographs") as bar:
-        for done, path in enumerate(photos.values(), start=1):
-            case = prepare(path, codec, setting)
-            made["guide"].append((pixel_upsample(case.low, codec, case.size), case.latent))
-            for nfe in args.nfe:
-                made[f"nfe {nfe}"].append((boost(case.low, model, codec, scale=args.scale, nfe=nfe), case.latent))
-            bar(done, len(photos))
-    print(
-        f"{model.spec.name} on {len(photos)} photographs at {args.scale}x: means of each channel less the true "
-        f"latents', and deviations over theirs.\n\n{channel_statistics(made)}",
-        end="",
-    )
-
-
-# --- many stages
 
 
 def spectrum_of(picture: Tensor) -> Tensor:
@@ -151,7 +107,7 @@ def stability(args: argparse.Namespace) -> None:
     require(args.size >= SMALLEST, "size", args.size, f"at least {SMALLEST}, or the spectrum has too few rings")
     require(args.stages > 0, "stages", args.stages, "above 0")
     make_folder(args.out)
-    model, codec, photos = _opened(args)
+    model, codec, photos = opened(args)
     models = {kind: load_model(args.model).to(dtype=TYPES[kind]) for kind in args.types}
     rows: dict[str, dict[str, dict[str, float]]] = {}
     spectra: dict[str, list[Tensor]] = {}
@@ -187,36 +143,13 @@ def _interval(values: list[float]) -> Interval:
     return bootstrap(values, resamples=200)
 
 
-# --- the commands
-
-
-def _opened(args: argparse.Namespace) -> tuple[Model, Codec, dict[str, Path]]:
-    require(args.limit is None or args.limit > 0, "limit", args.limit, "a whole number above 0")
-    photos = photo_names({path: place for place in args.photos for path in find_photos([place])})
-    photos = dict(list(photos.items())[: args.limit])
-    if not photos:
-        raise ConfigError("There are no photographs in the places named.")
-    codec = open_codec(args.codec).to(torch.bfloat16 if args.bf16 else torch.float32)
-    return load_model(args.model), codec, photos
-
-
 def add_command(commands: Any) -> None:
-    """Add `latents` and `stability` to a parser's subcommands."""
-    one = commands.add_parser("latents", help="each channel's mean and spread against the true latents'")
-    one.add_argument("--scale", type=int, default=2)
-    one.add_argument("--nfe", type=int, nargs="+", default=[1, 4])
-    one.add_argument("--size", type=int, default=512, help="largest side of the photographs' crops, in pixels")
-    one.set_defaults(run=latents)
-    many = commands.add_parser("stability", help="several stages in a row: colours, patterns, NaN")
-    many.add_argument("--stages", type=int, default=3)
-    many.add_argument("--size", type=int, default=128, help="side of the small pictures, in pixels")
-    many.add_argument("--disturb", action="store_true", help="disturb the first latents, as a generator's are")
-    many.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES), help="of the model's weights")
-    many.add_argument("--out", type=Path, required=True, help="folder of the table and the plot")
-    many.set_defaults(run=stability)
-    for p in (one, many):
-        p.add_argument("model", metavar="MODEL", help="bundled name, file or hf:// address")
-        p.add_argument("--photos", nargs="+", type=Path, required=True, metavar="PLACE")
-        p.add_argument("--codec", default="builtin", help="as for the command run")
-        p.add_argument("--bf16", action="store_true", help="the codec in bf16")
-        p.add_argument("--limit", type=int, metavar="N", help="only the first N photographs")
+    """Add `stability` to a parser's subcommands."""
+    p = commands.add_parser("stability", help="several stages in a row: colours, patterns, NaN")
+    p.add_argument("--stages", type=int, default=3)
+    p.add_argument("--size", type=int, default=128, help="side of the small pictures, in pixels")
+    p.add_argument("--disturb", action="store_true", help="disturb the first latents, as a generator's are")
+    p.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES), help="of the model's weights")
+    p.add_argument("--out", type=Path, required=True, help="folder of the table and the plot")
+    p.set_defaults(run=stability)
+    add_inputs(p)
