@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fmboost_core import alpha_bar, attention_scale, boost, load_codec, load_model, noise_augment, upscale_image
 from fmboost_core.schedule import seeded_noise
-from fmboost_core.upsample import latent_upsample, pixel_upsample, resize
+from fmboost_core.upsample import latent_upsample, pixel_upsample, resize, restore
 
 COLUMNS, SIDE, GAP, LABEL, FONT = 2, 230, 8, 32, 20  # large words: the help panel is 250 pixels wide
 PAPER, INK, LINE = (40, 40, 40), (235, 235, 235), (255, 176, 32)
@@ -93,6 +93,7 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
     cup = (4, 10)
     text = photo("page", 150, 20, 128)
     four = codec.decode(boost(small, model, codec, scale=4, seed=0))
+    low, plain = codec.decode(small), codec.decode(boost(small, model, codec, seed=0))
     return {
         "FMBoostLoadCFM": grid(
             [("interpolated", resize(resize(large, half), size, "bicubic")), boosted(1), boosted(4),
@@ -110,6 +111,10 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
              ("interpolated", resize(text, (256, 256), "bicubic")),
              ("restore off", upscale_image(text, model, codec, restore=False)),
              ("restore on", upscale_image(text, model, codec))], 20, 20,
+        ),
+        "FMBoostRestore": grid(
+            [("the small picture", resize(low, size, "nearest")), ("4 evaluations", plain),
+             ("restored", restore(plain, low)), ("the true picture", large)], *cup,
         ),
         "FMBoostAttentionScale": attention_plot(),
     }  # fmt: skip

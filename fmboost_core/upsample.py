@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .codec import Codec
+from .errors import ImageError
 
 UPSAMPLERS = ("psu", "bilinear", "nearest")
 
@@ -74,3 +76,23 @@ def restored(picture: Tensor, small: Tensor, stretch: bool = True) -> Tensor:
     fit = resize if stretch else cover
     fine = picture - resize(resize(picture, reduced), size, "bicubic")
     return fine.add_(fit(small, size, "bicubic"))
+
+
+def restore(pictures: Tensor, small: Tensor) -> Tensor:
+    """`restored` for decoded pictures (B,3,H,W) in [-1,1] and the small ones (B or 1,3,h,w) that they were made from.
+
+    Where the aspects differ the large ones are taken for cut at the centre. Raises `ImageError` for a small picture
+    that is larger, and for batches that do not go together.
+    """
+    (height, width), (low, narrow) = pictures.shape[-2:], small.shape[-2:]
+    if low > height or narrow > width:
+        raise ImageError(
+            f"The small picture is {narrow}x{low} and the large one {width}x{height}; connect them the other way round."
+        )
+    if small.shape[0] not in (1, pictures.shape[0]):
+        raise ImageError(f"There are {pictures.shape[0]} large pictures and {small.shape[0]} small ones.")
+    stretch = abs(width / narrow - height / low) * min(low, narrow) < 1  # less than a pixel of rounding
+    small = small.to(pictures).expand(pictures.shape[0], -1, -1, -1)
+    # One by one: a batch may be a film, and each takes a few times its own memory.
+    pairs = zip(pictures.clamp(-1, 1).split(1), small.clamp(-1, 1).split(1), strict=True)
+    return torch.cat([restored(large, one, stretch).clamp(-1, 1) for large, one in pairs])

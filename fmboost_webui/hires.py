@@ -21,6 +21,7 @@ from fmboost_core import boost
 from fmboost_core.errors import Cancelled
 from fmboost_core.pipeline import target_size
 from fmboost_core.solvers import check_solver
+from fmboost_core.upsample import restore
 
 from . import host
 from .options import INFOTEXT_KEYS, Found, Options, choose_model, entries, find_models, to_infotext
@@ -151,40 +152,49 @@ class HiresPass:
         p.is_hr_pass = True
         try:
             shared.state.nextjob()
-            large = self._boosted(samples, cut_size(p), self.evaluations)
+            large, small = self._boosted(samples, cut_size(p), self.evaluations)
             p.sampler = None  # of the first pass, as the host's own second pass leaves it
-            return processing.decode_latent_batch(p.sd_model, large, target_device=devices.cpu, check_for_nans=True)
+            pictures = processing.decode_latent_batch(p.sd_model, large, target_device=devices.cpu, check_for_nans=True)
+            for item, picture in enumerate(small):  # the host's own list, which it knows by its type
+                pictures[item] = restore(pictures[item][None], picture)[0]
+            return pictures
         finally:
             p.is_hr_pass = False
 
     def _refined(self, samples: Tensor, *rest: Any) -> Any:
         """The host's own second pass over the boosted latent, which it has not to enlarge any more."""
-        large = self._boosted(samples, _size(self.p), 0)
+        large, _ = self._boosted(samples, _size(self.p), 0)
         self.p.latent_scale_mode = SAME_SIZE
         return type(self.p).sample_hr_pass(self.p, large, None, *rest)
 
-    def _boosted(self, samples: Tensor, size: tuple[int, int], evaluations: int) -> Tensor:
-        """evaluations: how many of the host's steps these are; it counts none of them when the sampler follows."""
+    def _boosted(self, samples: Tensor, size: tuple[int, int], evaluations: int) -> tuple[Tensor, list[Tensor]]:
+        """The large latents, and the small pictures (1,3,h,w) where the guides are made from them.
+
+        evaluations: how many of the host's steps these are; it counts none of them when the sampler follows.
+        """
         p, options = self.p, self.options
         model, vae = host.load_network(self.model.source), host.host_vae(p.sd_model)
         progress = host.Progress(samples.shape[0], evaluations)
-        picture = None if p.firstpass_image is None else host.pixels_of(p.firstpass_image).to(samples.device)
+        given = None if p.firstpass_image is None else host.pixels_of(p.firstpass_image).to(samples.device)
+        small: list[Tensor] = []
 
         def one(item: int, tile: int | str | None) -> Tensor:
             return boost(
                 samples[item : item + 1], model, vae, size=size, nfe=self.evaluations, solver=options.solver,
                 noise_step=options.own_noise_step, upsample=options.guide, noise=host.item_noise(p, item), tile=tile,
-                image=picture, progress=progress.on_progress if evaluations else None, on_state=progress.on_state,
-                cancelled=host.interrupted,
+                image=small[item] if small else None, progress=progress.on_progress if evaluations else None,
+                on_state=progress.on_state, cancelled=host.interrupted,
             )  # fmt: skip
 
         large = []
         with host.told(p), host.on_device(model, size):
             # One by one: a batch is then exactly its singles, and takes no more memory.
             for item in range(samples.shape[0]):
+                if options.guide == "psu":
+                    small.append(vae.decode(samples[item : item + 1].float()).clamp(-1, 1) if given is None else given)
                 large.append(host.with_smaller_tiles(partial(one, item), options.tile))
                 progress.next_run()
-        return torch.cat(large)
+        return torch.cat(large), small
 
 
 def _size(p: Any) -> tuple[int, int]:

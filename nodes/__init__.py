@@ -6,10 +6,11 @@ from . import host
 from .attention import AttentionScale
 from .chain import CFMSample, NoiseAugment, PSUUpsample
 from .load import LoadCFM
+from .restore import Restore
 from .upscale import Upscale, UpscaleImage
 
 NODES: list[type[io.ComfyNode]] = [
-    LoadCFM, PSUUpsample, NoiseAugment, CFMSample, Upscale, UpscaleImage, AttentionScale,
+    LoadCFM, PSUUpsample, NoiseAugment, CFMSample, Upscale, UpscaleImage, Restore, AttentionScale,
 ]  # fmt: skip
 
 

@@ -226,6 +226,18 @@ def test_a_run_goes_on_where_it_stopped(command: list[str], tmp_path: Path, monk
     assert "tiny, nfe 3" in results_of(tmp_path / "out")["methods"]
 
 
+def test_restored_pictures_are_judged_beside_the_plain_ones(photos: Path, tmp_path: Path) -> None:
+    options = ["--nfe", "1", "4", "--metrics", "psnr", "colour", "--restore", "--device", "cpu"]
+    assert main(["run", "sd15-x2", "--photos", str(photos), *options, "--out", str(tmp_path)]) == 0
+    found = results_of(tmp_path)["methods"]
+    for nfe in (1, 4):
+        plain, restored = found[f"sd15-x2, nfe {nfe}"], found[f"sd15-x2 restored, nfe {nfe}"]
+        assert restored.keys() == plain.keys() == {"a.png", "b.png", "c.png"}
+        assert all(restored[name]["psnr"] > plain[name]["psnr"] for name in plain)
+        assert all(restored[name]["colour"] < plain[name]["colour"] for name in plain)
+    assert "| sd15-x2 restored, nfe 4 |" in (tmp_path / "results.md").read_text()
+
+
 def test_other_settings_do_not_mix(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], photos: Path
 ) -> None:

@@ -14,6 +14,7 @@ from fmboost_core.schedule import alpha_bar
 from fmboost_core.training.likeness import (
     STRIP,
     Likeness,
+    coarse_error,
     colour_planes,
     directions,
     laplacian,
@@ -285,7 +286,7 @@ def paint(latents: Tensor) -> Tensor:
     return latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
-PICTURES, NOTHING = Likeness(error=2.0, texture=3.0, lines=1.0, mean=150.0), Likeness(0.0, 0.0, 0.0, 0.0)
+PICTURES, NOTHING = Likeness(error=2.0, coarse=1.0, texture=3.0, lines=1.0, mean=150.0), Likeness()
 
 
 def decoded(pictures: Likeness = PICTURES, latents: Likeness = NOTHING, **more: float) -> Decoded:
@@ -299,7 +300,7 @@ def test_each_step_of_the_decoded_objective_ends_at_the_photograph() -> None:
     def straight(x: Tensor, t: Tensor, guide: Tensor) -> Tensor:
         return (2 * guide + 1 - x) / (1 - wide(t))
 
-    objective = decoded(latents=Likeness(1.0, 0.0, 0.0, 1.0))
+    objective = decoded(latents=Likeness(error=1.0, mean=1.0))
     assert objective.loss(straight, drawn) < 1e-6
     assert objective.loss(lambda x, t, g: straight(x, t, g) + 0.1, drawn) > 1e-3
 
@@ -348,14 +349,14 @@ def test_only_the_middle_of_a_crop_is_decoded() -> None:
 def test_what_likeness_weighs(channels: int) -> None:
     """A constant shift is an error and a mean; a stronger contrast is another texture; each in closed form."""
     truth = torch.randn(2, channels, 40, 40, generator=torch.Generator().manual_seed(0)) / 4
-    shift = Likeness(1.0, 0.0, 0.0, 0.0)(truth + 0.2, truth)
+    shift = Likeness(error=1.0)(truth + 0.2, truth)
     assert torch.allclose(shift, torch.full((2,), 0.04), atol=1e-6)
-    assert torch.allclose(Likeness(0.0, 0.0, 0.0, 1.0)(truth + 0.2, truth), shift, atol=1e-6)
-    assert Likeness(0.0, 1.0, 0.0, 0.0)(truth + 0.2, truth).max() < 1e-6
+    assert torch.allclose(Likeness(mean=1.0)(truth + 0.2, truth), shift, atol=1e-6)
+    assert Likeness(texture=1.0)(truth + 0.2, truth).max() < 1e-6
     planes = colour_planes(truth) if channels == 3 else truth
     projected = [laplacian_patches(planes[:, [c]], 2) @ directions(32, seed=1) for c in range(planes.shape[1])]
     spread = torch.stack([x.abs().mean((1, 2)) for x in projected]).mean(0)
-    assert torch.allclose(Likeness(0.0, 1.0, 0.0, 0.0)(1.5 * truth, truth), spread / 2, rtol=1e-4)
+    assert torch.allclose(Likeness(texture=1.0)(1.5 * truth, truth), spread / 2, rtol=1e-4)
 
 
 def test_lines_weigh_more_than_texture_of_the_same_power() -> None:
@@ -370,6 +371,15 @@ def test_lines_weigh_more_than_texture_of_the_same_power() -> None:
     assert float(line_distance(plain + noise, plain)) < lines / 2
     assert line_distance(rows.mT, plain) == pytest.approx(lines, rel=1e-5)
     assert float(line_distance(rows.roll(1, 2), rows)) < lines / 10  # where they lie is not asked
+
+
+def test_white_noise_counts_alike_at_each_reduction_and_a_shift_by_its_area() -> None:
+    truth = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert coarse_error(truth + noise, truth).tolist() == pytest.approx([3.0] * 3, rel=0.1)
+    assert coarse_error(truth + 0.1, truth).tolist() == pytest.approx([0.01 * (4 + 16 + 64)] * 3, rel=1e-4)
+    fine = (-1.0) ** (torch.arange(64)[:, None] + torch.arange(64))
+    assert float(coarse_error(truth + fine, truth).max()) < 1e-6  # detail that is not coarse may be any
 
 
 def test_the_sliced_distance_does_not_ask_where_a_patch_is() -> None:

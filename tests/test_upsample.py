@@ -1,9 +1,11 @@
 """Upsampling to the guide."""
 
+import pytest
 import torch
 
 from fmboost_core.codec import TinyVAE
-from fmboost_core.upsample import cover, image_guide, latent_size, pad_to, pixel_upsample, resize
+from fmboost_core.errors import ImageError
+from fmboost_core.upsample import cover, image_guide, latent_size, pad_to, pixel_upsample, resize, restore
 
 
 def test_resize_keeps_means_and_ramps() -> None:
@@ -40,3 +42,25 @@ def test_psu_is_decode_resize_encode(codec: TinyVAE) -> None:
     large = torch.nn.functional.interpolate(image, scale_factor=2, mode="bilinear")
     assert torch.allclose(pixel_upsample(latent, codec, (48, 64)), codec.encode(large), atol=1e-5)
     assert image_guide(image, codec, (50, 61)).shape[-2:] == (7, 8)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (63, 97), (64, 64), (128, 96)])
+def test_restoring_gives_the_small_picture_back_and_leaves_the_fine_detail(size: tuple[int, int]) -> None:
+    """Also where the sides were rounded, and where the large picture is cut from a wider or higher one."""
+    generator = torch.Generator().manual_seed(0)
+    small = resize(torch.rand(2, 3, 4, 6, generator=generator) - 0.5, (32, 48))
+    fine = 0.2 * (-1.0) ** (torch.arange(size[0])[:, None] + torch.arange(size[1]))
+    truth = cover(small, size)
+    large = resize(truth, size) + 0.3 + fine  # the colours are wrong
+    found = restore(large, small)
+    assert (found - truth - fine).abs().mean() < 0.02
+    assert torch.equal(restore(large[1:], small[1:]), found[1:])
+    assert torch.equal(restore(large, small[:1])[1:], restore(large[1:], small[:1]))  # one small picture for all
+
+
+def test_pictures_that_do_not_go_together_are_refused() -> None:
+    large, small = torch.zeros(3, 3, 32, 32), torch.zeros(3, 3, 16, 16)
+    with pytest.raises(ImageError, match="other way round"):
+        restore(small, large)
+    with pytest.raises(ImageError, match="3 large pictures and 2 small ones"):
+        restore(large, small[:2])

@@ -20,6 +20,7 @@ from webui_stub import Checkpoint, Job, install
 
 from fmboost_core import boost, load_model
 from fmboost_core.errors import ConfigError, NonFiniteError
+from fmboost_core.upsample import restore
 from fmboost_core.weight_file import WEIGHTS
 
 MODEL = "sd15-x2"
@@ -232,18 +233,28 @@ def test_a_copy_of_a_job_is_freed_of_what_the_first_was_given(hires: Any, small:
 # --- the pass
 
 
-def test_the_pass_is_boost_with_the_hosts_noise(hires: Any, stub: SimpleNamespace, small: torch.Tensor) -> None:
+def test_the_pass_is_boost_with_the_hosts_noise_restored(
+    hires: Any, stub: SimpleNamespace, small: torch.Tensor
+) -> None:
     checkpoint = Checkpoint()
     job = Job(checkpoint, seeds=[5, 9], subseeds=[0, 0], hr_upscale_to_x=200, hr_upscale_to_y=120, truncate_x=1)
     pictures = run(hires, job, small)
     wanted = boost(small, load_model(MODEL), checkpoint.first_stage_model, size=(192, 120), seed=[5, 9])
     assert len(pictures) == 2 and pictures[0].shape == (3, 120, 192)
-    for picture, latent in zip(pictures, wanted.split(1), strict=True):
-        assert torch.allclose(picture, checkpoint.decode_first_stage(latent)[0], atol=1e-4)
+    for picture, latent, low in zip(pictures, wanted.split(1), small.split(1), strict=True):
+        large, seen = (checkpoint.decode_first_stage(x).clamp(-1, 1) for x in (latent, low))
+        assert torch.allclose(picture, restore(large, seen)[0], atol=1e-3)
     state = stub.shared.state
     assert (state.jobs, state.sampling_step, state.sampling_steps) == (1, 16, 16)  # two items, two stages, four each
     assert stub.shared.total_tqdm.steps == 4 and state.current_latent is not None
     assert job.is_hr_pass is False and job.sampler is None
+
+
+def test_guides_from_latents_restore_nothing(hires: Any, small: torch.Tensor) -> None:
+    checkpoint = Checkpoint()
+    (picture,) = run(hires, Job(checkpoint), small[:1], "Automatic", -1, "euler", "bilinear", "auto", False)
+    wanted = boost(small[:1], load_model(MODEL), checkpoint.first_stage_model, upsample="bilinear", seed=5)
+    assert torch.allclose(picture, checkpoint.decode_first_stage(wanted)[0], atol=1e-4)
 
 
 def test_a_batch_is_exactly_its_singles(hires: Any, small: torch.Tensor) -> None:

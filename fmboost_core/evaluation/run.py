@@ -21,6 +21,7 @@ from ..images import read_picture
 from ..progress import ProgressBar
 from ..tools import choose_device
 from ..training.photos import find_photos
+from ..upsample import restore
 from ..weight_file import sha256_of
 from .features import Patches, load_clip, load_feature_network
 from .judge import BASELINES, TRUTHS, Case, Sample, Setting, bicubic, boosted, decoded, guide_of, prepare
@@ -98,21 +99,34 @@ def _judge_photo(
 
 
 def model_task(
-    photos: Mapping[str, Path], samples: Mapping[str, Sample], codec: Codec, setting: Setting, device: torch.device
+    photos: Mapping[str, Path],
+    samples: Mapping[str, Sample],
+    codec: Codec,
+    setting: Setting,
+    device: torch.device,
+    restoring: Mapping[str, Sample] | None = None,
 ) -> Task:
-    """Enlarge photographs that were reduced, with each sample by the name of its method, and with the baselines."""
+    """Enlarge photographs that were reduced, with each sample by the name of its method, and with the baselines.
+
+    restoring: more samples, whose pictures are restored by the small latent's (`upsample.restore`).
+    """
+    restoring = restoring or {}
 
     def make(sample: Sample, case: Case) -> Made:
         latent = sample(case.small, case.low, case.size)
         return decoded(codec, latent), {"latent_mse": latent_mse(latent, case.latent)}
 
+    def make_restored(sample: Sample, case: Case) -> Made:
+        return restore(make(sample, case)[0], decoded(codec, case.low)), {}
+
     def open_photo(path: Path) -> tuple[Tensor, dict[str, Callable[[], Made]]]:
         case = prepare(path, codec, setting, device)
         samples_of = {"guide": guide_of(codec), **samples}
         makers = {name: partial(make, sample, case) for name, sample in samples_of.items()}
+        makers |= {name: partial(make_restored, sample, case) for name, sample in restoring.items()}
         return case.truth, {"bicubic": lambda: (bicubic(case), {}), **makers}
 
-    return Task(photos, [*BASELINES, *samples], open_photo)
+    return Task(photos, [*BASELINES, *samples, *restoring], open_photo)
 
 
 def picture_task(folders: Sequence[Path], truth: Path, every: int = 1) -> Task:
@@ -248,6 +262,7 @@ def add_command(commands: Any) -> None:
     p.add_argument("--scale", type=int, default=2, help="by how much photographs are reduced and enlarged again")
     p.add_argument("--nfe", type=int, nargs="+", help="evaluations, each a method (default: the model's own)")
     p.add_argument("--solver", default="euler")
+    p.add_argument("--restore", action="store_true", help="judge the restored pictures too")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument("--size", type=int, default=512, help="largest side of the photographs' crops, in pixels")
     p.add_argument("--against", choices=TRUTHS, default="decoded", help="the truth: through the codec, or as it is")
@@ -310,12 +325,15 @@ def _models(args: argparse.Namespace, setting: Setting, views: Views) -> tuple[T
     made |= {"scale": setting.scale, "size": setting.size, "truth": setting.truth}
     results = Results(args.out, made | _measured(args, setting, views))
     samples: dict[str, Sample] = {}
+    restoring: dict[str, Sample] = {}
     for label, model in models.items():
         results.claim(label, digest(model.network))
         for nfe in args.nfe or [model.spec.nfe]:
             sample = boosted(model, codec, nfe=nfe, solver=args.solver, seed=args.seed)
             samples[method_name(label, nfe)] = sample
-    return model_task(photos, samples, codec, setting, device), results
+            if args.restore:
+                restoring[method_name(f"{label} restored", nfe)] = sample
+    return model_task(photos, samples, codec, setting, device, restoring), results
 
 
 def _found(places: Iterable[Path]) -> dict[Path, Path]:

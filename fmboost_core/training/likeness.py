@@ -1,7 +1,8 @@
-"""How like a picture or a latent is to the true one, as a loss: each value, the fine texture, faint lines, the mean.
+"""How like a picture or a latent is to the true one, as a loss: each value, coarse content, texture, lines, the mean.
 
 Texture and lines are compared as distributions, wherever they lie: a network that is asked for each pixel alone gives
-the mean of all that could be there, which is smooth.
+the mean of all that could be there, which is smooth. What is coarser than that the small picture tells, so it can be
+asked for exactly.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ PATCH = 7  # pixels a side
 STRIP = 25  # pixels long, one wide
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 _DIRECTIONS, _STRIDE = 32, 2
+_REDUCTIONS = (2, 4, 8)
 
 
 def luma(image: Tensor) -> Tensor:
@@ -64,23 +66,35 @@ def line_distance(a: Tensor, b: Tensor) -> Tensor:
     return (distances[0] + distances[1]) / 2
 
 
+def coarse_error(a: Tensor, b: Tensor) -> Tensor:
+    """Squared errors (B,) of (B,C,H,W) reduced 2, 4 and 8 times, each by its area, so that white noise counts alike."""
+    difference, error = a - b, a.new_zeros(len(a))
+    for k in _REDUCTIONS:
+        error = error + k**2 * F.avg_pool2d(difference, k, ceil_mode=True).square().mean((1, 2, 3))
+    return error
+
+
 @dataclass(frozen=True)
 class Likeness:
-    """Weights of the squared error, the texture (`sliced_distance` of Laplacian patches), the lines, the mean's error.
+    """Weights of the squared error, the same of reduced copies (`coarse_error`), the texture (`sliced_distance` of
+    Laplacian patches), the lines and the mean's error.
 
     More texture gives more detail and less PSNR. Texture and lines are those of a picture's `colour_planes` (C = 3), or
     of each channel of a latent, the mean over them.
     """
 
-    error: float
-    texture: float
-    lines: float
-    mean: float
+    error: float = 0.0
+    coarse: float = 0.0
+    texture: float = 0.0
+    lines: float = 0.0
+    mean: float = 0.0
 
     def __call__(self, made: Tensor, truth: Tensor) -> Tensor:
         """The loss (B,) of each item of (B,C,H,W), at least `PATCH` a side where texture counts."""
         error, mean = (made - truth).square().mean((1, 2, 3)), (made - truth).mean((2, 3)).square().mean(1)
         loss = self.error * error + self.mean * mean
+        if self.coarse:
+            loss = loss + self.coarse * coarse_error(made, truth)
         planes = [(colour_planes(x) if x.shape[1] == 3 else x).flatten(0, 1)[:, None] for x in (made, truth)]
         if self.texture:
             loss = loss + self.texture * _texture_distance(*planes).view(len(made), -1).mean(1)

@@ -27,8 +27,8 @@ Network = Callable[..., Tensor]
 Decode = Callable[[Tensor], Tensor]  # latents to pictures, with gradients
 
 # What counts in decoded pictures and in latents (objective "decoded"); found by measurement (docs/training-log.md).
-PICTURES = Likeness(error=2.0, texture=6.0, lines=3.0, mean=250.0)
-LATENTS = Likeness(error=0.3, texture=0.5, lines=0.0, mean=10.0)
+PICTURES = Likeness(error=2.0, coarse=2.0, texture=6.0, lines=3.0, mean=250.0)
+LATENTS = Likeness(error=0.3, texture=0.5, mean=10.0)
 
 _LATENT_LAYERS = ("input_blocks.0.", "out.2.")  # the layers whose shapes depend on the latent's channels
 

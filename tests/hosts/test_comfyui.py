@@ -29,7 +29,7 @@ from .server import PACK, Refused, peak_memory
 MODEL, FAST = "sd15-x2", "sd15-x2-fast"  # made for 4 evaluations and for 1
 NODES = {
     "FMBoostLoadCFM", "FMBoostPSUUpsample", "FMBoostNoiseAugment", "FMBoostCFMSample", "FMBoostUpscale",
-    "FMBoostUpscaleImage", "FMBoostAttentionScale",
+    "FMBoostUpscaleImage", "FMBoostRestore", "FMBoostAttentionScale",
 }  # fmt: skip
 SIZE = {"size_by": "scale", "scale": 2.0, "width": 1024, "height": 1024, "megapixels": 1.0}
 FLOW = {
@@ -122,6 +122,24 @@ def test_the_page_is_told_what_the_models_are_for(comfyui: ComfyUI) -> None:
     finally:
         for name in ("none", "four"):
             (folder / f"{name}.safetensors").unlink()
+
+
+def test_restore_gives_the_small_picture_back(comfyui: ComfyUI, picture: str) -> None:
+    graph = {
+        "1": node("LoadImage", image=picture),
+        "2": node("ImageScaleBy", image=["1", 0], upscale_method="bilinear", scale_by=2.0),
+        "3": node("ImageInvert", image=["2", 0]),
+        "4": node("FMBoostRestore", image=["3", 0], small=["1", 0]),
+        "5": node("FMBoostRestore", image=["1", 0], small=["3", 0]),
+    }
+    run = comfyui.run(graph | {"6": node("SaveImage", images=["4", 0], filename_prefix="test/restored")})
+    found = np.asarray(
+        Image.open(comfyui.file(run, "6", "images")).convert("RGB").resize((96, 64), Image.Resampling.BOX)
+    )
+    wanted = np.asarray(Image.open(comfyui.base / "input/picture.png"))
+    assert np.abs(found.astype(int) - wanted).mean() < 2
+    refused = comfyui.run(graph | {"6": node("PreviewImage", images=["5", 0])})
+    assert refused.error is not None and "connect them the other way round" in refused.error
 
 
 def test_the_four_nodes_are_boost(comfyui: ComfyUI, picture: str, tiny_vaes: None) -> None:

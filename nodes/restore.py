@@ -1,0 +1,33 @@
+"""After VAE Decode: what the small picture shows and the way through the latents has lost."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..fmboost_core.upsample import restore
+from . import inputs
+
+
+class Restore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FMBoostRestore",
+            display_name="Restore",
+            category=inputs.CATEGORY,
+            description="Gives a large picture the small one's colours and shapes back, which suffer a little on the "
+            "way through the latents; its fine detail stays.",
+            inputs=[
+                io.Image.Input("image", tooltip="The large picture, from VAE Decode."),
+                io.Image.Input("small", tooltip="The small picture: another VAE Decode, of KSampler's latent."),
+            ],
+            outputs=[io.Image.Output(display_name="large image")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, small: Tensor) -> io.NodeOutput:
+        large, low = (pictures[..., :3].movedim(-1, 1) * 2 - 1 for pictures in (image, small))
+        colours = restore(large, low).movedim(1, -1) / 2 + 0.5
+        return io.NodeOutput(torch.cat([colours, image[..., 3:]], dim=-1))
