@@ -10,6 +10,7 @@ const LONGEST_WALK = 200 // a link back to where it came from must not hang the 
 const KEEPS = {
   FMBoostNoiseAugment: 'latent',
   FMBoostCFMSample: 'start',
+  FMBoostRestore: 'image',
   KSampler: 'latent_image',
   KSamplerAdvanced: 'latent_image',
   SamplerCustom: 'latent_image',
