@@ -49,8 +49,8 @@ class ObjectiveRecipe:
     (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since: how much of the way stays as it is, 0 for
     none (reflow, decoded). teacher_steps: of reflow.
     decoder: the codec to decode with, named as for `encode`; texture: factor of texture and lines, more of which give
-    more detail and less PSNR;
-    window: side in latents of what is decoded (decoded).
+    more detail and less PSNR; lines: a further one of lines; coarse: weight of coarse content, which gives more PSNR
+    and a little less detail; window: side in latents of what is decoded (decoded).
     """
 
     name: str = "cfm"
@@ -61,6 +61,8 @@ class ObjectiveRecipe:
     teacher_steps: int = 8
     decoder: str = ""
     texture: float = 1.0
+    lines: float = 1.0
+    coarse: float = 0.0
     window: int = 16
 
     def __post_init__(self) -> None:
@@ -70,7 +72,9 @@ class ObjectiveRecipe:
         require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
         require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
         require(1 <= self.teacher_steps <= 1000, "objective.teacher_steps", self.teacher_steps, "1 to 1000")
-        require(0 <= self.texture < math.inf, "objective.texture", self.texture, "0 or above and finite")
+        for name in ("texture", "lines", "coarse"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"objective.{name}", value, "0 or above and finite")
         require(2 <= self.window <= 1024, "objective.window", self.window, "2 to 1024")
         needed = "the codec to decode with, for objective 'decoded'"
         require(self.name != "decoded" or bool(self.decoder), "objective.decoder", self.decoder, needed)

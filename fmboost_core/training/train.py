@@ -27,7 +27,7 @@ Network = Callable[..., Tensor]
 Decode = Callable[[Tensor], Tensor]  # latents to pictures, with gradients
 
 # What counts in decoded pictures and in latents (objective "decoded"); found by measurement (docs/training-log.md).
-PICTURES = Likeness(error=2.0, coarse=2.0, texture=6.0, lines=3.0, mean=250.0)
+PICTURES = Likeness(error=2.0, coarse=1.0, texture=6.0, lines=3.0, mean=250.0)
 LATENTS = Likeness(error=0.3, texture=0.5, mean=10.0)
 
 _LATENT_LAYERS = ("input_blocks.0.", "out.2.")  # the layers whose shapes depend on the latent's channels
@@ -49,7 +49,12 @@ def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, deco
         if decode is None:
             raise ConfigError("The objective 'decoded' needs a decoder, which makes pictures of latents.")
         pictures, latents = (
-            replace(like, texture=recipe.texture * like.texture, lines=recipe.texture * like.lines)
+            replace(
+                like,
+                coarse=recipe.coarse * like.coarse,
+                texture=recipe.texture * like.texture,
+                lines=recipe.texture * recipe.lines * like.lines,
+            )
             for like in (PICTURES, LATENTS)
         )
         return Decoded(flow, decode, pictures, latents, recipe.since, recipe.window)
