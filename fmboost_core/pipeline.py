@@ -279,11 +279,7 @@ class _Settings:
 
 
 def _settings(model: Model, nfe: int | None, solver: str, tolerance: float) -> _Settings:
-    if model.spec.objective != "cfm":
-        raise ConfigError(
-            f"{model.spec.name} was trained as a baseline ({model.spec.objective}), which only the command "
-            "python -m fmboost_core.evaluation samples; take a model trained by coupling flow matching (cfm)."
-        )
+    _check_flow(model)
     evaluations = model.spec.nfe if nfe is None else nfe
     check_solver(solver, evaluations, own=nfe is None)
     return _Settings(evaluations, solver, tolerance)
@@ -442,6 +438,20 @@ def _check_latent(latent: Tensor, model: Model) -> None:
             "The latent's deviation is above 3: it looks like the VAE's raw scale, but FMBoost takes scaled latents.",
             FMBoostWarning,
             stacklevel=3,
+        )
+
+
+def check_pair(model: Model, codec: Codec) -> None:
+    """Raise what `boost` would, before anything else is spent: `ConfigError` for a baseline, `LatentError`."""
+    _check_flow(model)
+    _check_codec(model, codec)
+
+
+def _check_flow(model: Model) -> None:
+    if model.spec.objective != "cfm":
+        raise ConfigError(
+            f"{model.spec.name} was trained as a baseline ({model.spec.objective}), which only the command "
+            "python -m fmboost_core.evaluation samples; take a model trained by coupling flow matching (cfm)."
         )
 
 

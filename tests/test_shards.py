@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from networks import make_model
+from networks import TINY, make_model
 from PIL import Image
 from torch import Tensor
 
 from fmboost_core import boost
 from fmboost_core.codec import TinyVAE
-from fmboost_core.errors import ConfigError, ImageError
+from fmboost_core.errors import ConfigError, FMBoostError, ImageError
 from fmboost_core.processes import share
 from fmboost_core.training import encode
 from fmboost_core.training.data import CropSampler, LatentCrops, LatentSet, PhotoCrops, load_shards
@@ -320,9 +321,20 @@ def test_small_latents_can_be_a_model_s_results_and_disturbed(photos: Path, code
     LatentCrops(data, 4, {"latent:boosted": 0.5, "latent:boosted:disturbed": 0.5})
 
 
-def test_a_model_of_a_broken_scale_cannot_boost_small_latents(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Only a model of a whole scale"):
-        made(photos, codec, tmp_path / "out", Encoding(guides=("latent",), boosted="b"), model=make_model(scale=1.5))
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"scale": 1.5}, "Only a model of a whole scale"),
+        ({"objective": "l2"}, "trained as a baseline"),
+        ({"config": replace(TINY, channels=16), "family": "flux1"}, "but the codec makes 4"),
+    ],
+)
+def test_a_model_that_cannot_boost_small_latents_is_refused_before_anything_is_written(
+    spec: dict[str, Any], words: str, photos: Path, codec: TinyVAE, tmp_path: Path
+) -> None:
+    with pytest.raises(FMBoostError, match=words):
+        made(photos, codec, tmp_path / "out", Encoding(guides=("latent",), boosted="b"), model=make_model(**spec))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from ..codec import Codec
 from ..config import GUIDE_KINDS
 from ..errors import ConfigError, ImageError
 from ..images import replacing
-from ..pipeline import boost
+from ..pipeline import boost, check_pair
 from ..upsample import image_guide, pixel_upsample, resize
 from .degrade import Degradation, degrade, plan
 from .photos import View, load_view
@@ -112,6 +112,8 @@ class ShardMaker:
         """
         self.views, self.how, self.out, self.device = views, how, out, device or torch.device("cpu")
         self.codec, self.guide_codec, self.model = codec, guide_codec or codec, model
+        if model:
+            check_pair(model, self.guide_codec)
         self.earlier = _whole_scale(model) if model else 1  # how much smaller what the model starts from is
         self.skipped: list[str] = []
         _keep_plan(out / PLAN, {"encoding": asdict(how), "views": [asdict(view) for view in views]})
