@@ -81,5 +81,18 @@ $(OUT)/xl.done:
 $(OUT)/sdxl-flow.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/xl.done
 	$(train) $(from) $(kinds) --set card.family=sdxl --set loop.samples=270_000 --set loop.decay=0.6 $(SET)
 
-$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-flow.safetensors $(OUT)/xl.done
+$(OUT)/sdxl-first.safetensors: $(OUT)/sdxl-flow.safetensors $(OUT)/xl.done
 	$(decoded) $(kinds) $(sdxl) --set objective.texture=0.7 --set loop.samples=9_600 $(SET)
+
+$(OUT)/xl-boosted.done: $(OUT)/sdxl-first.safetensors
+	$(encode) --codec $(CODECS)/taesdxl --guides latent --boosted $< --no-mirror --limit 192
+	touch $@
+
+$(OUT)/xl-disturbed.done:
+	$(encode) --codec $(CODECS)/taesdxl --guides latent --disturb --no-mirror --limit 192
+	touch $@
+
+mixed-xl := {latent=0.45, "latent:boosted"=0.2, "latent:disturbed"=0.15, image=0.2}
+counts-xl := --set objective.texture=0.4 --set objective.lines=6.7 --set objective.mean=4
+$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-first.safetensors $(addprefix $(OUT)/xl, .done -boosted.done -disturbed.done)
+	$(decoded) --set 'data.shares=$(mixed-xl)' $(sdxl) $(counts-xl) --set loop.samples=9_600 $(SET)

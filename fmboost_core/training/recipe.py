@@ -49,8 +49,8 @@ class ObjectiveRecipe:
     (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since: how much of the way stays as it is, 0 for
     none (reflow, decoded). teacher_steps: of reflow.
     decoder: the codec to decode with, named as for `encode`; texture: factor of texture and lines, more of which give
-    more detail and less PSNR; lines: a further one of lines; coarse: weight of coarse content, which gives more PSNR
-    and a little less detail; window: side in latents of what is decoded (decoded).
+    more detail and less PSNR; lines: a further one of lines; mean: factor of the mean's error; coarse: weight of coarse
+    content, which gives more PSNR and less detail; window: side in latents of what is decoded (decoded).
     """
 
     name: str = "cfm"
@@ -62,6 +62,7 @@ class ObjectiveRecipe:
     decoder: str = ""
     texture: float = 1.0
     lines: float = 1.0
+    mean: float = 1.0
     coarse: float = 0.0
     window: int = 16
 
@@ -72,7 +73,7 @@ class ObjectiveRecipe:
         require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
         require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
         require(1 <= self.teacher_steps <= 1000, "objective.teacher_steps", self.teacher_steps, "1 to 1000")
-        for name in ("texture", "lines", "coarse"):
+        for name in ("texture", "lines", "mean", "coarse"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"objective.{name}", value, "0 or above and finite")
         require(2 <= self.window <= 1024, "objective.window", self.window, "2 to 1024")

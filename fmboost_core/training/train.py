@@ -48,15 +48,14 @@ def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, deco
     if recipe.name == "decoded":
         if decode is None:
             raise ConfigError("The objective 'decoded' needs a decoder, which makes pictures of latents.")
-        pictures, latents = (
-            replace(
-                like,
-                coarse=recipe.coarse * like.coarse,
-                texture=recipe.texture * like.texture,
-                lines=recipe.texture * recipe.lines * like.lines,
-            )
-            for like in (PICTURES, LATENTS)
+        pictures = replace(
+            PICTURES,
+            coarse=recipe.coarse * PICTURES.coarse,
+            texture=recipe.texture * PICTURES.texture,
+            lines=recipe.texture * recipe.lines * PICTURES.lines,
+            mean=recipe.mean * PICTURES.mean,
         )
+        latents = replace(LATENTS, texture=recipe.texture * LATENTS.texture)
         return Decoded(flow, decode, pictures, latents, recipe.since, recipe.window)
     made: dict[str, Objective] = {
         "cfm": flow, "fm": NaiveFlow(recipe.sigma_min, recipe.start_share), "l1": Regression(1), "l2": Regression(2),
