@@ -229,7 +229,7 @@ def test_another_language(browser: Browser, host: ComfyUI) -> None:
     page = Frontend(browser, host, language=LANGUAGE)
     page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
     ours = [node for node in page.nodes() if node["type"] in words]
-    assert len(ours) == 4
+    assert len(ours) == 5
     for node in ours:
         said = words[node["type"]]
         assert node["title"] == said["display_name"]
