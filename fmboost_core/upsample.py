@@ -92,7 +92,11 @@ def restore(pictures: Tensor, small: Tensor) -> Tensor:
     if small.shape[0] not in (1, pictures.shape[0]):
         raise ImageError(f"There are {pictures.shape[0]} large pictures and {small.shape[0]} small ones.")
     stretch = abs(width / narrow - height / low) * min(low, narrow) < 1  # less than a pixel of rounding
-    small = small.to(pictures).expand(pictures.shape[0], -1, -1, -1)
+    small = small.to(pictures.device).expand(pictures.shape[0], -1, -1, -1)
+
+    def one(large: Tensor, low: Tensor) -> Tensor:
+        """In single precision, for a CPU cannot resize in half, and hosts decode on the GPU and hand on to the CPU."""
+        return restored(large.float().clamp(-1, 1), low.float().clamp(-1, 1), stretch).clamp(-1, 1).to(pictures)
+
     # One by one: a batch may be a film, and each takes a few times its own memory.
-    pairs = zip(pictures.clamp(-1, 1).split(1), small.clamp(-1, 1).split(1), strict=True)
-    return torch.cat([restored(large, one, stretch).clamp(-1, 1) for large, one in pairs])
+    return torch.cat(list(map(one, pictures.split(1), small.split(1))))

@@ -328,15 +328,19 @@ def test_colours_do_not_drift_over_stages(wish: dict[str, Any], seen: slice, giv
     assert torch.allclose(end.mean((2, 3)), low[..., seen].mean((2, 3)) / 2, atol=0.03)
 
 
+class _Unasked(_Halving):
+    """A codec that must not be asked."""
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("encoded")
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("decoded")
+
+
 def test_guides_from_latents_ask_no_codec(model: Model) -> None:
     low = latents(1, 4, 4, 4)
-    assert boost(low, model, _Unasked(), upsample="bilinear", scale=8, nfe=1).shape == (1, 4, 32, 32)  # type: ignore[arg-type]
-
-
-class _Unasked:
-    """A codec that only knows its numbers."""
-
-    channels, factor = 4, 8
+    assert boost(low, model, _Unasked(), upsample="bilinear", scale=8, nfe=1).shape == (1, 4, 32, 32)
 
 
 @pytest.mark.parametrize("wish", [{"scale": 2}, {"scale": 3.3}, {"size": (100, 100)}, {"size": (160, 96)}])

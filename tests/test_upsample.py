@@ -58,6 +58,15 @@ def test_restoring_gives_the_small_picture_back_and_leaves_the_fine_detail(size:
     assert torch.equal(restore(large, small[:1])[1:], restore(large[1:], small[:1]))  # one small picture for all
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_from_a_host_s_decoder_can_be_restored(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    large, small = (torch.rand(2, 3, side, side, generator=generator) * 2 - 1 for side in (32, 16))
+    found = restore(large.to(dtype), small)
+    assert found.dtype == dtype and (found.float() - restore(large, small)).abs().max() < 0.03
+    assert restore(large[:0], small[:0]).shape == (0, 3, 32, 32)
+
+
 def test_pictures_that_do_not_go_together_are_refused() -> None:
     large, small = torch.zeros(3, 3, 32, 32), torch.zeros(3, 3, 16, 16)
     with pytest.raises(ImageError, match="other way round"):
