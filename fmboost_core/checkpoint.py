@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -44,15 +45,21 @@ class Model:
         """Bytes, about, that an evaluation over so many positions (B*h*w) takes besides the weights."""
         return positions * self.spec.network.base * _ALIVE * dtype.itemsize
 
-    def velocity(self, x: Tensor, t: float | Tensor, guide: Tensor, kind: str = "latent") -> Tensor:
+    def velocity(
+        self, x: Tensor, t: float | Tensor, guide: Tensor, kind: str = "latent", alpha_bar: float | None = None
+    ) -> Tensor:
         """v(x, t, guide) in x's type: x, guide (B,C,h,w) scaled latents, t a time in [0,1] or one an item (B,).
 
-        kind: what the guide was made from, one of `GUIDE_KINDS`; networks that cannot be told ignore it.
+        kind: what the guide was made from, one of `GUIDE_KINDS`; alpha_bar: the signal kept in the start (default: the
+        model's). Networks that cannot be told ignore them.
         """
-        times = torch.as_tensor(t, dtype=torch.float32, device=self.device).expand(x.shape[0])
-        kinds = torch.full((x.shape[0],), GUIDE_KINDS.index(kind), device=self.device)
-        told = kinds if self.spec.network.classes else None
-        return self.network(x.to(self.device, self.dtype), times, guide.to(self.device, self.dtype), told).to(x)
+        count, config = (x.shape[0],), self.spec.network
+        times = torch.as_tensor(t, dtype=torch.float32, device=self.device).expand(count)
+        kinds = torch.full(count, GUIDE_KINDS.index(kind), device=self.device) if config.classes else None
+        level = math.sqrt(1 - (self.spec.alpha_bar if alpha_bar is None else alpha_bar))
+        levels = torch.full(count, level, device=self.device) if config.noise_level else None
+        state, guide = x.to(self.device, self.dtype), guide.to(self.device, self.dtype)
+        return self.network(state, times, guide, kinds, levels).to(x)
 
 
 # --- finding the file

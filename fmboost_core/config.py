@@ -69,6 +69,7 @@ class UNetConfig:
     attention_layout: "standard", or "reference" for checkpoints of CompVis/fm-boosting, whose reshape mixes
         channels and positions. State-dict shapes cannot tell these three apart, so they are stored.
     classes: how many of `GUIDE_KINDS` the network can be told; 0 if it is not told the guide's kind.
+    noise_level: whether the network is told how much noise the start has, so that it can serve many noise steps.
     """
 
     channels: int = 4
@@ -83,6 +84,7 @@ class UNetConfig:
     attention: str = "full"
     attention_layout: str = "standard"
     classes: int = 0
+    noise_level: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
@@ -101,7 +103,8 @@ class UNetConfig:
         layouts = ("standard", "reference")
         require(self.attention_layout in layouts, "attention_layout", self.attention_layout, " or ".join(layouts))
         require(self.classes in (0, len(GUIDE_KINDS)), "classes", self.classes, f"0 or {len(GUIDE_KINDS)}")
-        require(isinstance(self.middle_attention, bool), "middle_attention", self.middle_attention, "true or false")
+        for name in ("middle_attention", "noise_level"):
+            require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         require(
             all(_is_count(r) and r & (r - 1) == 0 for r in self.attention_rates),
             "attention_rates",
@@ -143,7 +146,8 @@ class ModelSpec:
     latent_factor, latent_shift: of that space, so that a file explains itself.
     scale: the trained magnification, at least 1; a larger one is reached in stages.
     noise_step, alpha_bar: of the start x0 in training (step 0..999, signal kept 0..1).
-    noise_steps: the steps the network knows; others are out of its depth and warn.
+    noise_steps: the steps the network knows, or the least and the greatest of one that is told the `noise_level`;
+        others are out of its depth and warn.
     guide: how guides were made ("psu", "bilinear", "nearest"); objective: what was learned, one of `OBJECTIVES`.
     nfe: evaluations by default; weights: "ema" or "online"; license, trained_on: words for people.
     """
@@ -183,6 +187,9 @@ class ModelSpec:
         for step in (self.noise_step, *self.noise_steps):
             whole = isinstance(step, int) and not isinstance(step, bool)
             require(whole and 0 <= step <= 999, "noise_step", step, "a whole number from 0 to 999")
+        if self.network.noise_level:
+            around = len(self.noise_steps) == 2 and self.noise_steps[0] <= self.noise_step <= self.noise_steps[1]
+            require(around, "noise_steps", self.noise_steps, "the least and the greatest step around noise_step")
         require(self.guide in ("psu", "bilinear", "nearest"), "guide", self.guide, "psu, bilinear or nearest")
         require(self.objective in OBJECTIVES, "objective", self.objective, " or ".join(OBJECTIVES))
         require(_is_count(self.nfe), "nfe", self.nfe, "a whole number above 0")
@@ -193,6 +200,12 @@ class ModelSpec:
             self.format_version,
             f"{FORMAT_VERSION} (a newer file needs a newer FMBoost)",
         )
+
+    def knows(self, noise_step: int) -> bool:
+        """Whether the network was trained from starts of this noise step."""
+        if self.network.noise_level:
+            return self.noise_steps[0] <= noise_step <= self.noise_steps[1]
+        return noise_step in self.noise_steps
 
     def to_json(self) -> str:
         """The specification as the JSON text that is stored."""

@@ -195,6 +195,7 @@ def flow(
     solver: str = "euler",
     tolerance: float = 1e-3,
     kind: str = "latent",
+    noise_step: int | None = None,
     tile: int | str | None = "auto",
     halo: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -204,7 +205,8 @@ def flow(
     """The heart of a stage alone: carry a start from t=0 to t=1 under its guide.
 
     start, guide: (B,C,h,w) scaled latents of the model's family, of one shape; start is what `noise_augment` makes
-    of the guide. kind: what the guide was made from, one of `GUIDE_KINDS`. The other arguments are `boost`'s.
+    of the guide. kind: what the guide was made from, one of `GUIDE_KINDS`; noise_step: of the start (default: the
+    model's). The other arguments are `boost`'s.
     """
     for latent in (start, guide):
         _check_latent(latent, model)
@@ -213,7 +215,8 @@ def flow(
     tiling = choose_tiling(model.spec.network, start.shape[-2], start.shape[-1], tile, halo)
     settings = _settings(model, nfe, solver, tolerance)
     hooks = Hooks(progress, cancelled, on_state)
-    run = _Flow(model, settings, hooks, tiling.count(start.shape[-2], start.shape[-1]))
+    signal = start_signal(model.spec, noise_step)
+    run = _Flow(model, settings, signal, hooks, tiling.count(start.shape[-2], start.shape[-1]))
     with torch.no_grad():
         end, _ = run(start.float(), guide.float(), kind, tiling)
     _check_finite(end, "The boosted latent")
@@ -299,9 +302,9 @@ def _to_unit(size: tuple[int, int], unit: int) -> tuple[int, int]:
 class _Flow:
     """Solves the stages' equations: counts tile evaluations against their total, and stops when asked to."""
 
-    def __init__(self, model: Model, settings: _Settings, hooks: Hooks, tiles: int) -> None:
-        """tiles: of all stages together."""
-        self.model, self.settings, self.hooks = model, settings, hooks
+    def __init__(self, model: Model, settings: _Settings, alpha_bar: float, hooks: Hooks, tiles: int) -> None:
+        """alpha_bar: of the starts; tiles: of all stages together."""
+        self.model, self.settings, self.alpha_bar, self.hooks = model, settings, alpha_bar, hooks
         self.total = 0 if settings.solver in ADAPTIVE else tiles * settings.nfe
         self.done = 0
 
@@ -315,7 +318,7 @@ class _Flow:
 
     def _solve(self, start: Tensor, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
         def evaluate(x: Tensor, t: float, guide: Tensor) -> Tensor:
-            return self.model.velocity(x, t, guide, kind)
+            return self.model.velocity(x, t, guide, kind, self.alpha_bar)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             return tiled_velocity(evaluate, x, t, guide, tiling, self._advance)
@@ -352,11 +355,11 @@ class _Run:
         restore: bool = False,
     ) -> None:
         self.codec, self.sizes, self.psu, self.upsample = codec, sizes, upsample == "psu", upsample
-        self.alpha_bar, self.noise, self.hooks, self.restore = alpha_bar, noise, hooks, restore and self.psu
+        self.noise, self.hooks, self.restore = noise, hooks, restore and self.psu
         latents = [latent_size(size, codec.factor) for size in sizes]
         self.tilings = [choose_tiling(model.spec.network, *size, *tile) for size in latents]
         tiles = sum(tiling.count(*size) for tiling, size in zip(self.tilings, latents, strict=True))
-        self.flow = _Flow(model, settings, hooks, tiles)
+        self.flow = _Flow(model, settings, alpha_bar, hooks, tiles)
 
     @torch.no_grad()
     def latent(self, latent: Tensor, image: Tensor | None, stretch: bool) -> Tensor:
@@ -415,9 +418,9 @@ class _Run:
         return latent_upsample(latent, latent_size(size, self.codec.factor), self.upsample, stretch)
 
     def _start(self, guide: Tensor) -> Tensor:
-        if self.alpha_bar == 1:
+        if self.flow.alpha_bar == 1:
             return guide
-        return noise_augment(guide, self.alpha_bar, self.noise(tuple(guide.shape)))
+        return noise_augment(guide, self.flow.alpha_bar, self.noise(tuple(guide.shape)))
 
 
 def _check_latent(latent: Tensor, model: Model) -> None:

@@ -31,9 +31,13 @@ def alpha_bar(noise_step: int) -> float:
     return 1 / (1 + (math.tan(math.pi * noise_step / (2 * NOISE_STEPS)) + _EPS) ** 2)
 
 
-def noise_augment(guide: Tensor, alpha_bar: float, noise: Tensor) -> Tensor:
-    """x0 = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise (paper section 3.3), of guide's shape and type."""
-    return math.sqrt(alpha_bar) * guide + math.sqrt(1 - alpha_bar) * noise.to(guide)
+def noise_augment(guide: Tensor, alpha_bar: float | Tensor, noise: Tensor) -> Tensor:
+    """x0 = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise (paper section 3.3), of guide's shape and type.
+
+    alpha_bar: of all, or (B,) of each item.
+    """
+    signal = torch.as_tensor(alpha_bar, dtype=torch.float32, device=guide.device).view(-1, 1, 1, 1)
+    return signal.sqrt().to(guide) * guide + (1 - signal).sqrt().to(guide) * noise.to(guide)
 
 
 def attention_scale(tokens: int, trained_tokens: int, width: int) -> float:
@@ -54,8 +58,8 @@ def start_signal(spec: ModelSpec, noise_step: int | None) -> float:
     if noise_step is None or noise_step == spec.noise_step:
         return spec.alpha_bar
     signal = alpha_bar(noise_step)
-    if noise_step not in spec.noise_steps:
-        known = ", ".join(map(str, spec.noise_steps))
+    if not spec.knows(noise_step):
+        known = (" to " if spec.network.noise_level else ", ").join(map(str, spec.noise_steps))
         message = f"{spec.name} was trained at noise step {known}, not {noise_step}; expect artefacts."
         warnings.warn(message, FMBoostWarning, stacklevel=3)
     return signal

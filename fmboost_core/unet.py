@@ -24,7 +24,8 @@ class TimedSequential(nn.Sequential):
 class LatentUNet(nn.Module):
     """v(x, t, guide): x, guide (B,C,h,w) of any size, t (B,) in [0,1] -> (B,C,h,w).
 
-    A network with classes also takes the kind of each guide, (B,) indices into `GUIDE_KINDS`.
+    A network with classes also takes the kind of each guide, (B,) indices into `GUIDE_KINDS`, and one with
+    noise_level the deviation of each start's noise, (B,) in [0,1].
 
     Sides that are no multiple of the total stride are padded with zeros at the right and the bottom and the
     result is cut back. The state dict has the names of guided diffusion's U-Net, as the public reference
@@ -41,6 +42,10 @@ class LatentUNet(nn.Module):
         )
         if config.classes:
             self.label_emb = ops.Embedding(config.classes, time_width)
+        if config.noise_level:
+            self.noise_embed = nn.Sequential(
+                ops.Linear(config.base, time_width), nn.SiLU(), zeroed(ops.Linear(time_width, time_width))
+            )
         self.input_blocks, widths = self._encoder(time_width, ops)
         width = widths[-1]
         middle: list[nn.Module] = [ResBlock(width, time_width, width, config.norm, ops) for _ in range(2)]
@@ -90,13 +95,17 @@ class LatentUNet(nn.Module):
                 blocks.append(TimedSequential(*layers))
         return nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, t: Tensor, guide: Tensor, kind: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, guide: Tensor, kind: Tensor | None = None, noise_level: Tensor | None = None
+    ) -> Tensor:
         height, width = x.shape[-2:]
         stride = self.config.stride
         h = F.pad(torch.cat([x, guide], dim=1), (0, -width % stride, 0, -height % stride))
         emb = self.time_embed(time_embedding(t, self.config.base).to(x.dtype))
         if kind is not None:
             emb = emb + self.label_emb(kind)
+        if noise_level is not None:
+            emb = emb + self.noise_embed(time_embedding(noise_level, self.config.base).to(x.dtype))
         skips = []
         for block in self.input_blocks:
             h = block(h, emb)

@@ -17,6 +17,7 @@ from ..fmboost_core.upsample import latent_size, latent_upsample, pixel_upsample
 from . import host, inputs
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
+NOISE_STEP = "fmboost_noise_step"  # in the LATENT of a start: how much noise it has
 
 
 class PSUUpsample(io.ComfyNode):
@@ -88,16 +89,19 @@ class NoiseAugment(io.ComfyNode):
     def execute(
         cls, latent: host.Latent, noise_step: int, seed: int, family: str, cfm: host.HostModel | None = None
     ) -> io.NodeOutput:
-        wish = None if noise_step == inputs.OWN_NOISE_STEP else noise_step
+        if noise_step == inputs.OWN_NOISE_STEP:
+            noise_step = PAPER_NOISE_STEP if cfm is None else cfm.spec.noise_step
         with host.told() as notes:
             if cfm is None:
-                signal = alpha_bar(PAPER_NOISE_STEP if wish is None else wish)
+                signal = alpha_bar(noise_step)
             else:
-                family, signal = cfm.spec.family, start_signal(cfm.spec, wish)
+                family, signal = cfm.spec.family, start_signal(cfm.spec, noise_step)
             guide = host.scaled(latent, family)
             noise = seeded_noise(host.item_seeds(latent, seed), guide.shape[0])(tuple(guide.shape))
             start = noise_augment(guide, signal, noise)
-        return io.NodeOutput(host.with_samples(latent, start, family), ui=host.shown(notes))
+        # A network that is told the noise needs to know it in CFM Sample.
+        made = host.with_samples(latent, start, family) | {NOISE_STEP: noise_step}
+        return io.NodeOutput(made, ui=host.shown(notes))
 
 
 class CFMSample(io.ComfyNode):
@@ -150,8 +154,8 @@ class CFMSample(io.ComfyNode):
         def run(tile: int | str | None) -> Tensor:
             states[:] = [x[:1]]
             return flow(
-                x, g, cfm, nfe=inputs.wanted_nfe(nfe), solver=solver, tile=tile, progress=progress.on_progress,
-                on_state=on_state if trajectory_length > 1 else progress.on_state,
+                x, g, cfm, nfe=inputs.wanted_nfe(nfe), solver=solver, noise_step=start.get(NOISE_STEP), tile=tile,
+                progress=progress.on_progress, on_state=on_state if trajectory_length > 1 else progress.on_state,
             )  # fmt: skip
 
         with host.told() as notes:
@@ -161,7 +165,7 @@ class CFMSample(io.ComfyNode):
         # The adaptive solvers tell nothing of their way.
         path = evenly(states if len(states) > 1 else [x[:1], end[:1]], trajectory_length)
         return io.NodeOutput(
-            host.with_samples(start, end, family),
+            host.with_samples({k: v for k, v in start.items() if k != NOISE_STEP}, end, family),
             host.with_samples({"samples": start["samples"][:1]}, torch.cat(path), family),
             ui=host.shown(notes),
         )

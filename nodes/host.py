@@ -106,11 +106,13 @@ class HostModel(Model):
     def device(self) -> torch.device:
         return self.patcher.load_device
 
-    def velocity(self, x: Tensor, t: float | Tensor, guide: Tensor, kind: str = "latent") -> Tensor:
+    def velocity(
+        self, x: Tensor, t: float | Tensor, guide: Tensor, kind: str = "latent", alpha_bar: float | None = None
+    ) -> Tensor:
         # Between evaluations the host may have put the weights away, for the VAE say; else this costs nothing.
         positions = x.shape[0] * x.shape[-2] * x.shape[-1]
         mm.load_models_gpu([self.patcher], memory_required=self.working_memory(positions, self._compute))
-        return super().velocity(x, t, guide, kind)
+        return super().velocity(x, t, guide, kind, alpha_bar)
 
 
 def load_cfm(choice: str, dtype: str) -> HostModel:

@@ -31,7 +31,8 @@ def draw(batch: int, generator: torch.Generator) -> Examples:
     guide = torch.randn(batch, 4, 4, 4, generator=generator)
     noise = torch.randn(batch, 2, 4, 4, 4, generator=generator)
     times = torch.rand(batch, generator=generator)
-    return Examples(2 * guide + 1, guide, torch.zeros(batch, dtype=torch.long), noise, times)
+    signals = torch.full((batch,), alpha_bar(400))
+    return Examples(2 * guide + 1, guide, torch.zeros(batch, dtype=torch.long), signals, noise, times)
 
 
 def loss(network: nn.Module, *parts: Tensor) -> Tensor:
@@ -86,7 +87,8 @@ def test_the_loop_learns_the_gaussian_velocity() -> None:
     def shifted(batch: int, generator: torch.Generator) -> Examples:
         start = torch.randn(batch, 4, 4, 4, generator=generator)
         time = torch.rand(batch, generator=generator)
-        return Examples(start + 1, start, torch.zeros(batch), start[:, None].expand(-1, 2, -1, -1, -1), time)
+        noise = start[:, None].expand(-1, 2, -1, -1, -1)
+        return Examples(start + 1, start, torch.zeros(batch), torch.ones(batch), noise, time)
 
     def velocity_loss(network: nn.Module, *parts: Tensor) -> Tensor:
         return CouplingFlow(1.0).loss(network, Examples(*parts))
@@ -247,6 +249,17 @@ def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None
     assert longer.step == 6 and longer.steps == 8
     list(longer.run(path))
     assert longer.step == 8
+
+
+def test_what_an_older_version_did_not_know_was_its_default(tmp_path: Path) -> None:
+    """A training goes on although a newer version has more to choose, if nothing else was chosen."""
+    older, newer, dial = make_trainer(), make_trainer(), make_trainer()
+    older.save(tmp_path / "cut")
+    newer.facts |= {"objective.noise_steps": []}
+    newer.resume(tmp_path / "cut")
+    dial.facts |= {"objective.noise_steps": [100, 600]}
+    with pytest.raises(CheckpointError, match=r"objective\.noise_steps was \[\], is \[100, 600\]"):
+        dial.resume(tmp_path / "cut")
 
 
 def test_checkpoints_that_are_none_are_sentences(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def examples(high_of: Callable[[Tensor, Tensor], Tensor], t: Tensor | None = Non
     generator = torch.Generator().manual_seed(0)
     guide, own, *noises = torch.randn(4, COUNT, 4, 4, 4, generator=generator)
     times = (torch.arange(COUNT) + 0.5) / COUNT if t is None else t
-    return Examples(high_of(guide, own), guide, torch.zeros(COUNT, dtype=torch.long), torch.stack(noises, dim=1), times)
+    kinds, signals = torch.zeros(COUNT, dtype=torch.long), torch.full((COUNT,), SIGNAL)
+    return Examples(high_of(guide, own), guide, kinds, signals, torch.stack(noises, dim=1), times)
 
 
 def coupled(guide: Tensor, sigma: float = 0.0) -> Gaussians:
@@ -205,7 +206,7 @@ def test_a_diffusion_model_refuses_more_steps_than_it_has(nfe: int) -> None:
 def test_regression_s_loss_by_hand(power: int, loss: float) -> None:
     """From guides of 1 to latents of 2 and 4: the distances are 1 and 3."""
     guide, high = torch.ones(2, 1, 1, 1), torch.tensor([2.0, 4.0]).view(2, 1, 1, 1)
-    drawn = Examples(high, guide, torch.zeros(2), torch.full((2, 2, 1, 1, 1), 99.0), torch.zeros(2))
+    drawn = Examples(high, guide, torch.zeros(2), torch.ones(2), torch.full((2, 2, 1, 1, 1), 99.0), torch.zeros(2))
     assert Regression(power).loss(lambda x, t, g: 0 * x, drawn) == loss
     assert Regression(power).loss(lambda x, t, g: high - x, drawn) == 0
 
@@ -434,7 +435,7 @@ def test_diffusion_s_times_are_its_steps_but_the_first() -> None:
 
     times = Diffusion().times(20_000, torch.Generator().manual_seed(0))
     latents = torch.zeros(20_000, 1, 1, 1)
-    Diffusion().loss(predict, Examples(latents, latents, times, torch.zeros(20_000, 2, 1, 1, 1), times))
+    Diffusion().loss(predict, Examples(latents, latents, times, times, torch.zeros(20_000, 2, 1, 1, 1), times))
     assert set(seen[0].tolist()) == set(range(1, 1000))
 
 
@@ -491,3 +492,24 @@ def test_predictions_in_half_precision_are_counted_in_full() -> None:
         drawn = Examples(*(x[:6] for x in examples(lambda g, e: g + e, objective.times(COUNT, torch.Generator()))))
         assert objective.loss(predict, drawn).dtype == torch.float32
         assert objective.sample(predict, drawn.guide, drawn.noise[:, 0], 4).dtype == torch.float32
+
+
+def test_an_octave_more_noise_counts_texture_twice() -> None:
+    """And the squared error once, as ever; at the flow's own start nothing changes."""
+    drawn = Examples(*(x[:4] for x in examples(lambda g, e: g + e, torch.zeros(COUNT))))
+    levels = torch.tensor([0.3, 0.5, 0.7, 0.9])
+    flow = CouplingFlow(1 - 0.5**2)
+    far = drawn._replace(
+        high=torch.randn(4, 4, 8, 8), guide=torch.zeros(4, 4, 8, 8), noise=torch.zeros(4, 2, 4, 8, 8),
+        alpha_bar=1 - levels**2,
+    )  # fmt: skip
+
+    def losses(pictures: Likeness, octave: float) -> list[float]:
+        objective = Decoded(flow, lambda z: z[:, :3], pictures, Likeness(), since=0, octave=octave)
+        parts = [Examples(*(x[i : i + 1] for x in far)) for i in range(4)]
+        return [float(objective.loss(lambda x, t, g: torch.ones_like(x), part)) for part in parts]
+
+    texture, error = Likeness(texture=1.0, lines=2.0), Likeness(error=1.0)
+    factors = [a / b for a, b in zip(losses(texture, 0.2), losses(texture, 0), strict=True)]
+    assert factors == pytest.approx([0.5, 1, 2, 4], rel=1e-4)
+    assert losses(error, 0.2) == losses(error, 0)

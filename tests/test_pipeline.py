@@ -15,7 +15,7 @@ from fmboost_core.checkpoint import Model
 from fmboost_core.codec import TinyVAE
 from fmboost_core.errors import Cancelled, ConfigError, FMBoostError, LatentError, NonFiniteError
 from fmboost_core.pipeline import Stage, boost, flow, stage_sizes, target_size, upscale_image
-from fmboost_core.schedule import noise_augment
+from fmboost_core.schedule import alpha_bar, noise_augment, seeded_noise
 from fmboost_core.upsample import cover, pixel_upsample, resize, restored
 
 
@@ -248,14 +248,47 @@ def test_an_unknown_noise_step_and_raw_latents_warn(model: Model, codec: TinyVAE
         boost(latents(1, 4, 8, 8) * 5.8, model, codec)
 
 
+@pytest.fixture
+def dial() -> Model:
+    """A model for starts of the noise steps 100 to 600, which its network is told."""
+    return make_model(replace(TINY, noise_level=True), noise_steps=(100, 600))
+
+
+def test_the_noise_of_the_start_is_a_dial(dial: Model, codec: TinyVAE, recwarn: pytest.WarningsRecorder) -> None:
+    """Every step in the range is known, also those at its ends, and the network is told each."""
+    low, velocity, told = latents(1, 4, 4, 4), dial.velocity, []
+
+    def spy(*args: object) -> torch.Tensor:
+        told.append(args[-1])
+        return velocity(*args)
+
+    dial.velocity = spy
+    for step in (100, 333, 600):
+        boost(low, dial, codec, noise_step=step, nfe=1)
+    boost(low, dial, codec, nfe=1)
+    assert told == [alpha_bar(100), alpha_bar(333), alpha_bar(600), dial.spec.alpha_bar]
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="trained at noise step 100 to 600, not 601"):
+        boost(low, dial, codec, noise_step=601, nfe=1)
+
+
+def test_the_flow_alone_can_be_told_the_start_s_noise(dial: Model, codec: TinyVAE) -> None:
+    low = latents(1, 4, 4, 4)
+    guide = pixel_upsample(low, codec, (64, 64))
+    start = noise_augment(guide, alpha_bar(200), seeded_noise(5, 1)(tuple(guide.shape)))
+    whole = boost(low, dial, codec, noise_step=200, seed=5)
+    assert torch.allclose(flow(start, guide, dial, noise_step=200), whole, atol=1e-6)
+    assert not torch.allclose(flow(start, guide, dial), whole, atol=1e-3)
+
+
 def test_the_network_is_told_what_each_stage_s_guide_was_made_from(codec: TinyVAE) -> None:
     """Only a guide made from a picture that came in has its detail; later stages begin with decoded latents."""
     model = make_model(replace(TINY, classes=2))
     velocity, told = model.velocity, []
 
-    def spy(x: torch.Tensor, t: float, guide: torch.Tensor, kind: str) -> torch.Tensor:
+    def spy(x: torch.Tensor, t: float, guide: torch.Tensor, kind: str, alpha_bar: float) -> torch.Tensor:
         told.append(kind)
-        return velocity(x, t, guide, kind)
+        return velocity(x, t, guide, kind, alpha_bar)
 
     model.velocity = spy  # type: ignore[method-assign]
     picture = torch.rand(1, 3, 32, 32) * 2 - 1

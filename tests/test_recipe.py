@@ -69,6 +69,17 @@ def test_a_preset_may_be_chosen_and_changed() -> None:
     assert network.base == 64 and network.multipliers == (1, 2, 3, 4) and network.norm == "group"
 
 
+def test_a_network_that_learns_several_noise_steps_is_told_them() -> None:
+    assert not load_recipe("lite", ["network.noise_level=true"]).network.noise_level
+    recipe = load_recipe("lite", ["objective.noise_steps=[100, 600]"])
+    assert recipe.network.noise_level and recipe.objective.noise_steps == (100, 600)
+
+
+def test_a_baseline_has_one_start() -> None:
+    with pytest.raises(ConfigError, match=r"objective\.noise_steps must be empty with 'dm'"):
+        load_recipe("lite", ["objective.name=dm", "objective.noise_steps=[100, 600]"])
+
+
 def test_a_family_brings_its_channels() -> None:
     assert load_recipe("lite", ["card.family=flux1"]).network.channels == 16
 
@@ -98,6 +109,11 @@ def test_a_family_brings_its_channels() -> None:
         ("data.upsampling=bicubic", r"data\.upsampling must be psu or bilinear or nearest"),
         ("objective.name=gan", r"objective\.name must be cfm or"),
         ("objective.noise_step=1000", r"objective\.noise_step must be 0 to 999"),
+        ("objective.noise_steps=[100]", r"objective\.noise_steps must be empty, or the least and the greatest"),
+        ("objective.noise_steps=[500, 600]", r"objective\.noise_steps must be empty, or .* around noise_step"),
+        ("objective.noise_steps=[100, 1000]", r"objective\.noise_steps"),
+        ("objective.noise_steps=[600, 100]", r"objective\.noise_steps"),
+        ("objective.octave=-1", r"objective\.octave must be 0 or above"),
         ("objective.sigma_min=1", r"objective\.sigma_min must be at least 0 and below 1"),
         ("objective.start_share=2", r"objective\.start_share"),
         ("objective.since=0.5", r"objective\.since must be between 0 and 0\.25"),

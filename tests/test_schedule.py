@@ -31,6 +31,13 @@ def test_noise_augmentation_keeps_unit_variance() -> None:
     assert torch.equal(noise_augment(guide, 1.0, noise), guide)
 
 
+def test_a_batch_may_hold_starts_of_several_noise_steps() -> None:
+    guide, noise = torch.randn(2, 3, 4, 2, 2)
+    signals = torch.tensor([1.0, 0.6545, 0.2])
+    singles = [noise_augment(guide[i : i + 1], float(a), noise[i : i + 1]) for i, a in enumerate(signals)]
+    assert torch.equal(noise_augment(guide, signals, noise), torch.cat(singles))
+
+
 def test_seeded_noise_of_a_batch_is_its_singles() -> None:
     def draw(*seeds: int) -> torch.Tensor:
         return seeded_noise(list(seeds), len(seeds))((len(seeds), 4, 3, 5))

@@ -338,6 +338,39 @@ def test_a_finished_model_is_sampled_from_where_it_was_trained() -> None:
     assert objective_of(spec).alpha_bar == alpha_bar(200)
 
 
+DIAL = "objective.noise_steps=[100, 600]"
+
+
+def test_half_of_the_crops_have_another_noise_step(latents: Path) -> None:
+    """The recipe's own keeps half of the training; the network is told each start's."""
+    trainer, learning = make_trainer(recipe_for(DIAL, "loop.samples=64"), load_shards(latents))
+    signals = learning.draw(400, torch.Generator().manual_seed(0)).alpha_bar
+    own = signals == alpha_bar(400)
+    assert float(own.float().mean()) == pytest.approx(0.5, abs=0.08)
+    assert alpha_bar(600) <= signals.min() < alpha_bar(560) and alpha_bar(140) < signals.max() <= alpha_bar(100)
+    _, plain = make_trainer(recipe_for(), load_shards(latents))
+    assert bool((plain.draw(8, torch.Generator()).alpha_bar == alpha_bar(400)).all())
+    before = trainer.network.noise_embed[2].weight.clone()
+    for _ in range(4):  # the output layers are zero at first
+        trainer.train_step()
+    assert not torch.equal(trainer.network.noise_embed[2].weight, before)
+    spec = finished(recipe_for(DIAL), trainer.network, 2, "mine").spec
+    assert (spec.noise_step, spec.noise_steps) == (400, (100, 600))
+
+
+def test_a_start_may_be_told_the_noise_or_not() -> None:
+    """Newly told, a network says what it did; no longer told, it stays at the noise it was made for."""
+    x, guide, t = *torch.randn(2, 2, 4, 8, 8), torch.tensor([0.0, 0.5])
+    level = torch.full((2,), (1 - alpha_bar(400)) ** 0.5)
+    told = make_model(replace(TINY, noise_level=True), noise_steps=(100, 600), alpha_bar=alpha_bar(400))
+    plain = LatentUNet(TINY)
+    start_from(plain, told)
+    assert torch.allclose(plain(x, t, guide), told.network(x, t, guide, None, level), atol=1e-6)
+    again = LatentUNet(replace(TINY, noise_level=True))
+    start_from(again, Model(make_model().spec, plain))
+    assert torch.equal(again(x, t, guide, None, level), plain(x, t, guide))
+
+
 def test_validation_is_the_same_every_time_and_is_of_its_own_shards(latents: Path, tmp_path: Path) -> None:
     data = load_shards(latents)
     trainer, learning = make_trainer(recipe_for(), data)

@@ -33,6 +33,17 @@ def test_a_fresh_network_is_zero() -> None:
     assert not LatentUNet(TINY)(x, torch.zeros(1), x).any()
 
 
+def test_the_noise_level_is_heard_once_it_is_learned() -> None:
+    """A fresh embedding is zero, so that a network which is newly told says what it did before."""
+    plain, told = LatentUNet(TINY), LatentUNet(replace(TINY, noise_level=True))
+    told.load_state_dict(randomised(plain).state_dict(), strict=False)
+    x, t, levels = torch.randn(2, 4, 8, 8), torch.zeros(2), torch.tensor([0.3, 0.6])
+    assert torch.equal(told(x, t, x, None, levels), plain(x, t, x))
+    randomised(told.noise_embed)
+    changed = (told(x, t, x, None, levels) - plain(x, t, x)).flatten(1).abs().amax(1)
+    assert float(changed.min()) > 1e-3 and not torch.isclose(changed[0], changed[1])
+
+
 ATTENTION = UNetConfig(base=32, multipliers=(1, 2), res_blocks=1, attention_rates=(2,), heads=2, head_width=16)
 
 

@@ -89,17 +89,20 @@ class Likeness:
     lines: float = 0.0
     mean: float = 0.0
 
-    def __call__(self, made: Tensor, truth: Tensor) -> Tensor:
-        """The loss (B,) of each item of (B,C,H,W), at least `PATCH` a side where texture counts."""
+    def __call__(self, made: Tensor, truth: Tensor, texture: Tensor | float = 1.0) -> Tensor:
+        """The loss (B,) of each item of (B,C,H,W), at least `PATCH` a side where texture counts.
+
+        texture: a factor of texture and lines, of all or (B,).
+        """
         error, mean = (made - truth).square().mean((1, 2, 3)), (made - truth).mean((2, 3)).square().mean(1)
         loss = self.error * error + self.mean * mean
         if self.coarse:
             loss = loss + self.coarse * coarse_error(made, truth)
         planes = [(colour_planes(x) if x.shape[1] == 3 else x).flatten(0, 1)[:, None] for x in (made, truth)]
         if self.texture:
-            loss = loss + self.texture * _texture_distance(*planes).view(len(made), -1).mean(1)
+            loss = loss + texture * self.texture * _texture_distance(*planes).view(len(made), -1).mean(1)
         if self.lines:
-            loss = loss + self.lines * line_distance(*planes).view(len(made), -1).mean(1)
+            loss = loss + texture * self.lines * line_distance(*planes).view(len(made), -1).mean(1)
         return loss
 
 

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import CheckpointError, ConfigError, MissingDependencyError, NonFiniteError, reason
 from ..images import replacing
-from .recipe import Loop
+from .recipe import Loop, Recipe
 
 # What may differ when a training goes on: how long it is to be, and how its steps are computed.
 FREE = ("loop.samples", "loop.accumulate", "loop.checkpointing", "loop.compile")
@@ -171,9 +171,11 @@ class Trainer(Generic[Network]):
             raise CheckpointError(
                 f"{path} cannot be resumed: it is damaged or foreign ({type(error).__name__}); delete it to start anew."
             ) from error
-        changed = [k for k in {**was, **self.facts} if k not in FREE and was.get(k) != self.facts.get(k)]
+        # What an older version did not write down is as it was: the default.
+        was, now = {**Recipe().flat(), **was}, {**Recipe().flat(), **self.facts}
+        changed = [k for k in {**was, **now} if k not in FREE and was.get(k) != now.get(k)]
         if changed:
-            listed = ", ".join(f"{k} was {was.get(k)!r}, is {self.facts.get(k)!r}" for k in changed)
+            listed = ", ".join(f"{k} was {was.get(k)!r}, is {now.get(k)!r}" for k in changed)
             raise CheckpointError(f"{path} was trained with other settings ({listed}); set them back or delete it.")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])

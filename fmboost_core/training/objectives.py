@@ -35,11 +35,13 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]  # state, time (B,), guide 
 
 
 class Examples(NamedTuple):
-    """What a step learns from: latents (B,C,h,w), guides' kinds (B,), noises (B,2,C,h,w), times (B,) in [0,1)."""
+    """What a step learns from: latents (B,C,h,w), guides' kinds (B,), the signal kept in the starts (B,), noises
+    (B,2,C,h,w), times (B,) in [0,1)."""
 
     high: Tensor
     guide: Tensor
     kind: Tensor
+    alpha_bar: Tensor
     noise: Tensor
     time: Tensor
 
@@ -80,7 +82,8 @@ def follow(predict: Predict, start: Tensor, guide: Tensor, nfe: int, solver: str
 class CouplingFlow:
     """CFM (paper eq. 5-8): x0 = sqrt(a) guide + sqrt(1-a) noise, x_t between x0 and x1, the velocity is x1 - x0.
 
-    alpha_bar: a, the signal kept; sigma_min: deviation of x_t around the line; start_share: of times exactly 0.
+    alpha_bar: a, the signal kept, when sampled; sigma_min: deviation of x_t around the line; start_share: of times
+    exactly 0.
     """
 
     alpha_bar: float
@@ -91,8 +94,8 @@ class CouplingFlow:
         return uniform_times(count, self.start_share, generator)
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, noise, t = examples
-        start = noise_augment(guide, self.alpha_bar, noise[:, 0])
+        high, guide, _, signal, noise, t = examples
+        start = noise_augment(guide, signal, noise[:, 0])
         state = torch.lerp(start, high, _wide(t)) + self.sigma_min * noise[:, 1]
         return mse_loss(predict(state, t, guide).float(), high - start)
 
@@ -111,7 +114,7 @@ class NaiveFlow:
         return uniform_times(count, self.start_share, generator)
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, noise, t = examples
+        high, guide, _, _, noise, t = examples
         start, keep = noise[:, 0], 1 - self.sigma_min
         state = _wide(t) * high + (1 - keep * _wide(t)) * start
         return mse_loss(predict(state, t, guide).float(), high - keep * start)
@@ -152,7 +155,7 @@ class Diffusion:
         return torch.randint(1, DIFFUSION_STEPS, (count,), generator=generator) / DIFFUSION_STEPS
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, noise, t = examples
+        high, guide, _, _, noise, t = examples
         steps = (t * DIFFUSION_STEPS).round()
         signal = _wide(SIGNALS.to(high)[steps.long()])
         state = signal.sqrt() * high + (1 - signal).sqrt() * noise[:, 0]
@@ -196,8 +199,8 @@ class Reflow:
         return later.where(which > 2 / 3, fourths).where(which > 1 / 3, 0.0)
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, noise, t = examples
-        start = noise_augment(guide, self.flow.alpha_bar, noise[:, 0])
+        high, guide, _, signal, noise, t = examples
+        start = noise_augment(guide, signal, noise[:, 0])
         corner, end = self._way(start, guide)
         along = torch.lerp(corner, end, _wide((t - self.since) / (1 - self.since)))
         straight = (end - corner) / (1 - self.since)
@@ -231,6 +234,8 @@ class Decoded:
     decode: latents (B,C,h,w) to pictures (B,3,8h,8w) in [-1,1], differentiable. pictures, latents: what counts in
     either; without the latents' mean and texture they drift to where this decoder's pictures are right and another's
     are not. window: side in latents, in the middle of each crop, of what is decoded, by far the dearest part.
+    octave: by how much more noise in the start (its deviation, 0 to 1) texture and lines count twice as much, so that
+    a network that is told the noise has a dial from fidelity to detail; 0: they count alike.
     """
 
     flow: CouplingFlow
@@ -239,6 +244,7 @@ class Decoded:
     latents: Likeness
     since: float = 0.25
     window: int = 16
+    octave: float = 0.0
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
         """Half of them 0, a quarter those of four Euler steps, a quarter from 1/8 to 7/8."""
@@ -248,8 +254,8 @@ class Decoded:
         return anywhere.where(which > 3 / 4, fourths).where(which > 1 / 2, 0.0)
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, noise, t = examples
-        start = noise_augment(guide, self.flow.alpha_bar, noise[:, 0])
+        high, guide, _, signal, noise, t = examples
+        start = noise_augment(guide, signal, noise[:, 0])
         state = self._way(predict, start, guide, t)
         velocity = predict(state, t, guide).float()
         end = state + (1 - _wide(t)) * velocity
@@ -257,7 +263,8 @@ class Decoded:
         losses = (velocity - (high - start)).square().mean((1, 2, 3))
         if not first.all():
             judged = ~first
-            losses = losses.index_put((judged,), self._unlikeness(end[judged], high[judged]))
+            unlikeness = self._unlikeness(end[judged], high[judged], self._texture(signal[judged]))
+            losses = losses.index_put((judged,), unlikeness)
         return losses.mean()
 
     @torch.no_grad()
@@ -271,10 +278,16 @@ class Decoded:
             x = x + _wide(length) * predict(x, i * length, guide).float()
         return x
 
-    def _unlikeness(self, end: Tensor, high: Tensor) -> Tensor:
+    def _texture(self, signal: Tensor) -> Tensor:
+        """How much texture and lines count, (B,), 1 at the flow's own start."""
+        more = (1 - signal).sqrt() - (1 - self.flow.alpha_bar) ** 0.5
+        return 2 ** (more / self.octave) if self.octave else torch.ones_like(signal)
+
+    def _unlikeness(self, end: Tensor, high: Tensor, texture: Tensor) -> Tensor:
         with torch.no_grad():
             truth = self.decode(self._middle(high)).float()
-        return self.latents(end, high) + self.pictures(self.decode(self._middle(end)).float(), truth)
+        pictures = self.pictures(self.decode(self._middle(end)).float(), truth, texture)
+        return self.latents(end, high, texture) + pictures
 
     def _middle(self, latents: Tensor) -> Tensor:
         top, left = ((side - self.window) // 2 if side > self.window else 0 for side in latents.shape[-2:])

@@ -45,9 +45,11 @@ class Data:
 class ObjectiveRecipe:
     """What is learned (`objectives`).
 
-    name: one of `OBJECTIVE_NAMES`. noise_step: of the start, 0 to 999 (cfm, reflow, decoded). sigma_min: see there
-    (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since: how much of the way stays as it is, 0 for
-    none (reflow, decoded). teacher_steps: of reflow.
+    name: one of `OBJECTIVE_NAMES`. noise_step: of the start, 0 to 999 (cfm, reflow, decoded). noise_steps: the least
+    and the greatest of other starts, which half of the crops have and the network is told of; empty: none (the same
+    three). octave: how much more noise, as a deviation from 0 to 1, doubles texture and lines; 0: none does (decoded).
+    sigma_min: see there (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since: how much of the way stays
+    as it is, 0 for none (reflow, decoded). teacher_steps: of reflow.
     decoder: the codec to decode with, named as for `encode`; texture: factor of texture and lines, more of which give
     more detail and less PSNR; lines: a further one of lines; mean: factor of the mean's error; coarse: weight of coarse
     content, which gives more PSNR and less detail; window: side in latents of what is decoded (decoded).
@@ -55,6 +57,8 @@ class ObjectiveRecipe:
 
     name: str = "cfm"
     noise_step: int = 400
+    noise_steps: tuple[int, ...] = ()
+    octave: float = 0.0
     sigma_min: float = 0.0
     start_share: float = 0.1
     since: float = 0.0
@@ -69,6 +73,12 @@ class ObjectiveRecipe:
     def __post_init__(self) -> None:
         require(self.name in OBJECTIVE_NAMES, "objective.name", self.name, " or ".join(OBJECTIVE_NAMES))
         require(0 <= self.noise_step < NOISE_STEPS, "objective.noise_step", self.noise_step, "0 to 999")
+        least_and_greatest = len(self.noise_steps) == 2 and self._around(*self.noise_steps)
+        rule = "empty, or the least and the greatest step around noise_step"
+        require(not self.noise_steps or least_and_greatest, "objective.noise_steps", self.noise_steps, rule)
+        noised = self.name in ("cfm", *CONTINUING)
+        require(noised or not self.noise_steps, "objective.noise_steps", self.noise_steps, f"empty with {self.name!r}")
+        require(0 <= self.octave < math.inf, "objective.octave", self.octave, "0 or above and finite")
         require(0 <= self.sigma_min < 1, "objective.sigma_min", self.sigma_min, "at least 0 and below 1")
         require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
         require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
@@ -79,6 +89,9 @@ class ObjectiveRecipe:
         require(2 <= self.window <= 1024, "objective.window", self.window, "2 to 1024")
         needed = "the codec to decode with, for objective 'decoded'"
         require(self.name != "decoded" or bool(self.decoder), "objective.decoder", self.decoder, needed)
+
+    def _around(self, least: int, greatest: int) -> bool:
+        return 0 <= least <= self.noise_step <= greatest < NOISE_STEPS and least < greatest
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,11 @@ class Card:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training. network: a table of `config.UNetConfig`'s fields, or the name of one of its presets."""
+    """A whole training.
+
+    network: a table of `config.UNetConfig`'s fields, or the name of one of its presets; `channels` follow from
+    card.family, and `noise_level` from objective.noise_steps, whatever it says.
+    """
 
     network: UNetConfig = PRESETS["lite"]
     data: Data = Data()
@@ -165,9 +182,8 @@ class Recipe:
         )  # fmt: skip
         textured = self.objective.name == "decoded" and self.objective.texture > 0
         require(not textured or self.data.crop >= PATCH, "data.crop", self.data.crop, f"{PATCH} or above for textures")
-        channels = FAMILIES[self.card.family].channels
-        if self.network.channels != channels:
-            object.__setattr__(self, "network", replace(self.network, channels=channels))
+        channels, told = FAMILIES[self.card.family].channels, bool(self.objective.noise_steps)
+        object.__setattr__(self, "network", replace(self.network, channels=channels, noise_level=told))
 
     def flat(self) -> dict[str, Any]:
         """Every field by its dotted name, as JSON holds it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..blocks import time_embedding
 from ..checkpoint import Model, load_model, save_model
 from ..config import FAMILIES, ModelSpec, UNetConfig
 from ..errors import ConfigError
@@ -20,7 +22,18 @@ from .codecs import Decoder, open_codec
 from .data import LatentCrops, LatentSet
 from .likeness import Likeness
 from .loop import Trainer, freeze
-from .objectives import CouplingFlow, Decoded, Diffusion, Examples, NaiveFlow, Objective, Predict, Reflow, Regression
+from .objectives import (
+    SIGNALS,
+    CouplingFlow,
+    Decoded,
+    Diffusion,
+    Examples,
+    NaiveFlow,
+    Objective,
+    Predict,
+    Reflow,
+    Regression,
+)
 from .recipe import CONTINUING, ObjectiveRecipe, Recipe
 
 Network = Callable[..., Tensor]
@@ -30,12 +43,15 @@ Decode = Callable[[Tensor], Tensor]  # latents to pictures, with gradients
 PICTURES = Likeness(error=2.0, coarse=1.0, texture=6.0, lines=3.0, mean=250.0)
 LATENTS = Likeness(error=0.3, texture=0.5, mean=10.0)
 
+OTHER_STEPS = 0.5  # share of the starts of other noise steps than the recipe's own, where it has any
 _LATENT_LAYERS = ("input_blocks.0.", "out.2.")  # the layers whose shapes depend on the latent's channels
 
 
-def told(network: Network, config: UNetConfig, kind: Tensor) -> Predict:
-    """The network's prediction, with the guides' kinds where it can be told."""
-    return lambda x, t, guide: network(x, t, guide, kind) if config.classes else network(x, t, guide)
+def told(network: Network, config: UNetConfig, kind: Tensor, alpha_bar: Tensor) -> Predict:
+    """The network's prediction, with the guides' kinds (B,) and the starts' signals (B,) where it can be told."""
+    kinds = kind if config.classes else None
+    levels = (1 - alpha_bar).sqrt() if config.noise_level else None
+    return lambda x, t, guide: network(x, t, guide, kinds, levels)
 
 
 def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, decode: Decode | None = None) -> Objective:
@@ -56,7 +72,7 @@ def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, deco
             mean=recipe.mean * PICTURES.mean,
         )
         latents = replace(LATENTS, texture=recipe.texture * LATENTS.texture)
-        return Decoded(flow, decode, pictures, latents, recipe.since, recipe.window)
+        return Decoded(flow, decode, pictures, latents, recipe.since, recipe.window, recipe.octave)
     made: dict[str, Objective] = {
         "cfm": flow, "fm": NaiveFlow(recipe.sigma_min, recipe.start_share), "l1": Regression(1), "l2": Regression(2),
         "dm": Diffusion(),
@@ -82,17 +98,29 @@ class Learning:
 
     def draw(self, batch: int, generator: torch.Generator) -> Examples:
         high, guide, kind = self.crops.draw(batch, generator)
+        signal = self._signals(batch, generator)
         noise = torch.randn(batch, 2, *high.shape[1:], generator=generator)
-        return Examples(high, guide, kind, noise, self.objective(kind).times(batch, generator))
+        return Examples(high, guide, kind, signal, noise, self.objective(kind, signal).times(batch, generator))
 
     def loss(self, network: Network, *examples: Tensor) -> Tensor:
         parts = Examples(*examples)
-        return self.objective(parts.kind).loss(told(network, self.recipe.network, parts.kind), parts)
+        facts = parts.kind, parts.alpha_bar
+        return self.objective(*facts).loss(told(network, self.recipe.network, *facts), parts)
 
-    def objective(self, kind: Tensor) -> Objective:
-        """The objective for guides of these kinds (B,), which a teacher is told too."""
-        teacher = told(self.teacher, self.recipe.network, kind) if self.teacher is not None else None
+    def objective(self, kind: Tensor, alpha_bar: Tensor) -> Objective:
+        """The objective for guides of these kinds (B,) and starts of these signals, which a teacher is told too."""
+        teacher = told(self.teacher, self.recipe.network, kind, alpha_bar) if self.teacher is not None else None
         return make_objective(self.recipe.objective, teacher, self.decoder)
+
+    def _signals(self, batch: int, generator: torch.Generator) -> Tensor:
+        """The signal kept in each start (B,): that of the noise step, or for half of them of any in the range."""
+        own = self.recipe.objective.noise_step
+        steps = torch.full((batch,), own)
+        if self.recipe.objective.noise_steps:
+            least, greatest = self.recipe.objective.noise_steps
+            others = torch.randint(least, greatest + 1, (batch,), generator=generator)
+            steps = others.where(torch.rand(batch, generator=generator) < OTHER_STEPS, own)
+        return SIGNALS[steps]
 
 
 def require_family(recipe: Recipe, data: LatentSet) -> None:
@@ -152,10 +180,18 @@ def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:
 def start_from(network: LatentUNet, model: Model) -> None:
     """Give a network the weights of a trained one, of another latent space perhaps.
 
-    What has no counterpart there stays new: the embedding of a guide's kind (zero), and, where the latents have another
-    number of channels, the first and the last layer.
+    What has no counterpart there stays new: the embeddings of a guide's kind and of the noise level (zero), and, where
+    the latents have another number of channels, the first and the last layer. One that is not told the noise level any
+    more stays at that of the model's own start.
     """
     weights = model.network.state_dict()
+    if model.spec.network.noise_level and not network.config.noise_level:
+        level = torch.tensor([math.sqrt(1 - model.spec.alpha_bar)])
+        embedded = model.network.noise_embed(time_embedding(level, model.spec.network.base))[0]
+        weights = {name: w for name, w in weights.items() if not name.startswith("noise_embed.")}
+        weights["time_embed.2.bias"] = weights["time_embed.2.bias"] + embedded
+    if network.config.noise_level and not model.spec.network.noise_level:
+        weights |= {name: w for name, w in network.state_dict().items() if name.startswith("noise_embed.")}
     if network.config.classes and not model.spec.network.classes:
         weights["label_emb.weight"] = torch.zeros_like(network.label_emb.weight)
     if network.config.channels != model.spec.network.channels:
@@ -173,7 +209,8 @@ def finished(recipe: Recipe, network: LatentUNet, scale: int, name: str) -> Mode
     step, signal = starts.get(objective, (recipe.objective.noise_step, alpha_bar(recipe.objective.noise_step)))
     spec = ModelSpec(
         name=name, network=recipe.network, family=recipe.card.family, latent_factor=family.factor,
-        latent_shift=family.shift, scale=scale, noise_step=step, alpha_bar=signal, noise_steps=(step,),
+        latent_shift=family.shift, scale=scale, noise_step=step, alpha_bar=signal,
+        noise_steps=recipe.objective.noise_steps or (step,),
         guide=recipe.data.upsampling, objective=objective, nfe=1 if continued and not recipe.objective.since else 4,
         license=recipe.card.license, trained_on=recipe.card.trained_on,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..codec import Codec
 from ..errors import ConfigError
+from ..schedule import alpha_bar
 from .data import LatentCrops, LatentSet
 from .loop import step_generator
 from .objectives import Examples
@@ -52,9 +53,10 @@ class Validation:
         if self.codec is None:
             return None
         device = next(network.parameters()).device
-        high, guide, kind, noise, _ = (x[:PICTURES].to(device) for x in self.examples)
-        predict = told(network, self.learning.recipe.network, kind)
-        objective = self.learning.objective(kind)
+        high, guide, kind, _, noise, _ = (x[:PICTURES].to(device) for x in self.examples)
+        signal = torch.full((len(kind),), alpha_bar(self.learning.recipe.objective.noise_step), device=device)
+        predict = told(network, self.learning.recipe.network, kind, signal)
+        objective = self.learning.objective(kind, signal)
         made = [objective.sample(predict, guide, noise[:, 0], nfe) for nfe in EVALUATIONS]
         columns = [self.codec.decode(latent.cpu()).clamp(-1, 1) for latent in (guide, *made, high)]
         rows = torch.cat([F.pad(column, (2, 2, 2, 2), value=1.0) for column in columns], dim=3)
