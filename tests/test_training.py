@@ -24,7 +24,8 @@ from fmboost_core.training.journal import COLUMNS, Journal
 from fmboost_core.training.photos import find_photos, plan_views
 from fmboost_core.training.recipe import Recipe, load_recipe
 from fmboost_core.training.shards import Sample, write_shard
-from fmboost_core.training.train import finished, make_trainer, objective_of, start_from, write
+from fmboost_core.training.start import start_from
+from fmboost_core.training.train import finished, make_trainer, objective_of, write
 from fmboost_core.training.validate import Validation
 from fmboost_core.unet import LatentUNet
 
@@ -289,7 +290,7 @@ def test_a_training_starts_from_a_trained_model_that_was_not_told_the_kind() -> 
     assert torch.equal(network(x, t, guide, torch.tensor([0, 1])), old.network(x, t, guide))
     start_from(LatentUNet(network.config), Model(replace(old.spec, network=network.config), network))
     with pytest.raises(CheckpointError, match="does not fit"):
-        start_from(LatentUNet(replace(TINY, base=16)), old)
+        start_from(LatentUNet(replace(TINY, res_blocks=2)), old)
 
 
 def test_a_training_starts_from_a_model_of_another_latent_space_with_new_outer_layers() -> None:
@@ -302,6 +303,44 @@ def test_a_training_starts_from_a_model_of_another_latent_space_with_new_outer_l
     for name, weight in network.state_dict().items():
         new = name in ("input_blocks.0.0.weight", "input_blocks.0.0.bias", "out.2.weight", "out.2.bias")
         assert torch.equal(weight, fresh[name] if new else old.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("base", [40, 48, 64])
+def test_a_wider_network_begins_by_saying_what_the_narrower_one_says(base: int) -> None:
+    """To some percent, at every time, told every kind of guide: of the bundled model, whose weights are no noise."""
+    model = load_model("sd15-x2")
+    torch.manual_seed(0)
+    network = LatentUNet(replace(model.spec.network, base=base))
+    start_from(network, model)
+    x, guide = torch.randn(2, 4, 4, 16, 16)
+    t, kind = torch.tensor([0.0, 0.3, 0.6, 0.9]), torch.tensor([0, 1, 0, 1])
+    level = torch.full((4,), (1 - model.spec.alpha_bar) ** 0.5)
+    levels = level if model.spec.network.noise_level else None
+    before, now = model.network(x, t, guide, kind, levels), network(x, t, guide, kind, levels)
+    assert float((now - before).norm() / before.norm()) < 0.2
+    # There is something to learn from: what the new channels of the last layer read is not nothing.
+    now.square().sum().backward()
+    assert network.out[2].weight.grad[:, 32:].abs().max() > 0
+
+
+def test_only_wider_networks_of_local_norms_are_grown() -> None:
+    start_from(LatentUNet(replace(TINY, base=12, channels=16, noise_level=True)), make_model())
+    with pytest.raises(ConfigError, match=r"network\.base = 4 cannot begin from a trained network of 8: only"):
+        start_from(LatentUNet(replace(TINY, base=4)), make_model())
+    grouped = replace(TINY, base=32, norm="group")
+    with pytest.raises(ConfigError, match=r"network\.base = 64 cannot begin from .* of norm 'channel'"):
+        start_from(LatentUNet(replace(grouped, base=64)), make_model(grouped))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        start_from(LatentUNet(replace(TINY, base=16, res_blocks=2)), make_model())
+
+
+def test_decoded_may_begin_at_another_noise_step(latents: Path, codec_file: Path, tmp_path: Path) -> None:
+    """It learns the way anew; the model says where it begins."""
+    save_model(make_model(recipe_for().network), tmp_path / "flow.safetensors")
+    changes = [f"start.model={tmp_path / 'flow.safetensors'}", f"objective.decoder={codec_file}", "data.crop=8"]
+    recipe = recipe_for(*changes, "objective.noise_step=250", "objective.window=8", name="decoded")
+    trainer, _ = make_trainer(recipe, load_shards(latents))
+    assert finished(recipe, trainer.network, 2, "mine").spec.noise_steps == (250,)
 
 
 def test_straightening_begins_at_its_teacher_which_stays(latents: Path, tmp_path: Path) -> None:

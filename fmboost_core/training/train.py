@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -11,13 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..blocks import time_embedding
 from ..checkpoint import Model, load_model, save_model
 from ..config import FAMILIES, ModelSpec, UNetConfig
 from ..errors import ConfigError
 from ..schedule import alpha_bar
 from ..unet import LatentUNet
-from ..weight_file import require_fit
 from .codecs import Decoder, open_codec
 from .data import LatentCrops, LatentSet
 from .likeness import Likeness
@@ -35,6 +32,7 @@ from .objectives import (
     Regression,
 )
 from .recipe import CONTINUING, ObjectiveRecipe, Recipe
+from .start import start_from
 
 Network = Callable[..., Tensor]
 Decode = Callable[[Tensor], Tensor]  # latents to pictures, with gradients
@@ -44,7 +42,6 @@ PICTURES = Likeness(error=2.0, coarse=1.0, texture=6.0, lines=3.0, mean=250.0)
 LATENTS = Likeness(error=0.3, texture=0.5, mean=10.0)
 
 OTHER_STEPS = 0.5  # share of the starts of other noise steps than the recipe's own, where it has any
-_LATENT_LAYERS = ("input_blocks.0.", "out.2.")  # the layers whose shapes depend on the latent's channels
 
 
 def told(network: Network, config: UNetConfig, kind: Tensor, alpha_bar: Tensor) -> Predict:
@@ -167,37 +164,18 @@ def _decoder(recipe: Recipe) -> Decoder:
 
 
 def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:
-    """Refuse a model that is no flow, one of another latent space, and one whose way begins elsewhere."""
+    """Refuse a model that is no flow, one of another latent space, and a teacher whose way begins elsewhere.
+
+    "decoded" learns its way anew, so that it may begin at another noise step.
+    """
     step, family = recipe.objective.noise_step, recipe.card.family
-    if (spec.objective, spec.noise_step, spec.family) != ("cfm", step, family):
+    begins = step if recipe.objective.name == "reflow" else spec.noise_step
+    if (spec.objective, spec.noise_step, spec.family) != ("cfm", begins, family):
         raise ConfigError(
             f"The objective {recipe.objective.name!r} goes on from a flow 'cfm' of card.family = {family!r} with "
             f"objective.noise_step = {step}, but {spec.name} is {spec.objective!r} of {spec.family!r} from "
             f"{spec.noise_step}."
         )
-
-
-def start_from(network: LatentUNet, model: Model) -> None:
-    """Give a network the weights of a trained one, of another latent space perhaps.
-
-    What has no counterpart there stays new: the embeddings of a guide's kind and of the noise level (zero), and, where
-    the latents have another number of channels, the first and the last layer. One that is not told the noise level any
-    more stays at that of the model's own start.
-    """
-    weights = model.network.state_dict()
-    if model.spec.network.noise_level and not network.config.noise_level:
-        level = torch.tensor([math.sqrt(1 - model.spec.alpha_bar)])
-        embedded = model.network.noise_embed(time_embedding(level, model.spec.network.base))[0]
-        weights = {name: w for name, w in weights.items() if not name.startswith("noise_embed.")}
-        weights["time_embed.2.bias"] = weights["time_embed.2.bias"] + embedded
-    if network.config.noise_level and not model.spec.network.noise_level:
-        weights |= {name: w for name, w in network.state_dict().items() if name.startswith("noise_embed.")}
-    if network.config.classes and not model.spec.network.classes:
-        weights["label_emb.weight"] = torch.zeros_like(network.label_emb.weight)
-    if network.config.channels != model.spec.network.channels:
-        weights |= {name: w for name, w in network.state_dict().items() if name.startswith(_LATENT_LAYERS)}
-    require_fit(Path(model.spec.name), network, {name: tuple(w.shape) for name, w in weights.items()})
-    network.load_state_dict(weights)
 
 
 def finished(recipe: Recipe, network: LatentUNet, scale: int, name: str) -> Model:
