@@ -86,8 +86,10 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
         words = f"{nfe} evaluation{'s' if nfe > 1 else ''}"
         return words, codec.decode(boost(small, model, codec, nfe=nfe, seed=0))
 
-    def started(step: int) -> Panel:
-        return f"noise step {step}", codec.decode(noise_augment(guide, alpha_bar(step), noise))
+    def ended(step: int) -> Panel:
+        return f"from step {step}", codec.decode(boost(small, model, codec, noise_step=step, seed=0))
+
+    start = "the start, step 400", codec.decode(noise_augment(guide, alpha_bar(400), noise))
 
     guides = [(m, codec.decode(latent_upsample(small, (48, 48), m))) for m in ("nearest", "bilinear")]
     cup = (4, 10)
@@ -100,7 +102,7 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
              ("the true picture", large)], *cup,
         ),
         "FMBoostPSUUpsample": grid([*guides, ("psu", codec.decode(guide)), ("the true picture", large)], *cup),
-        "FMBoostNoiseAugment": grid([started(step) for step in (0, 200, 400, 600)], *cup),
+        "FMBoostNoiseAugment": grid([start, *map(ended, (100, 400, 600))], *cup),
         "FMBoostCFMSample": grid([boosted(nfe) for nfe in (1, 2, 4, 8)], *cup),
         "FMBoostUpscale": grid(
             [("interpolated 4x", resize(resize(large, half), (768, 768), "bicubic")),

@@ -31,6 +31,11 @@ def alpha_bar(noise_step: int) -> float:
     return 1 / (1 + (math.tan(math.pi * noise_step / (2 * NOISE_STEPS)) + _EPS) ** 2)
 
 
+def noise_step_of(alpha_bar: Tensor) -> Tensor:
+    """The noise step, not rounded, that keeps this signal: the inverse of `alpha_bar`."""
+    return 2 * NOISE_STEPS / math.pi * torch.atan2((1 - alpha_bar).sqrt(), alpha_bar.sqrt())
+
+
 def noise_augment(guide: Tensor, alpha_bar: float | Tensor, noise: Tensor) -> Tensor:
     """x0 = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise (paper section 3.3), of guide's shape and type.
 

@@ -105,7 +105,8 @@ class LatentUNet(nn.Module):
         if kind is not None:
             emb = emb + self.label_emb(kind)
         if noise_level is not None:
-            emb = emb + self.noise_embed(time_embedding(noise_level, self.config.base).to(x.dtype))
+            # The fastest sinusoid turns by a radian over [0,1], too little to tell levels apart well.
+            emb = emb + self.noise_embed(time_embedding(4 * noise_level, self.config.base).to(x.dtype))
         skips = []
         for block in self.input_blocks:
             h = block(h, emb)

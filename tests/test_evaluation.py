@@ -238,6 +238,30 @@ def test_restored_pictures_are_judged_beside_the_plain_ones(photos: Path, tmp_pa
     assert "| sd15-x2 restored, nfe 4 |" in (tmp_path / "results.md").read_text()
 
 
+def test_several_noise_steps_are_judged_beside_each_other(photos: Path, tmp_path: Path) -> None:
+    """With the bundled model each step is another result, and its own step is the default's."""
+    options = [
+        "--noise-step",
+        "200",
+        "400",
+        "600",
+        "--nfe",
+        "1",
+        "--metrics",
+        "psnr",
+        "--device",
+        "cpu",
+        "--every",
+        "3",
+    ]
+    command = ["run", "sd15-x2", "--photos", str(photos), "--out", str(tmp_path)]
+    assert main([*command, *options]) == 0
+    assert main([*command, *options[4:]]) == 0  # joins those that are there
+    found = {name: scores["a.png"]["psnr"] for name, scores in results_of(tmp_path)["methods"].items()}
+    steps = [found[f"sd15-x2 from step {step}, nfe 1"] for step in (200, 400, 600)]
+    assert len(set(steps)) == 3 and steps[1] == found["sd15-x2, nfe 1"]
+
+
 def test_other_settings_do_not_mix(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], photos: Path
 ) -> None:
@@ -340,6 +364,7 @@ def test_pictures_that_are_there_are_judged_by_name(
         (["{model}", "--photos", "{photos}", "--metrics", "psrn"], "There is no metric psrn; choose of psnr, ssim"),
         (["{model}", "--photos", "{photos}", "--every", "0"], "every must be a whole number above 0, but it is 0"),
         (["{model}", "--photos", "{photos}", "--nfe", "0"], "nfe"),
+        (["{model}", "--photos", "{photos}", "--noise-step", "1000"], "The noise step must be a whole number from 0"),
         (["{model}", "--photos", "{photos}", "--inception", "{empty}/i.pt"], "i.pt does not exist; FID needs"),
         (["{model}", "--photos", "{photos}", "--clip", "openai/clip"], "openai/clip is no folder with a CLIP model"),
         (["{model}"], "Give models and --photos"),

@@ -497,11 +497,11 @@ def test_predictions_in_half_precision_are_counted_in_full() -> None:
 def test_an_octave_more_noise_counts_texture_twice() -> None:
     """And the squared error once, as ever; at the flow's own start nothing changes."""
     drawn = Examples(*(x[:4] for x in examples(lambda g, e: g + e, torch.zeros(COUNT))))
-    levels = torch.tensor([0.3, 0.5, 0.7, 0.9])
-    flow = CouplingFlow(1 - 0.5**2)
+    steps = (250, 400, 550, 700)
+    flow = CouplingFlow(SIGNAL)
     far = drawn._replace(
         high=torch.randn(4, 4, 8, 8), guide=torch.zeros(4, 4, 8, 8), noise=torch.zeros(4, 2, 4, 8, 8),
-        alpha_bar=1 - levels**2,
+        alpha_bar=torch.tensor([alpha_bar(step) for step in steps]),
     )  # fmt: skip
 
     def losses(pictures: Likeness, octave: float) -> list[float]:
@@ -510,6 +510,6 @@ def test_an_octave_more_noise_counts_texture_twice() -> None:
         return [float(objective.loss(lambda x, t, g: torch.ones_like(x), part)) for part in parts]
 
     texture, error = Likeness(texture=1.0, lines=2.0), Likeness(error=1.0)
-    factors = [a / b for a, b in zip(losses(texture, 0.2), losses(texture, 0), strict=True)]
+    factors = [a / b for a, b in zip(losses(texture, 150), losses(texture, 0), strict=True)]
     assert factors == pytest.approx([0.5, 1, 2, 4], rel=1e-4)
-    assert losses(error, 0.2) == losses(error, 0)
+    assert losses(error, 150) == losses(error, 0)

@@ -250,7 +250,7 @@ def test_an_unknown_noise_step_and_raw_latents_warn(model: Model, codec: TinyVAE
 
 @pytest.fixture
 def dial() -> Model:
-    """A model for starts of the noise steps 100 to 600, which its network is told."""
+    """A model for starts of the noise steps 100 to 700, which its network is told."""
     return make_model(replace(TINY, noise_level=True), noise_steps=(100, 600))
 
 

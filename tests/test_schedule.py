@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmboost_core.errors import ConfigError
-from fmboost_core.schedule import alpha_bar, attention_scale, noise_augment, seeded_noise
+from fmboost_core.schedule import alpha_bar, attention_scale, noise_augment, noise_step_of, seeded_noise
 
 
 def test_alpha_bar_is_the_cosine_schedule() -> None:
@@ -14,6 +14,12 @@ def test_alpha_bar_is_the_cosine_schedule() -> None:
     assert alpha_bar(400) == pytest.approx(0.65450, abs=1e-5)
     for step in (1, 250, 500, 999):
         assert alpha_bar(step) == pytest.approx(math.cos(math.pi * step / 2000) ** 2, abs=2e-5)
+
+
+def test_the_noise_step_is_found_again() -> None:
+    steps = torch.tensor([1.0, 100.0, 400.0, 650.0, 998.0])
+    signals = torch.tensor([alpha_bar(int(step)) for step in steps])
+    assert torch.allclose(noise_step_of(signals), steps, atol=0.05)
 
 
 @pytest.mark.parametrize("step", [-1, 1000, 4.0, True, "400", None])

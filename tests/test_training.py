@@ -380,12 +380,12 @@ def test_a_finished_model_is_sampled_from_where_it_was_trained() -> None:
 DIAL = "objective.noise_steps=[100, 600]"
 
 
-def test_half_of_the_crops_have_another_noise_step(latents: Path) -> None:
-    """The recipe's own keeps half of the training; the network is told each start's."""
+def test_six_in_ten_crops_have_another_noise_step(latents: Path) -> None:
+    """The recipe's own keeps a good part of the training; the network is told each start's."""
     trainer, learning = make_trainer(recipe_for(DIAL, "loop.samples=64"), load_shards(latents))
     signals = learning.draw(400, torch.Generator().manual_seed(0)).alpha_bar
     own = signals == alpha_bar(400)
-    assert float(own.float().mean()) == pytest.approx(0.5, abs=0.08)
+    assert float(own.float().mean()) == pytest.approx(0.4, abs=0.08)
     assert alpha_bar(600) <= signals.min() < alpha_bar(560) and alpha_bar(140) < signals.max() <= alpha_bar(100)
     _, plain = make_trainer(recipe_for(), load_shards(latents))
     assert bool((plain.draw(8, torch.Generator()).alpha_bar == alpha_bar(400)).all())

@@ -300,8 +300,8 @@ def test_stopped_half_way_it_is_the_small_latent(
 
 def test_a_warning_is_shown_with_the_pictures(hires: Any, small: torch.Tensor) -> None:
     job = Job(Checkpoint(), seeds=[5, 6], subseeds=[0, 0])
-    run(hires, job, small, "Automatic", 200)
-    assert list(job.comments) == [f"FMBoost: {MODEL} was trained at noise step 400, not 200; expect artefacts."]
+    run(hires, job, small, "Automatic", 800)
+    assert list(job.comments) == [f"FMBoost: {MODEL} was trained at noise step 100 to 700, not 800; expect artefacts."]
 
 
 def test_nan_is_an_error_not_a_picture(hires: Any, small: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -148,6 +149,6 @@ def guide_of(codec: Codec) -> Sample:
     return lambda small, low, size: pixel_upsample(low, codec, size)
 
 
-def boosted(model: Model, codec: Codec, *, nfe: int | None = None, solver: str = "euler", seed: int = 0) -> Sample:
+def boosted(model: Model, codec: Codec, **how: Any) -> Sample:
     """The model's flow from the low latent; the arguments are `boost`'s."""
-    return lambda small, low, size: boost(low, model, codec, size=(size[1], size[0]), nfe=nfe, solver=solver, seed=seed)
+    return lambda small, low, size: boost(low, model, codec, size=(size[1], size[0]), **how)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,10 @@ def add_command(commands: Any) -> None:
     p.add_argument("--codec", default="builtin", help="prefix of a TAESD pair, or builtin")
     p.add_argument("--scale", type=int, default=2, help="by how much photographs are reduced and enlarged again")
     p.add_argument("--nfe", type=int, nargs="+", help="evaluations, each a method (default: the model's own)")
+    p.add_argument(
+        "--noise-step", type=int, nargs="+", metavar="N",
+        help="of the start, each a method (default: the model's own)",
+    )  # fmt: skip
     p.add_argument("--solver", default="euler")
     p.add_argument("--restore", action="store_true", help="judge the restored pictures too")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
@@ -328,11 +333,12 @@ def _models(args: argparse.Namespace, setting: Setting, views: Views) -> tuple[T
     restoring: dict[str, Sample] = {}
     for label, model in models.items():
         results.claim(label, digest(model.network))
-        for nfe in args.nfe or [model.spec.nfe]:
-            sample = boosted(model, codec, nfe=nfe, solver=args.solver, seed=args.seed)
-            samples[method_name(label, nfe)] = sample
+        for nfe, step in product(args.nfe or [model.spec.nfe], args.noise_step or [None]):
+            sample = boosted(model, codec, nfe=nfe, noise_step=step, solver=args.solver, seed=args.seed)
+            name = label if step is None else f"{label} from step {step}"
+            samples[method_name(name, nfe)] = sample
             if args.restore:
-                restoring[method_name(f"{label} restored", nfe)] = sample
+                restoring[method_name(f"{name} restored", nfe)] = sample
     return model_task(photos, samples, codec, setting, device, restoring), results
 
 

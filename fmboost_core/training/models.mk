@@ -55,9 +55,15 @@ $(OUT)/x2-disturbed.done:
 
 mixed := {latent=0.38, "latent:boosted"=0.25, "latent:disturbed"=0.15, image=0.06, \
     "latent:builtin"=0.05, "image:builtin"=0.11}
-$(OUT)/sd15-x2.safetensors: $(OUT)/sd15-first.safetensors $(addprefix $(OUT)/x2, .done -own.done -boosted.done \
-    -disturbed.done)
-	$(decoded) $(sd15) --set objective.texture=1.2 --set 'data.shares=$(mixed)' $(SET)
+counts := --set objective.texture=1.2 --set 'data.shares=$(mixed)'
+all-x2 := $(addprefix $(OUT)/x2, .done -own.done -boosted.done -disturbed.done)
+$(OUT)/sd15-second.safetensors: $(OUT)/sd15-first.safetensors $(all-x2)
+	$(decoded) $(sd15) $(counts) $(SET)
+
+# Told the noise, of which more now stands for more texture.
+dial := --set objective.noise_steps=[100,700] --set objective.octave=150
+$(OUT)/sd15-x2.safetensors: $(OUT)/sd15-second.safetensors $(all-x2)
+	$(decoded) $(sd15) $(counts) $(dial) $(SET)
 
 $(OUT)/sd15-x2-fast.safetensors: $(OUT)/sd15-first.safetensors $(OUT)/x2.done $(OUT)/x2-own.done
 	$(decoded) $(sd15) --set 'data.shares=$(own)' --set objective.since=0 --set loop.samples=2_400 --set data.batch=8 $(SET)
@@ -93,6 +99,19 @@ $(OUT)/xl-disturbed.done:
 	touch $@
 
 mixed-xl := {latent=0.45, "latent:boosted"=0.2, "latent:disturbed"=0.15, image=0.2}
-counts-xl := --set objective.texture=0.4 --set objective.lines=6.7 --set objective.mean=4
-$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-first.safetensors $(addprefix $(OUT)/xl, .done -boosted.done -disturbed.done)
-	$(decoded) --set 'data.shares=$(mixed-xl)' $(sdxl) $(counts-xl) --set loop.samples=9_600 $(SET)
+all-xl := $(addprefix $(OUT)/xl, .done -boosted.done -disturbed.done)
+decoded-xl = $(decoded) --set 'data.shares=$(mixed-xl)' $(sdxl) --set objective.lines=6.7 --set objective.mean=4
+$(OUT)/sdxl-second.safetensors: $(OUT)/sdxl-first.safetensors $(all-xl)
+	$(decoded-xl) --set objective.texture=0.4 --set loop.samples=9_600 $(SET)
+
+# Wider, from less noise, and with coarse content counted, first less and then more.
+wide := --set network.base=48 --set objective.noise_step=250 --set objective.texture=0.5
+$(OUT)/sdxl-third.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
+	$(decoded-xl) $(wide) --set objective.coarse=0.8 --set loop.samples=13_000 --set loop.decay=0.6 $(SET)
+
+$(OUT)/sdxl-fourth.safetensors: $(OUT)/sdxl-third.safetensors $(all-xl)
+	$(decoded-xl) $(wide) --set objective.coarse=1.2 --set loop.decay=0.8 $(SET)
+
+last := --set network.base=48 --set objective.noise_step=150 --set objective.texture=0.6 --set objective.coarse=1.1
+$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-fourth.safetensors $(all-xl)
+	$(decoded-xl) $(last) --set loop.samples=3_200 --set loop.rate=2e-4 --set loop.decay=1.0 $(SET)

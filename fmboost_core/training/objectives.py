@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
 from ..errors import ConfigError
-from ..schedule import alpha_bar, noise_augment
+from ..schedule import alpha_bar, noise_augment, noise_step_of
 from ..solvers import solve
 from .likeness import Likeness
 
@@ -234,8 +234,8 @@ class Decoded:
     decode: latents (B,C,h,w) to pictures (B,3,8h,8w) in [-1,1], differentiable. pictures, latents: what counts in
     either; without the latents' mean and texture they drift to where this decoder's pictures are right and another's
     are not. window: side in latents, in the middle of each crop, of what is decoded, by far the dearest part.
-    octave: by how much more noise in the start (its deviation, 0 to 1) texture and lines count twice as much, so that
-    a network that is told the noise has a dial from fidelity to detail; 0: they count alike.
+    octave: so many noise steps more in the start let texture and lines count twice as much, so that a network that is
+    told the noise has a dial from fidelity to detail; 0: they count alike.
     """
 
     flow: CouplingFlow
@@ -280,8 +280,10 @@ class Decoded:
 
     def _texture(self, signal: Tensor) -> Tensor:
         """How much texture and lines count, (B,), 1 at the flow's own start."""
-        more = (1 - signal).sqrt() - (1 - self.flow.alpha_bar) ** 0.5
-        return 2 ** (more / self.octave) if self.octave else torch.ones_like(signal)
+        if not self.octave:
+            return torch.ones_like(signal)
+        own = noise_step_of(torch.tensor(self.flow.alpha_bar))
+        return 2 ** ((noise_step_of(signal) - own) / self.octave)
 
     def _unlikeness(self, end: Tensor, high: Tensor, texture: Tensor) -> Tensor:
         with torch.no_grad():

@@ -46,8 +46,8 @@ class ObjectiveRecipe:
     """What is learned (`objectives`).
 
     name: one of `OBJECTIVE_NAMES`. noise_step: of the start, 0 to 999 (cfm, reflow, decoded). noise_steps: the least
-    and the greatest of other starts, which half of the crops have and the network is told of; empty: none (the same
-    three). octave: how much more noise, as a deviation from 0 to 1, doubles texture and lines; 0: none does (decoded).
+    and the greatest of other starts, which six in ten crops have and the network is told of; empty: none (the same
+    three). octave: how many noise steps more double texture and lines; 0: they count alike (decoded).
     sigma_min: see there (cfm, fm). start_share: of times that are exactly 0 (cfm, fm). since: how much of the way stays
     as it is, 0 for none (reflow, decoded). teacher_steps: of reflow.
     decoder: the codec to decode with, named as for `encode`; texture: factor of texture and lines, more of which give

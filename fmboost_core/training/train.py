@@ -41,7 +41,7 @@ Decode = Callable[[Tensor], Tensor]  # latents to pictures, with gradients
 PICTURES = Likeness(error=2.0, coarse=1.0, texture=6.0, lines=3.0, mean=250.0)
 LATENTS = Likeness(error=0.3, texture=0.5, mean=10.0)
 
-OTHER_STEPS = 0.5  # share of the starts of other noise steps than the recipe's own, where it has any
+OTHER_STEPS = 0.6  # share of the starts of other noise steps than the recipe's own, where it has any
 
 
 def told(network: Network, config: UNetConfig, kind: Tensor, alpha_bar: Tensor) -> Predict:
@@ -110,7 +110,7 @@ class Learning:
         return make_objective(self.recipe.objective, teacher, self.decoder)
 
     def _signals(self, batch: int, generator: torch.Generator) -> Tensor:
-        """The signal kept in each start (B,): that of the noise step, or for half of them of any in the range."""
+        """The signal kept in each start (B,): that of the noise step, or for most of them of any in the range."""
         own = self.recipe.objective.noise_step
         steps = torch.full((batch,), own)
         if self.recipe.objective.noise_steps:
