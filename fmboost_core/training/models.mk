@@ -104,14 +104,7 @@ decoded-xl = $(decoded) --set 'data.shares=$(mixed-xl)' $(sdxl) --set objective.
 $(OUT)/sdxl-second.safetensors: $(OUT)/sdxl-first.safetensors $(all-xl)
 	$(decoded-xl) --set objective.texture=0.4 --set loop.samples=9_600 $(SET)
 
-# Wider, from less noise, and with coarse content counted, first less and then more.
-wide := --set network.base=48 --set objective.noise_step=250 --set objective.texture=0.5
-$(OUT)/sdxl-third.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
-	$(decoded-xl) $(wide) --set objective.coarse=0.8 --set loop.samples=13_000 --set loop.decay=0.6 $(SET)
-
-$(OUT)/sdxl-fourth.safetensors: $(OUT)/sdxl-third.safetensors $(all-xl)
-	$(decoded-xl) $(wide) --set objective.coarse=1.2 --set loop.decay=0.8 $(SET)
-
-last := --set network.base=48 --set objective.noise_step=150 --set objective.texture=0.6 --set objective.coarse=1.1
-$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-fourth.safetensors $(all-xl)
-	$(decoded-xl) $(last) --set loop.samples=3_200 --set loop.rate=2e-4 --set loop.decay=1.0 $(SET)
+# Wider, from less noise, and with coarse content counted.
+wide := --set network.base=48 --set objective.noise_step=250 --set objective.texture=0.5 --set objective.coarse=0.8
+$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
+	$(decoded-xl) $(wide) --set loop.samples=13_000 --set loop.decay=0.6 $(SET)
