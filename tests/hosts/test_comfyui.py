@@ -158,6 +158,17 @@ def test_the_four_nodes_are_boost(comfyui: ComfyUI, picture: str, tiny_vaes: Non
     assert (in_one * 0.18215 - found).abs().max() < 1e-5
 
 
+def test_the_noise_step_is_told_along_the_chain(comfyui: ComfyUI, picture: str, tiny_vaes: None) -> None:
+    """Noise Augment notes it for CFM Sample, so that both ways give the same; and it is not the default's."""
+    graph = chain(start_graph(picture), ["3", 0])
+    own = latent_of(comfyui, graph, ["7", 0])
+    graph["6"]["inputs"]["noise_step"] = 150
+    graph["8"] = node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"noise_step": 150})
+    in_four, in_one = (latent_of(comfyui, graph, [source, 0]) for source in ("7", "8"))
+    assert (in_four - in_one).abs().max() < 1e-4
+    assert (in_four - own).abs().max() > 1e-2
+
+
 def test_without_a_number_of_evaluations_it_is_the_models_own(
     comfyui: ComfyUI, picture: str, tiny_vaes: None
 ) -> None:  # fmt: skip
