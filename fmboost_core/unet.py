@@ -95,6 +95,12 @@ class LatentUNet(nn.Module):
                 blocks.append(TimedSequential(*layers))
         return nn.ModuleList(blocks)
 
+    def embedded_noise(self, level: Tensor, dtype: torch.dtype) -> Tensor:
+        """What is added to the time's embedding, (B,4 base), for noise of these deviations (B,)."""
+        # The fastest sinusoid turns by a radian over [0,1], too little to tell levels apart well.
+        embedded: Tensor = self.noise_embed(time_embedding(4 * level, self.config.base).to(dtype))
+        return embedded
+
     def forward(
         self, x: Tensor, t: Tensor, guide: Tensor, kind: Tensor | None = None, noise_level: Tensor | None = None
     ) -> Tensor:
@@ -105,8 +111,7 @@ class LatentUNet(nn.Module):
         if kind is not None:
             emb = emb + self.label_emb(kind)
         if noise_level is not None:
-            # The fastest sinusoid turns by a radian over [0,1], too little to tell levels apart well.
-            emb = emb + self.noise_embed(time_embedding(4 * noise_level, self.config.base).to(x.dtype))
+            emb = emb + self.embedded_noise(noise_level, x.dtype)
         skips = []
         for block in self.input_blocks:
             h = block(h, emb)

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..blocks import time_embedding
 from ..checkpoint import Model
 from ..config import UNetConfig
 from ..errors import ConfigError
@@ -56,7 +55,7 @@ def start_from(network: LatentUNet, model: Model) -> None:
 def _untold(model: Model) -> dict[str, Tensor]:
     """The weights of a network that is told the noise level, without: that of the model's start is in the time's."""
     level = torch.tensor([math.sqrt(1 - model.spec.alpha_bar)])
-    embedded = model.network.noise_embed(time_embedding(4 * level, model.spec.network.base))[0]
+    embedded = model.network.embedded_noise(level, torch.float32)[0]
     weights = {k: w for k, w in model.network.state_dict().items() if not k.startswith("noise_embed.")}
     return weights | {"time_embed.2.bias": weights["time_embed.2.bias"] + embedded}
 
