@@ -386,13 +386,15 @@ def test_white_noise_counts_alike_at_each_reduction_and_a_shift_by_its_area() ->
 def test_a_recipe_scales_what_counts() -> None:
     plain = make_objective(ObjectiveRecipe("decoded", decoder="any"), decode=paint)
     scaled = make_objective(
-        ObjectiveRecipe("decoded", decoder="any", texture=2.0, lines=3.0, mean=5.0, coarse=4.0), decode=paint
+        ObjectiveRecipe("decoded", decoder="any", texture=2.0, lines=3.0, mean=5.0, coarse=4.0, latents=1.5),
+        decode=paint,
     )
     assert isinstance(plain, Decoded) and isinstance(scaled, Decoded)
     a, b = plain.pictures, scaled.pictures
     assert (b.error, b.mean, b.texture, b.lines) == (a.error, 5 * a.mean, 2 * a.texture, 6 * a.lines) and a.texture > 0
     assert a.coarse == 0 and b.coarse == 4.0
-    assert scaled.latents.texture == 2 * plain.latents.texture and scaled.latents.coarse == 0
+    a, b = plain.latents, scaled.latents
+    assert (b.error, b.mean, b.texture, b.coarse) == (a.error, 1.5 * a.mean, 3 * a.texture, 0) and a.mean > 0
 
 
 def test_the_sliced_distance_does_not_ask_where_a_patch_is() -> None:

@@ -123,6 +123,7 @@ def test_a_family_brings_its_channels() -> None:
         ("objective.texture=-1", r"objective\.texture must be 0 or above"),
         ("objective.lines=inf", r"objective\.lines must be 0 or above and finite"),
         ("objective.coarse=-1", r"objective\.coarse must be 0 or above"),
+        ("objective.latents=nan", r"objective\.latents must be 0 or above and finite"),
         ("objective.window=1", r"objective\.window must be 2 to 1024"),
         ("loop.samples=0", r"loop\.samples must be above 0"),
         ("loop.rate=nan", r"loop\.rate must be above 0"),

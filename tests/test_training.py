@@ -119,6 +119,18 @@ def test_from_photographs_to_a_model_and_its_straightened_flow(
     assert any(not torch.equal(w, before[name]) for name, w in after.network.state_dict().items())
 
 
+def test_latents_of_two_models_of_one_name_are_not_mixed(
+    photos: Path, codec_file: Path, tmp_path: Path, run: Run
+) -> None:
+    mine = tmp_path / "mine.safetensors"
+    encode = ("encode", photos, "--codec", codec_file, "--out", tmp_path / "l", "--guides", "latent", "--boosted", mine)
+    save_model(make_model(), mine)
+    assert run(*encode)[0] == run(*encode)[0] == 0
+    save_model(make_model(trained_on="more"), mine)
+    status, said = run(*encode)
+    assert status == 2 and "holds shards of another plan (different: encoding)" in said
+
+
 @pytest.mark.parametrize("name", ["fm", "dm", "l1", "l2"])
 def test_a_baseline_can_be_sampled_but_is_not_boosted_with(
     name: str, latents: Path, codec: TinyVAE, tmp_path: Path, run: Run

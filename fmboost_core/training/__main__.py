@@ -24,7 +24,7 @@ DONE, REFUSED, INTERRUPTED = 0, 2, 130
 def encode(args: argparse.Namespace) -> None:
     import torch
 
-    from ..checkpoint import load_model
+    from ..checkpoint import describe, load_model
     from ..config import require
     from ..processes import share
     from ..tools import choose_device
@@ -40,10 +40,11 @@ def encode(args: argparse.Namespace) -> None:
     views = views[: args.limit]
     name = Path(args.guide_codec).stem if args.guide_codec else ""
     model = load_model(args.boosted).to(device) if args.boosted else None
+    # Two files of one name are two models.
+    boosted = f"{model.spec.name} {describe(args.boosted)['sha256'][:16]}" if model else ""
     how = Encoding(
-        args.scale, tuple(args.guides), name, args.degrade, args.seed, Path(args.codec).stem,
-        model.spec.name if model else "", args.disturb,
-    )  # fmt: skip
+        args.scale, tuple(args.guides), name, args.degrade, args.seed, Path(args.codec).stem, boosted, args.disturb
+    )
     maker = ShardMaker(views, how, codec, args.out, guide_codec=guide_codec, model=model, device=device)
     progress = _Progress(lambda done, total: f"{done}/{total} views")
     try:

@@ -52,7 +52,8 @@ class ObjectiveRecipe:
     as it is, 0 for none (reflow, decoded). teacher_steps: of reflow.
     decoder: the codec to decode with, named as for `encode`; texture: factor of texture and lines, more of which give
     more detail and less PSNR; lines: a further one of lines; mean: factor of the mean's error; coarse: weight of coarse
-    content, which gives more PSNR and less detail; window: side in latents of what is decoded (decoded).
+    content, which gives more PSNR and less detail; latents: factor of the latents' own texture and mean, which keep them
+    what another decoder expects; window: side in latents of what is decoded (decoded).
     """
 
     name: str = "cfm"
@@ -68,6 +69,7 @@ class ObjectiveRecipe:
     lines: float = 1.0
     mean: float = 1.0
     coarse: float = 0.0
+    latents: float = 1.0
     window: int = 16
 
     def __post_init__(self) -> None:
@@ -83,7 +85,7 @@ class ObjectiveRecipe:
         require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
         require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
         require(1 <= self.teacher_steps <= 1000, "objective.teacher_steps", self.teacher_steps, "1 to 1000")
-        for name in ("texture", "lines", "mean", "coarse"):
+        for name in ("texture", "lines", "mean", "coarse", "latents"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"objective.{name}", value, "0 or above and finite")
         require(2 <= self.window <= 1024, "objective.window", self.window, "2 to 1024")

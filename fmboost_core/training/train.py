@@ -68,7 +68,9 @@ def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, deco
             lines=recipe.texture * recipe.lines * PICTURES.lines,
             mean=recipe.mean * PICTURES.mean,
         )
-        latents = replace(LATENTS, texture=recipe.texture * LATENTS.texture)
+        latents = replace(
+            LATENTS, texture=recipe.latents * recipe.texture * LATENTS.texture, mean=recipe.latents * LATENTS.mean
+        )
         return Decoded(flow, decode, pictures, latents, recipe.since, recipe.window, recipe.octave)
     made: dict[str, Objective] = {
         "cfm": flow, "fm": NaiveFlow(recipe.sigma_min, recipe.start_share), "l1": Regression(1), "l2": Regression(2),
