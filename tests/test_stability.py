@@ -10,7 +10,7 @@ from fmboost_core import pipeline
 from fmboost_core.checkpoint import Model, save_model
 from fmboost_core.codec import TinyVAE
 from fmboost_core.evaluation.__main__ import main
-from fmboost_core.evaluation.stability import fine_power, peak, spectrum_of
+from fmboost_core.evaluation.stability import TYPES, computes, fine_power, peak, spectrum_of
 from fmboost_core.training.encode import NOISE, SCALED, SHIFTED, disturbed
 from fmboost_core.upsample import resize
 
@@ -45,17 +45,25 @@ def test_fine_power_is_what_is_above_a_quarter_of_a_cycle_in_decibels() -> None:
 
 
 def test_stability_tells_each_type_and_stage(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    out = tmp_path / "out"
-    options = ["--size", "64", "--stages", "3", "--limit", "2", "--out", str(out), "--disturb"]
+    out, types = tmp_path / "out", [kind for kind in TYPES if computes(TYPES[kind])]
+    assert {"fp32", "bf16"} <= set(types)
+    options = ["--size", "64", "--stages", "3", "--limit", "2", "--out", str(out), "--disturb", "--types", *types]
     assert main(["stability", *places, *options]) == 0
     table = (out / "stability.md").read_text()
-    assert all(
-        f"| {kind}, {2**stage}x |" in table for kind in ("fp32", "fp16", "bf16", "PSU alone") for stage in (1, 2, 3)
-    )
+    assert all(f"| {kind}, {2**stage}x |" in table for kind in (*types, "PSU alone") for stage in (1, 2, 3))
     assert "disturbed encodings of 2 photographs" in table and table in capsys.readouterr().out
     assert (out / "spectrum.png").stat().st_size > 1000
 
 
+def test_a_type_that_this_torch_cannot_compute_in_is_a_sentence(
+    places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TYPES, "fp16", torch.bool)  # which no torch multiplies matrices in
+    assert main(["stability", *places, "--types", "fp32", "fp16", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("error: types must be those that torch")
+
+
+@pytest.mark.skipif(not computes(torch.float16), reason="this torch has no half precision on a CPU")
 def test_a_broken_cascade_is_told_and_no_error(
     model: Model, places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -102,13 +102,25 @@ def _psu_alone(low: Tensor, scale: float, codec: Codec, count: int) -> list[Tens
     return ends[1:]
 
 
+def computes(dtype: torch.dtype) -> bool:
+    """Whether this torch computes in a type on a CPU; torch 2.1 has no half precision there."""
+    one = torch.ones(1, 1, dtype=dtype)
+    try:
+        return bool((one @ one).isfinite())
+    except RuntimeError:
+        return False
+
+
 def stability(args: argparse.Namespace) -> None:
     """The command `stability`."""
+    types = args.types or [kind for kind, dtype in TYPES.items() if computes(dtype)]
+    for kind in types:
+        require(computes(TYPES[kind]), "types", kind, f"those that torch {torch.__version__} computes in on a CPU")
     require(args.size >= SMALLEST, "size", args.size, f"at least {SMALLEST}, or the spectrum has too few rings")
     require(args.stages > 0, "stages", args.stages, "above 0")
     make_folder(args.out)
     model, codec, photos = opened(args)
-    models = {kind: load_model(args.model).to(dtype=TYPES[kind]) for kind in args.types}
+    models = {kind: load_model(args.model).to(dtype=TYPES[kind]) for kind in types}
     rows: dict[str, dict[str, dict[str, float]]] = {}
     spectra: dict[str, list[Tensor]] = {}
     with ProgressBar("Photographs") as bar:
@@ -131,7 +143,7 @@ def stability(args: argparse.Namespace) -> None:
     )
     write_text(args.out / "stability.md", text)
     curves = {m: [_interval([float(s[i]) for s in found]) for i in range(BINS)] for m, found in spectra.items()}
-    last = {m: c for m, c in curves.items() if m.startswith(f"{args.types[0]},")}
+    last = {m: c for m, c in curves.items() if m.startswith(f"{types[0]},")}
     curve(
         args.out / "spectrum.png", [(i + 0.5) / (2 * BINS) for i in range(BINS)], last,
         x_label="cycles a pixel", y_label="power, dB", ticks=(0, 1 / 8, 1 / 4, 3 / 8, 1 / 2),
@@ -149,7 +161,7 @@ def add_command(commands: Any) -> None:
     p.add_argument("--stages", type=int, default=3)
     p.add_argument("--size", type=int, default=128, help="side of the small pictures, in pixels")
     p.add_argument("--disturb", action="store_true", help="disturb the first latents, as a generator's are")
-    p.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES), help="of the model's weights")
+    p.add_argument("--types", nargs="+", choices=TYPES, help="of the model's weights (default: all that a CPU computes)")
     p.add_argument("--out", type=Path, required=True, help="folder of the table and the plot")
     p.set_defaults(run=stability)
     add_inputs(p)
