@@ -161,7 +161,7 @@ def add_command(commands: Any) -> None:
     p.add_argument("--stages", type=int, default=3)
     p.add_argument("--size", type=int, default=128, help="side of the small pictures, in pixels")
     p.add_argument("--disturb", action="store_true", help="disturb the first latents, as a generator's are")
-    p.add_argument("--types", nargs="+", choices=TYPES, help="of the model's weights (default: all that a CPU computes)")
+    p.add_argument("--types", nargs="+", choices=TYPES, help="of the model's weights (default: all that there are)")
     p.add_argument("--out", type=Path, required=True, help="folder of the table and the plot")
     p.set_defaults(run=stability)
     add_inputs(p)

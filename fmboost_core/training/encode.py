@@ -47,7 +47,8 @@ class Encoding:
         as cameras and the web do it (`degrade`), each from a seed of its own on from `seed`.
     codec: the name of the one that makes the high latents, so that shards of two are not mixed.
     boosted: which model's results, from photographs reduced once more, are the low latents, as in a second stage: its
-        name and what tells it from another of that name; "" for encodings. disturb: whether low latents are `disturbed`. Both make guides of latents only.
+        name and what tells it from another of that name; "" for encodings. disturb: whether low latents are
+        `disturbed`. Both make guides of latents only.
     """
 
     scale: int = 2

@@ -52,8 +52,8 @@ class ObjectiveRecipe:
     as it is, 0 for none (reflow, decoded). teacher_steps: of reflow.
     decoder: the codec to decode with, named as for `encode`; texture: factor of texture and lines, more of which give
     more detail and less PSNR; lines: a further one of lines; mean: factor of the mean's error; coarse: weight of coarse
-    content, which gives more PSNR and less detail; latents: factor of the latents' own texture and mean, which keep them
-    what another decoder expects; window: side in latents of what is decoded (decoded).
+    content, which gives more PSNR and less detail; latents: factor of the latents' own texture and mean, which keep
+    them what another decoder expects; window: side in latents of what is decoded (decoded).
     """
 
     name: str = "cfm"
