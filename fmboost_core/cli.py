@@ -125,8 +125,8 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
         "--noise-step",
         type=int,
         metavar="N",
-        help="noise in the start, 0 to 999: less is truer, more draws more detail; sd15-x2 knows 100 to 700 (default: "
-        "what the model was made for)",
+        help="noise in the start, 0 to 999: less is truer, more draws more detail; the sd15 models know 100 to 700 "
+        "(default: what the model was made for)",
     )
     quality.add_argument("--seed", type=int, default=0, help="another number gives other fine detail (default 0)")
     quality.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help="see the command models")

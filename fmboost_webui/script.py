@@ -64,7 +64,7 @@ class FMBoostScript(scripts.Script):
                 tile = gr.Dropdown(list(TILE_CHOICES), value="auto", label="Tiles (latents)", elem_id="fmboost_tile")
             noise_step = gr.Slider(
                 OWN_NOISE_STEP, 999, value=OWN_NOISE_STEP, step=1, elem_id="fmboost_noise_step",
-                label="Noise step: less is truer, more draws more (sd15-x2: 100 to 700; -1: the model's own)",
+                label="Noise step: less is truer, more draws more (SD1.x, SD2.x: 100 to 700; -1: the model's own)",
             )  # fmt: skip
             refine = gr.Checkbox(
                 False, label="Refine with the sampler afterwards, at the denoising strength", elem_id="fmboost_refine"

@@ -72,7 +72,7 @@ def noise_step_input() -> io.Input:
     return io.Int.Input(
         "noise_step", default=OWN_NOISE_STEP, min=OWN_NOISE_STEP, max=999,
         tooltip="How much noise the start gets, 0 to 999: less is truer to the small picture, more draws more detail. "
-        "sd15-x2 knows 100 to 700. -1: as much as the model was made for.",
+        "The sd15 models know 100 to 700. -1: as much as the model was made for.",
     )  # fmt: skip
 
 

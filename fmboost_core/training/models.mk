@@ -61,12 +61,19 @@ $(OUT)/sd15-second.safetensors: $(OUT)/sd15-first.safetensors $(all-x2)
 	$(decoded) $(sd15) $(counts) $(SET)
 
 # Told the noise, of which more now stands for more texture.
-dial := --set objective.noise_steps=[100,700] --set objective.octave=150
+told := --set objective.noise_steps=[100,700]
+dial := $(told) --set objective.octave=150
 $(OUT)/sd15-x2.safetensors: $(OUT)/sd15-second.safetensors $(all-x2)
 	$(decoded) $(sd15) $(counts) $(dial) $(SET)
 
-$(OUT)/sd15-x2-fast.safetensors: $(OUT)/sd15-first.safetensors $(OUT)/x2.done $(OUT)/x2-own.done
-	$(decoded) $(sd15) --set 'data.shares=$(own)' --set objective.since=0 --set loop.samples=2_400 --set data.batch=8 $(SET)
+# Longer, then all of it in one evaluation.
+gently := $(dial) --set objective.latents=2 --set loop.rate=2e-4 --set loop.decay=0.6
+$(OUT)/sd15-longer.safetensors: $(OUT)/sd15-x2.safetensors $(all-x2)
+	$(decoded) $(sd15) $(counts) $(gently) --set loop.samples=4_000 $(SET)
+
+in-one := --set objective.since=0 --set objective.texture=0.9 --set data.batch=8 --set loop.samples=6_000
+$(OUT)/sd15-x2-fast.safetensors: $(OUT)/sd15-longer.safetensors $(all-x2)
+	$(decoded) $(sd15) --set 'data.shares=$(mixed)' $(gently) $(in-one) $(SET)
 
 $(OUT)/x4.done:
 	$(encode) --codec $(CODECS)/taesd --scale 4 --guides latent --no-mirror --limit 448
@@ -75,8 +82,17 @@ $(OUT)/x4.done:
 $(OUT)/sd15-x4-flow.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/x4.done
 	$(train) $(from) --set loop.samples=48_000 --set loop.decay=0.7 $(SET)
 
-$(OUT)/sd15-x4.safetensors: $(OUT)/sd15-x4-flow.safetensors $(OUT)/x4.done
+$(OUT)/sd15-x4-first.safetensors: $(OUT)/sd15-x4-flow.safetensors $(OUT)/x4.done
 	$(decoded) $(sd15) --set objective.texture=1.6 --set loop.samples=10_400 $(SET)
+
+$(OUT)/x4-disturbed.done:
+	$(encode) --codec $(CODECS)/taesd --scale 4 --guides latent --disturb --no-mirror --limit 192
+	touch $@
+
+mixed-x4 := {latent=0.8, "latent:disturbed"=0.2}
+x4 := --set objective.texture=2 --set objective.octave=200 --set loop.samples=14_000 --set loop.decay=0.6
+$(OUT)/sd15-x4.safetensors: $(OUT)/sd15-x4-first.safetensors $(OUT)/x4.done $(OUT)/x4-disturbed.done
+	$(decoded) $(sd15) --set 'data.shares=$(mixed-x4)' $(told) $(x4) $(SET)
 
 # --- SDXL
 
@@ -106,5 +122,9 @@ $(OUT)/sdxl-second.safetensors: $(OUT)/sdxl-first.safetensors $(all-xl)
 
 # Wider, from less noise, and with coarse content counted.
 wide := --set network.base=48 --set objective.noise_step=250 --set objective.texture=0.5 --set objective.coarse=0.8
-$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
+$(OUT)/sdxl-third.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
 	$(decoded-xl) $(wide) --set loop.samples=13_000 --set loop.decay=0.6 $(SET)
+
+longer := --set objective.texture=0.55 --set objective.latents=1.5 --set loop.samples=24_000 --set loop.decay=0.6
+$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-third.safetensors $(all-xl)
+	$(decoded-xl) $(wide) $(longer) $(SET)
