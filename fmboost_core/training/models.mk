@@ -122,9 +122,5 @@ $(OUT)/sdxl-second.safetensors: $(OUT)/sdxl-first.safetensors $(all-xl)
 
 # Wider, from less noise, and with coarse content counted.
 wide := --set network.base=48 --set objective.noise_step=250 --set objective.texture=0.5 --set objective.coarse=0.8
-$(OUT)/sdxl-third.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
+$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
 	$(decoded-xl) $(wide) --set loop.samples=13_000 --set loop.decay=0.6 $(SET)
-
-longer := --set objective.texture=0.55 --set objective.latents=1.5 --set loop.samples=24_000 --set loop.decay=0.6
-$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-third.safetensors $(all-xl)
-	$(decoded-xl) $(wide) $(longer) $(SET)
