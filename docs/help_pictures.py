@@ -17,8 +17,10 @@ from skimage import data
 from torch import Tensor
 
 from fmboost_core import alpha_bar, attention_scale, boost, load_codec, load_model, noise_augment, upscale_image
-from fmboost_core.schedule import seeded_noise
-from fmboost_core.upsample import latent_upsample, pixel_upsample, resize, restore
+from fmboost_core.imaging.resample import resize
+from fmboost_core.sampling.guide import latent_upsample, pixel_upsample
+from fmboost_core.sampling.restore import restore
+from fmboost_core.sampling.schedule import seeded_noise
 
 COLUMNS, SIDE, GAP, LABEL, FONT = 2, 230, 8, 32, 20  # large words: the help panel is 250 pixels wide
 PAPER, INK, LINE = (40, 40, 40), (235, 235, 235), (255, 176, 32)

@@ -13,15 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `as` makes them public to type checkers
-    from .checkpoint import Model as Model, load_model as load_model
-    from .codec import Codec as Codec, load_codec as load_codec
-    from .config import (
-        FAMILIES as FAMILIES,
-        PRESETS as PRESETS,
-        LatentFamily as LatentFamily,
-        ModelSpec as ModelSpec,
-        UNetConfig as UNetConfig,
-    )
+    from .codecs.load import load_codec as load_codec
+    from .codecs.protocol import Codec as Codec
     from .errors import (
         Cancelled as Cancelled,
         CheckpointError as CheckpointError,
@@ -32,21 +25,38 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
         MissingDependencyError as MissingDependencyError,
         NonFiniteError as NonFiniteError,
     )
-    from .pipeline import Stage as Stage, boost as boost, flow as flow, upscale_image as upscale_image
-    from .schedule import alpha_bar as alpha_bar, attention_scale as attention_scale, noise_augment as noise_augment
+    from .families import FAMILIES as FAMILIES, LatentFamily as LatentFamily
+    from .files.checkpoint import load_model as load_model
+    from .model import Model as Model
+    from .networks.config import PRESETS as PRESETS, UNetConfig as UNetConfig
+    from .sampling.hooks import Stage as Stage
+    from .sampling.restore import restored as restored
+    from .sampling.schedule import (
+        alpha_bar as alpha_bar,
+        attention_scale as attention_scale,
+        noise_augment as noise_augment,
+    )
+    from .sampling.upscaler import boost as boost, flow as flow, upscale_image as upscale_image
+    from .spec import ModelSpec as ModelSpec
 
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "checkpoint": ("Model", "load_model"),
-    "codec": ("Codec", "load_codec"),
-    "config": ("FAMILIES", "PRESETS", "LatentFamily", "ModelSpec", "UNetConfig"),
+    "codecs.load": ("load_codec",),
+    "codecs.protocol": ("Codec",),
     "errors": (
         "Cancelled", "CheckpointError", "ConfigError", "FMBoostError", "ImageError", "LatentError",
         "MissingDependencyError", "NonFiniteError",
     ),
-    "pipeline": ("Stage", "boost", "flow", "upscale_image"),
-    "schedule": ("alpha_bar", "attention_scale", "noise_augment"),
+    "families": ("FAMILIES", "LatentFamily"),
+    "files.checkpoint": ("load_model",),
+    "model": ("Model",),
+    "networks.config": ("PRESETS", "UNetConfig"),
+    "sampling.hooks": ("Stage",),
+    "sampling.restore": ("restored",),
+    "sampling.schedule": ("alpha_bar", "attention_scale", "noise_augment"),
+    "sampling.upscaler": ("boost", "flow", "upscale_image"),
+    "spec": ("ModelSpec",),
 }  # fmt: skip
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -54,6 +54,16 @@ def collected_warnings() -> Iterator[list[str]]:
     sentences += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, FMBoostWarning))
 
 
+def require(ok: bool, name: str, value: object, rule: str) -> None:
+    """Refuse a field's value in one sentence: its name, the rule, the value."""
+    if not ok:
+        raise ConfigError(f"{name} must be {rule}, but it is {value!r}.")
+
+
+def is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python or one of PyTorch's devices ran out of memory; they have no common exception."""
     said = isinstance(error, RuntimeError) and re.search("out of memory|allocate memory", str(error))

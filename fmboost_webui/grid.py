@@ -7,8 +7,8 @@ from typing import Any
 
 from modules import scripts
 
-from fmboost_core.solvers import SOLVERS
-from fmboost_core.upsample import UPSAMPLERS
+from fmboost_core.sampling.guide import UPSAMPLERS
+from fmboost_core.sampling.solvers import SOLVERS
 
 from . import hires
 from .options import AUTOMATIC

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from fmboost_core import boost
 from fmboost_core.errors import Cancelled
-from fmboost_core.pipeline import target_size
-from fmboost_core.solvers import check_solver
-from fmboost_core.upsample import restore
+from fmboost_core.sampling.restore import restore
+from fmboost_core.sampling.solvers import check_solver
+from fmboost_core.sampling.target import target_size
 
 from . import host
 from .options import INFOTEXT_KEYS, Found, Options, choose_model, entries, find_models, to_infotext

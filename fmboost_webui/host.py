@@ -19,11 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from fmboost_core import load_codec, load_model
-from fmboost_core.checkpoint import Model
-from fmboost_core.codec import Codec, TinyVAE
+from fmboost_core.codecs.protocol import Codec
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import ConfigError, collected_warnings, is_out_of_memory
-from fmboost_core.schedule import Noise
-from fmboost_core.tiling import in_smaller_tiles, parse_tile
+from fmboost_core.model import Model
+from fmboost_core.sampling.schedule import Noise
+from fmboost_core.sampling.tiling import in_smaller_tiles, parse_tile
 
 IS_FORGE = find_spec("modules_forge") is not None
 FACTOR = 8  # pixels a latent

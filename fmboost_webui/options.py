@@ -9,13 +9,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fmboost_core.checkpoint import bundled_models, read_spec
-from fmboost_core.config import ModelSpec
 from fmboost_core.errors import CheckpointError, ConfigError
-from fmboost_core.pipeline import stage_sizes, target_size
-from fmboost_core.solvers import ADAPTIVE, SOLVERS, check_solver
-from fmboost_core.tiling import parse_tile
-from fmboost_core.upsample import UPSAMPLERS
+from fmboost_core.files.checkpoint import read_spec
+from fmboost_core.files.locate import bundled_models
+from fmboost_core.sampling.guide import UPSAMPLERS
+from fmboost_core.sampling.solvers import ADAPTIVE, SOLVERS, check_solver
+from fmboost_core.sampling.target import stage_sizes, target_size
+from fmboost_core.sampling.tiling import parse_tile
+from fmboost_core.spec import ModelSpec
 
 AUTOMATIC = "Automatic"
 OWN_NOISE_STEP = -1  # the model's own

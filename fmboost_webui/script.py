@@ -9,9 +9,9 @@ import gradio as gr
 from modules import processing, scripts
 
 from fmboost_core.errors import FMBoostError
-from fmboost_core.solvers import SOLVERS
-from fmboost_core.tiling import TILE_CHOICES
-from fmboost_core.upsample import UPSAMPLERS
+from fmboost_core.sampling.guide import UPSAMPLERS
+from fmboost_core.sampling.solvers import SOLVERS
+from fmboost_core.sampling.tiling import TILE_CHOICES
 
 from . import hires, host
 from .options import AUTOMATIC, INFOTEXT_KEYS, OWN_NOISE_STEP, choose_model, describe, entries, from_infotext

@@ -9,11 +9,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..fmboost_core import alpha_bar, flow, noise_augment
-from ..fmboost_core.config import FAMILIES, families_with
 from ..fmboost_core.errors import LatentError
-from ..fmboost_core.pipeline import target_size
-from ..fmboost_core.schedule import seeded_noise, start_signal
-from ..fmboost_core.upsample import latent_size, latent_upsample, pixel_upsample
+from ..fmboost_core.families import FAMILIES, families_with
+from ..fmboost_core.sampling.guide import latent_size, latent_upsample, pixel_upsample
+from ..fmboost_core.sampling.schedule import seeded_noise, start_signal
+from ..fmboost_core.sampling.target import target_size
 from . import host, inputs
 
 PAPER_NOISE_STEP = 400  # where no model tells its own

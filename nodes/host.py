@@ -20,14 +20,16 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ..fmboost_core.checkpoint import Model, bundled_models, load_model, read_spec
-from ..fmboost_core.config import FAMILIES, ModelSpec, families_with
 from ..fmboost_core.errors import CheckpointError, FMBoostWarning, LatentError, collected_warnings
-from ..fmboost_core.recognise import recognise
-from ..fmboost_core.tiling import in_smaller_tiles, parse_tile
-from ..fmboost_core.unet import LatentUNet
-from ..fmboost_core.upsample import cover
-from ..fmboost_core.weight_file import WEIGHTS
+from ..fmboost_core.families import FAMILIES, families_with
+from ..fmboost_core.files.checkpoint import load_model, read_spec
+from ..fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
+from ..fmboost_core.imaging.resample import cover
+from ..fmboost_core.model import Model
+from ..fmboost_core.networks.unet import LatentUNet
+from ..fmboost_core.recognition import recognise
+from ..fmboost_core.sampling.tiling import in_smaller_tiles, parse_tile
+from ..fmboost_core.spec import ModelSpec
 
 FOLDER = "fmboost"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -80,7 +82,7 @@ def serve_models() -> None:
 def model_path(choice: str) -> Path:
     """The file behind a choice. Raises `CheckpointError` when it is gone."""
     if choice in bundled_models():
-        return WEIGHTS / f"{choice}.safetensors"
+        return BUNDLED_MODELS / f"{choice}.safetensors"
     path = folder_paths.get_full_path(FOLDER, choice)
     if path is None:
         known = ", ".join(model_choices()) or "none"

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..fmboost_core.solvers import MAX_NFE, SOLVERS
-from ..fmboost_core.tiling import TILE_CHOICES
-from ..fmboost_core.upsample import UPSAMPLERS
+from ..fmboost_core.sampling.guide import UPSAMPLERS
+from ..fmboost_core.sampling.solvers import MAX_NFE, SOLVERS
+from ..fmboost_core.sampling.tiling import TILE_CHOICES
 
 CATEGORY = "FMBoost"
 CFM = io.Custom("FMBOOST_CFM")

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..fmboost_core.upsample import restore
+from ..fmboost_core.sampling.restore import restore
 from . import inputs
 
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..fmboost_core import boost, load_codec, upscale_image
-from ..fmboost_core.codec import TinyVAE
+from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError
 from . import host, inputs
 

@@ -8,8 +8,10 @@ import torch
 from networks import make_model
 from PIL import Image
 
-from fmboost_core.checkpoint import Model, save_model
-from fmboost_core.codec import TinyVAE, save_codec, tiny_codec
+from fmboost_core.codecs.load import save_codec
+from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
+from fmboost_core.files.checkpoint import save_model
+from fmboost_core.model import Model
 
 
 @pytest.fixture

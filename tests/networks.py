@@ -2,9 +2,10 @@
 
 import torch
 
-from fmboost_core.checkpoint import Model
-from fmboost_core.config import ModelSpec, UNetConfig
-from fmboost_core.unet import LatentUNet
+from fmboost_core.model import Model
+from fmboost_core.networks.config import UNetConfig
+from fmboost_core.networks.unet import LatentUNet
+from fmboost_core.spec import ModelSpec
 
 TINY = UNetConfig(base=8, multipliers=(1, 2), res_blocks=1, norm="channel", attention_rates=(), middle_attention=False)
 

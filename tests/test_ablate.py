@@ -11,17 +11,19 @@ import torch
 from networks import TINY, make_model
 from PIL import Image
 
-from fmboost_core.checkpoint import Model, save_model
-from fmboost_core.codec import TinyVAE, save_codec
-from fmboost_core.config import ModelSpec
+from fmboost_core.codecs.load import save_codec
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.evaluation.__main__ import main
 from fmboost_core.evaluation.ablate import judged_in, recipe_for
 from fmboost_core.evaluation.sampling import Sampler
 from fmboost_core.evaluation.tables import TABLES, TRAININGS
-from fmboost_core.pipeline import boost
-from fmboost_core.training.encode import Encoding, ShardMaker
-from fmboost_core.training.photos import find_photos, plan_views
-from fmboost_core.upsample import resize
+from fmboost_core.files.checkpoint import save_model
+from fmboost_core.imaging.resample import resize
+from fmboost_core.model import Model
+from fmboost_core.sampling.upscaler import boost
+from fmboost_core.spec import ModelSpec
+from fmboost_core.training.data.encode import Encoding, ShardMaker
+from fmboost_core.training.data.photos import find_photos, plan_views
 
 
 @pytest.fixture

@@ -22,20 +22,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fmboost_core import checkpoint
-from fmboost_core.checkpoint import (
-    Model,
-    bundled_models,
-    convert,
-    describe,
-    import_reference,
-    load_model,
-    save_model,
-)
-from fmboost_core.config import UNetConfig
 from fmboost_core.errors import CheckpointError, ConfigError, MissingDependencyError
-from fmboost_core.reference import reference_alpha_bar
-from fmboost_core.unet import LatentUNet
+from fmboost_core.files import locate
+from fmboost_core.files.checkpoint import convert, describe, import_reference, load_model, save_model
+from fmboost_core.files.legacy.reference import reference_alpha_bar
+from fmboost_core.files.locate import bundled_models
+from fmboost_core.model import Model
+from fmboost_core.networks.config import UNetConfig
+from fmboost_core.networks.unet import LatentUNet
 
 EMA, ONLINE = "ema_model.ema_model.net.", "model.net."
 GROUP = UNetConfig(
@@ -162,7 +156,7 @@ def test_a_loaded_model_does_not_depend_on_its_file(tmp_path: Path) -> None:
 
 
 def test_bundled_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(locate, "BUNDLED_MODELS", tmp_path)
     save_model(make_model(license="CC0"), tmp_path / "small.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "codec-x.safetensors", metadata={"fmboost-codec": "{}"})
     assert bundled_models() == ["small"]
@@ -174,7 +168,7 @@ def test_bundled_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_damaged_bundled_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(locate, "BUNDLED_MODELS", tmp_path)
     (tmp_path / "small.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert "git lfs pull" in refusal(lambda: load_model("small"))
 
@@ -213,7 +207,7 @@ def test_hub_failures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_it_is_cheap() -> None:
-    code = "import sys, fmboost_core.checkpoint; print(*{'safetensors', 'huggingface_hub'} & set(sys.modules))"
+    code = "import sys, fmboost_core.files.checkpoint; print(*{'safetensors', 'huggingface_hub'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.split() == []
 

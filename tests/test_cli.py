@@ -17,17 +17,17 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage import data
 
-from fmboost_core import bench, cli, enlarge
-from fmboost_core.bench import evaluation_flop
-from fmboost_core.checkpoint import save_model
-from fmboost_core.codec import taesd
-from fmboost_core.config import PRESETS
+from fmboost_core.cli import app as cli, bench, upscale as enlarge
+from fmboost_core.cli.bench import evaluation_flop
+from fmboost_core.cli.device import choose_device
+from fmboost_core.cli.jobs import output_names
+from fmboost_core.cli.processes import Process, share, this_process
+from fmboost_core.cli.progress import ProgressBar
+from fmboost_core.codecs.tiny import taesd
 from fmboost_core.errors import Cancelled, ConfigError
-from fmboost_core.images import Picture
-from fmboost_core.jobs import output_names
-from fmboost_core.processes import Process, share, this_process
-from fmboost_core.progress import ProgressBar
-from fmboost_core.tools import choose_device
+from fmboost_core.files.checkpoint import save_model
+from fmboost_core.imaging.picture_file import Picture
+from fmboost_core.networks.config import PRESETS
 
 PHOTO = Image.fromarray(data.astronaut()).resize((24, 16))
 

@@ -7,9 +7,10 @@ import torch
 from networks import randomised
 from safetensors.torch import save_file
 
-from fmboost_core.codec import TinyVAE, load_codec, save_codec, taesd, tiny_codec
+from fmboost_core.codecs.load import load_codec, save_codec
+from fmboost_core.codecs.tiny import TinyVAE, taesd, tiny_codec
 from fmboost_core.errors import CheckpointError, LatentError
-from fmboost_core.images import read_picture
+from fmboost_core.imaging.picture_file import read_picture
 
 
 def save_pair(codec: TinyVAE, prefix: Path) -> None:

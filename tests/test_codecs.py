@@ -9,14 +9,14 @@ import torch
 from networks import randomised
 from safetensors.torch import load_file, save_file
 
-from fmboost_core.codec import TinyVAE
+from fmboost_core.codecs import kl as codecs
+from fmboost_core.codecs.kl import KLCodec, open_codec
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import CheckpointError, FMBoostError, LatentError, MissingDependencyError
-from fmboost_core.training import codecs
-from fmboost_core.training.codecs import KLCodec, open_codec
 
 diffusers = pytest.importorskip("diffusers")
 
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+CONFIG, BUNDLED_MODELS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
     """A copy of the autoencoder's folder that a test may damage."""
-    for name in (CONFIG, WEIGHTS):
+    for name in (CONFIG, BUNDLED_MODELS):
         (tmp_path / name).write_bytes((saved / "vae" / name).read_bytes())
     return tmp_path
 
@@ -139,14 +139,14 @@ def test_what_is_no_folder_of_an_autoencoder_is_refused(folder: Path) -> None:
 
 
 def test_damaged_weights_are_refused(folder: Path) -> None:
-    weights = load_file(folder / WEIGHTS)
-    save_file({k: v for k, v in weights.items() if k != "decoder.conv_in.weight"}, folder / WEIGHTS)
+    weights = load_file(folder / BUNDLED_MODELS)
+    save_file({k: v for k, v in weights.items() if k != "decoder.conv_in.weight"}, folder / BUNDLED_MODELS)
     assert "decoder.conv_in.weight" in refused(f"diffusers:{folder}")
-    save_file({**weights, "decoder.conv_in.weight": weights["decoder.conv_in.weight"] / 0}, folder / WEIGHTS)
+    save_file({**weights, "decoder.conv_in.weight": weights["decoder.conv_in.weight"] / 0}, folder / BUNDLED_MODELS)
     assert "NaN or infinity" in refused(f"diffusers:{folder}")
-    (folder / WEIGHTS).write_bytes(b"broken")
+    (folder / BUNDLED_MODELS).write_bytes(b"broken")
     assert "cannot be loaded" in refused(f"diffusers:{folder}")
-    (folder / WEIGHTS).rename(folder / "diffusion_pytorch_model.bin")
+    (folder / BUNDLED_MODELS).rename(folder / "diffusion_pytorch_model.bin")
     assert "cannot be loaded" in refused(f"diffusers:{folder}")
 
 
@@ -163,8 +163,8 @@ def test_the_hub_gives_configuration_and_weights_alone(saved: Path, monkeypatch:
     assert open_codec("diffusers:hf://owner/repo").channels == 6
     assert open_codec("diffusers:hf://owner/repo/vae@v2").channels == 6
     assert asked == [
-        ("owner/repo", "main", [CONFIG, WEIGHTS, f"vae/{CONFIG}", f"vae/{WEIGHTS}"]),
-        ("owner/repo", "v2", [f"vae/{CONFIG}", f"vae/{WEIGHTS}"]),
+        ("owner/repo", "main", [CONFIG, BUNDLED_MODELS, f"vae/{CONFIG}", f"vae/{BUNDLED_MODELS}"]),
+        ("owner/repo", "v2", [f"vae/{CONFIG}", f"vae/{BUNDLED_MODELS}"]),
     ]
 
     def offline(*_: object, **__: object) -> str:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageFont
 from skimage import data
 
-from fmboost_core.compare import ROW_WIDTH, ZOOM, Panel, busiest_corner, side_by_side
 from fmboost_core.errors import ConfigError
+from fmboost_core.imaging.compare import ROW_WIDTH, ZOOM, Panel, busiest_corner, side_by_side
 
 
 def panels(width: int, height: int, colours=((200, 0, 0), (0, 200, 0), (0, 0, 200))) -> list[Panel]:

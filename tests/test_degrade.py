@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 from fmboost_core.errors import ConfigError, ImageError, MissingDependencyError
-from fmboost_core.training.degrade import (
+from fmboost_core.training.data.degrade import (
     FILTERS,
     Blur,
     Degradation,

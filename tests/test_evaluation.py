@@ -13,17 +13,20 @@ from PIL import Image
 from test_metrics import Moments, save_tiny_clip
 
 from fmboost_core import boost
-from fmboost_core.checkpoint import Model, save_model
-from fmboost_core.codec import TinyVAE, save_codec
-from fmboost_core.compare import Panel
+from fmboost_core.codecs.load import save_codec
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import ConfigError, ImageError, MissingDependencyError
 from fmboost_core.evaluation import run as running
 from fmboost_core.evaluation.__main__ import main
 from fmboost_core.evaluation.judge import Setting, boosted, judge_baselines, judge_model, load_photo, prepare
-from fmboost_core.evaluation.metrics import METRICS, latent_mse, measure
 from fmboost_core.evaluation.report import against, bars, contact_sheet, curve, markdown, summarise, write_json
 from fmboost_core.evaluation.statistics import Interval, bootstrap
-from fmboost_core.upsample import pixel_upsample, resize
+from fmboost_core.files.checkpoint import save_model
+from fmboost_core.imaging.compare import Panel
+from fmboost_core.imaging.resample import resize
+from fmboost_core.metrics.image_metrics import METRICS, latent_mse, measure
+from fmboost_core.model import Model
+from fmboost_core.sampling.guide import pixel_upsample
 
 FEW = ("psnr", "swd", "detail")
 
@@ -398,5 +401,5 @@ def test_bad_commands_are_sentences(
 def test_the_run_time_path_does_not_import_evaluation() -> None:
     code = "import fmboost_core, fmboost_core.cli, sys; from fmboost_core import *; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "fmboost_core.pipeline" in done.stdout.split()
+    assert "fmboost_core.sampling.upscaler" in done.stdout.split()
     assert not [name for name in done.stdout.split() if name.startswith(("fmboost_core.evaluation", "torchmetrics"))]

@@ -14,9 +14,9 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from skimage import data
 
-from fmboost_core import images
 from fmboost_core.errors import ImageError, NonFiniteError
-from fmboost_core.images import Picture, check_output, read_picture, write_picture
+from fmboost_core.imaging import picture_file as images
+from fmboost_core.imaging.picture_file import Picture, check_output, read_picture, write_picture
 
 RGB = np.ascontiguousarray(data.astronaut()[:24, 200:232])  # 32 wide, 24 high
 GREY = np.ascontiguousarray(data.camera()[100:124, 200:232])

@@ -16,11 +16,11 @@ from networks import TINY, randomised
 from torch import Tensor, nn
 
 from fmboost_core.errors import CheckpointError, ConfigError, ImageError, NonFiniteError
-from fmboost_core.schedule import alpha_bar
+from fmboost_core.networks.unet import LatentUNet
+from fmboost_core.sampling.schedule import alpha_bar
 from fmboost_core.training.loop import FREE, Trainer, freeze, step_generator
-from fmboost_core.training.objectives import CouplingFlow, Examples
+from fmboost_core.training.losses.objectives import CouplingFlow, Examples
 from fmboost_core.training.recipe import Loop
-from fmboost_core.unet import LatentUNet
 
 BATCH = 8
 ROOT = Path(__file__).parents[1]

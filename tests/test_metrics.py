@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fmboost_core.errors import CheckpointError, ConfigError, ImageError, LatentError, MissingDependencyError
 from fmboost_core.evaluation import features as networks
 from fmboost_core.evaluation.features import Patches, features, frechet, load_clip, load_feature_network
-from fmboost_core.evaluation.metrics import (
+from fmboost_core.evaluation.statistics import Interval, bootstrap, paired_bootstrap
+from fmboost_core.metrics.image_metrics import (
     DEFAULT_METRICS,
     METRICS,
     Meaning,
@@ -25,7 +26,6 @@ from fmboost_core.evaluation.metrics import (
     spectrum,
     swd,
 )
-from fmboost_core.evaluation.statistics import Interval, bootstrap, paired_bootstrap
 
 
 def scene(height: int = 64, width: int = 96) -> Tensor:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fmboost_core.checkpoint import bundled_models
+from fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from fmboost_core.training.__main__ import _parser
 from fmboost_core.training.recipe import load_recipe
-from fmboost_core.weight_file import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "fmboost_core/training/models.mk"
@@ -44,4 +43,4 @@ def test_a_bundled_model_is_made_again_by_one_command(model: str, tmp_path: Path
             assert not start or Path(start) in made
         made.add(args.out)
     assert tmp_path / f"{model}.safetensors" in made
-    assert (WEIGHTS / f"{model}.safetensors").exists()
+    assert (BUNDLED_MODELS / f"{model}.safetensors").exists()

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from fmboost_core.errors import ConfigError
-from fmboost_core.schedule import alpha_bar
-from fmboost_core.training.likeness import (
+from fmboost_core.metrics.likeness import (
     STRIP,
     Likeness,
     coarse_error,
@@ -22,7 +21,8 @@ from fmboost_core.training.likeness import (
     line_distance,
     sliced_distance,
 )
-from fmboost_core.training.objectives import (
+from fmboost_core.sampling.schedule import alpha_bar
+from fmboost_core.training.losses.objectives import (
     CouplingFlow,
     Decoded,
     Diffusion,

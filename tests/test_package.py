@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import fmboost_core
-from fmboost_core.checkpoint import bundled_models, load_model
-from fmboost_core.weight_file import WEIGHTS, sha256_of
+from fmboost_core.files.checkpoint import load_model
+from fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
+from fmboost_core.files.weight_file import sha256_of
 
 LATE = (
     "torchdiffeq",
@@ -34,7 +35,7 @@ def loaded_after(code: str) -> set[str]:
 
 def test_all_of_it_pulls_in_neither_host_nor_training_nor_torchdiffeq() -> None:
     extra = loaded_after("import torch\nfrom fmboost_core import *") - loaded_after("import torch")
-    assert "fmboost_core.pipeline" in extra
+    assert "fmboost_core.sampling.upscaler" in extra
     assert not [name for name in extra for late in LATE if name == late or name.startswith(late + ".")]
 
 
@@ -63,8 +64,8 @@ def test_what_the_registry_leaves_out_is_only_at_the_top() -> None:
 
 def test_the_bundled_weights_are_those_of_their_cards() -> None:
     """Each has a card, and its bytes the checksum that the cards name; no file is too large to be committed."""
-    cards = (WEIGHTS / "README.md").read_text(encoding="utf-8")
-    files = sorted(WEIGHTS.glob("*.safetensors"))
+    cards = (BUNDLED_MODELS.parent / "README.md").read_text(encoding="utf-8")
+    files = sorted(BUNDLED_MODELS.glob("*.safetensors"))
     assert {"sd15-x2", "sd15-x4", "sdxl-x2"} <= {path.stem for path in files}
     for path in files:
         assert f"{sha256_of(path)}  {path.name}" in cards and f"\n## {path.name}\n" in cards

@@ -11,12 +11,16 @@ import pytest
 import torch
 from networks import TINY, make_model
 
-from fmboost_core.checkpoint import Model
-from fmboost_core.codec import TinyVAE
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import Cancelled, ConfigError, FMBoostError, LatentError, NonFiniteError
-from fmboost_core.pipeline import Stage, boost, flow, stage_sizes, target_size, upscale_image
-from fmboost_core.schedule import alpha_bar, noise_augment, seeded_noise
-from fmboost_core.upsample import cover, pixel_upsample, resize, restored
+from fmboost_core.imaging.resample import cover, resize
+from fmboost_core.model import Model
+from fmboost_core.sampling.guide import pixel_upsample
+from fmboost_core.sampling.hooks import Stage
+from fmboost_core.sampling.restore import restored
+from fmboost_core.sampling.schedule import alpha_bar, noise_augment, seeded_noise
+from fmboost_core.sampling.target import stage_sizes, target_size
+from fmboost_core.sampling.upscaler import boost, flow, upscale_image
 
 
 def latents(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fmboost_core.errors import ConfigError
+from fmboost_core.networks.unet import LatentUNet
 from fmboost_core.training.recipe import Loop, Recipe, load_recipe, recipe_names, recipe_of
-from fmboost_core.unet import LatentUNet
 
 CHANGES = {  # the recipes that cannot do without a word
     "straighten": ["start.model=any.safetensors"],

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fmboost_core.codec import load_codec
-from fmboost_core.config import FAMILIES
-from fmboost_core.recognise import recognise
+from fmboost_core.codecs.load import load_codec
+from fmboost_core.families import FAMILIES
+from fmboost_core.recognition import recognise
 
 
 def raw_latent(prefix: Path, family: str, image: torch.Tensor) -> torch.Tensor:

@@ -18,16 +18,17 @@ from PIL import Image
 from torch import Tensor
 
 from fmboost_core import boost
-from fmboost_core.codec import TinyVAE
+from fmboost_core.cli.processes import share
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import ConfigError, FMBoostError, ImageError
-from fmboost_core.processes import share
-from fmboost_core.training import encode
-from fmboost_core.training.data import CropSampler, LatentCrops, LatentSet, PhotoCrops, load_shards
-from fmboost_core.training.degrade import Degradation
-from fmboost_core.training.encode import Encoding, ShardMaker, disturbed, reduced
-from fmboost_core.training.photos import View, find_photos, load_view, plan_views
-from fmboost_core.training.shards import Sample, read_shard, write_shard
-from fmboost_core.upsample import pixel_upsample, resize
+from fmboost_core.imaging.resample import resize
+from fmboost_core.sampling.guide import pixel_upsample
+from fmboost_core.training.data import encode
+from fmboost_core.training.data.degrade import Degradation
+from fmboost_core.training.data.encode import Encoding, ShardMaker, disturbed, reduced
+from fmboost_core.training.data.latents import CropSampler, LatentCrops, LatentSet, PhotoCrops, load_shards
+from fmboost_core.training.data.photos import View, find_photos, load_view, plan_views
+from fmboost_core.training.data.shards import Sample, read_shard, write_shard
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fmboost_core.errors import ConfigError, MissingDependencyError
-from fmboost_core.solvers import ADAPTIVE, FIXED, check_solver, solve
+from fmboost_core.sampling.solvers import ADAPTIVE, FIXED, check_solver, solve
 
 
 def logistic(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -118,7 +118,7 @@ def test_a_models_own_number_that_does_not_fit_is_called_so() -> None:
 def test_without_torchdiffeq_dopri5_is_one_sentence() -> None:
     code = (
         "import sys; sys.modules['torchdiffeq'] = None\n"
-        "import torch; from fmboost_core.solvers import solve\n"
+        "import torch; from fmboost_core.sampling.solvers import solve\n"
         "solve(lambda x, t: x, torch.ones(1), 1, 'euler')\n"
         "try: solve(lambda x, t: x, torch.ones(1), 1, 'dopri5')\n"
         "except ImportError as e: print(type(e).__name__, e)"

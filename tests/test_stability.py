@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmboost_core import pipeline
-from fmboost_core.checkpoint import Model, save_model
-from fmboost_core.codec import TinyVAE
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.evaluation.__main__ import main
 from fmboost_core.evaluation.stability import TYPES, computes, fine_power, peak, spectrum_of
-from fmboost_core.training.encode import NOISE, SCALED, SHIFTED, disturbed
-from fmboost_core.upsample import resize
+from fmboost_core.files.checkpoint import save_model
+from fmboost_core.imaging.resample import resize
+from fmboost_core.model import Model
+from fmboost_core.sampling import upscaler as pipeline
+from fmboost_core.training.data.encode import NOISE, SCALED, SHIFTED, disturbed
 
 
 def test_a_disturbance_is_of_the_size_it_says_and_seeded() -> None:

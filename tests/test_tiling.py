@@ -6,22 +6,20 @@ import pytest
 import torch
 from networks import make_model
 
-from fmboost_core.codec import TinyVAE
-from fmboost_core.config import PRESETS, UNetConfig
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import ConfigError
-from fmboost_core.pipeline import boost
-from fmboost_core.tiling import (
+from fmboost_core.networks.config import PRESETS, UNetConfig
+from fmboost_core.sampling.tiling import (
     SMALLEST_TILE,
     Tiling,
     choose_tiling,
-    grid,
     in_smaller_tiles,
     is_exact,
-    map_tiles,
     parse_tile,
     receptive_radius,
-    spans,
 )
+from fmboost_core.sampling.upscaler import boost
+from fmboost_core.tiles import grid, map_tiles, spans
 
 
 @pytest.mark.parametrize(("length", "tile", "halo"), [*product((1, 7, 16, 33), (1, 4, 16, 100), (0, 3, 50))])

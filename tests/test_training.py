@@ -12,22 +12,24 @@ from networks import TINY, make_model, randomised
 from PIL import Image
 
 from fmboost_core import boost, load_codec, load_model
-from fmboost_core.checkpoint import Model, save_model
-from fmboost_core.codec import TinyVAE, save_codec, tiny_codec
+from fmboost_core.codecs.load import save_codec
+from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
 from fmboost_core.errors import CheckpointError, ConfigError, ImageError
-from fmboost_core.schedule import alpha_bar
+from fmboost_core.files.checkpoint import save_model
+from fmboost_core.model import Model
+from fmboost_core.networks.unet import LatentUNet
+from fmboost_core.sampling.schedule import alpha_bar
 from fmboost_core.training import session
 from fmboost_core.training.__main__ import main
-from fmboost_core.training.data import load_shards
-from fmboost_core.training.encode import Encoding, ShardMaker
+from fmboost_core.training.data.encode import Encoding, ShardMaker
+from fmboost_core.training.data.latents import load_shards
+from fmboost_core.training.data.photos import find_photos, plan_views
+from fmboost_core.training.data.shards import Sample, write_shard
 from fmboost_core.training.journal import COLUMNS, Journal
-from fmboost_core.training.photos import find_photos, plan_views
 from fmboost_core.training.recipe import Recipe, load_recipe
-from fmboost_core.training.shards import Sample, write_shard
 from fmboost_core.training.start import start_from
 from fmboost_core.training.train import finished, make_trainer, objective_of, write
 from fmboost_core.training.validate import Validation
-from fmboost_core.unet import LatentUNet
 
 CHANGES = (
     "network.base=8", "network.multipliers=[1,2]", "network.res_blocks=1", "data.crop=4", "data.batch=4",

@@ -7,9 +7,9 @@ import torch
 from networks import TINY, randomised
 from torch.utils.flop_counter import FlopCounterMode
 
-from fmboost_core.config import PRESETS, UNetConfig
-from fmboost_core.tiling import receptive_radius
-from fmboost_core.unet import LatentUNet
+from fmboost_core.networks.config import PRESETS, UNetConfig
+from fmboost_core.networks.unet import LatentUNet
+from fmboost_core.sampling.tiling import receptive_radius
 
 
 @pytest.mark.parametrize(("name", "count"), [("paper-113m", 112_722_052), ("paper-306m", 305_806_340)])

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from fmboost_core.codec import TinyVAE
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import ImageError
-from fmboost_core.upsample import cover, image_guide, latent_size, pad_to, pixel_upsample, resize, restore
+from fmboost_core.imaging.resample import cover, pad_to, resize
+from fmboost_core.sampling.guide import image_guide, latent_size, pixel_upsample
+from fmboost_core.sampling.restore import restore
 
 
 def test_resize_keeps_means_and_ramps() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from fmboost_core.errors import ConfigError
-from fmboost_core.pipeline import _to_unit, stage_sizes, target_size
+from fmboost_core.sampling.target import stage_sizes, target_size
+from fmboost_core.sampling.upscaler import _to_unit
 
 WEB = Path(__file__).parents[1] / "web"
 STARTS = [(8, 8), (64, 96), (256, 256), (512, 512), (504, 768), (1000, 1400), (2048, 2048)]  # height, width

@@ -20,11 +20,11 @@ from webui_stub import Checkpoint, Job, install
 
 from fmboost_core import boost, load_model
 from fmboost_core.errors import ConfigError, NonFiniteError
-from fmboost_core.upsample import restore
-from fmboost_core.weight_file import WEIGHTS
+from fmboost_core.files.locate import BUNDLED_MODELS
+from fmboost_core.sampling.restore import restore
 
 MODEL = "sd15-x2"
-BUNDLED = WEIGHTS / f"{MODEL}.safetensors"
+BUNDLED = BUNDLED_MODELS / f"{MODEL}.safetensors"
 
 
 @pytest.fixture

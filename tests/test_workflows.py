@@ -34,7 +34,7 @@ def is_widget(entry: SimpleNamespace) -> bool:
 def check_value(entry: SimpleNamespace, value: Any) -> None:
     """A value that the server takes for an input."""
     if entry.id == "model":  # bundled models and the user's files: no file of ours to know them
-        assert (ROOT / "fmboost_core/weights" / f"{value}.safetensors").exists()
+        assert (ROOT / "fmboost_core/weights/models" / f"{value}.safetensors").exists()
     elif entry.options:
         assert value in entry.options, entry.id
     elif isinstance(entry.default, bool):

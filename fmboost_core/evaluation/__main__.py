@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import FMBoostError
-from . import ablate, latents, run, stability
+from ..evaluation import ablate, latents, run, stability
 
 COMMANDS = (
     run.add_command,

@@ -16,22 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model, load_model
-from ..codec import Codec
+from ..cli.progress import ProgressBar
+from ..codecs.kl import open_codec
+from ..codecs.protocol import Codec
 from ..errors import ConfigError
-from ..progress import ProgressBar
-from ..training.codecs import open_codec
-from ..training.data import load_shards
-from ..training.degrade import plan
-from ..training.encode import reduced
-from ..training.photos import find_photos
+from ..files.checkpoint import load_model
+from ..metrics.image_metrics import MEANINGS, latent_mse
+from ..model import Model
+from ..sampling.guide import image_guide, pixel_upsample
+from ..training.data.degrade import plan
+from ..training.data.encode import reduced
+from ..training.data.latents import load_shards
+from ..training.data.photos import find_photos
 from ..training.recipe import Recipe, load_recipe
 from ..training.session import run_to_end
 from ..training.train import finished, make_trainer, write
-from ..upsample import image_guide, pixel_upsample
 from .figures import FIGURES
 from .judge import BASELINES, Case, Setting, bicubic, decoded, load_photo, prepare
-from .metrics import MEANINGS, latent_mse
 from .report import Summary, bars, curve, make_folder, markdown, summarise, write_json, write_text
 from .results import Results, digest, photo_names
 from .run import Made, Task, judge_all, series_over_evaluations

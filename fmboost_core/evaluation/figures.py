@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model, load_model
-from ..codec import Codec
-from ..compare import Panel, busiest_corner
+from ..codecs.protocol import Codec
 from ..errors import ConfigError
-from ..images import Picture, preview
-from ..schedule import noise_augment, seeded_noise
-from ..upsample import pixel_upsample
+from ..files.checkpoint import load_model
+from ..imaging.compare import Panel, busiest_corner
+from ..imaging.picture_file import Picture, preview
+from ..metrics.image_metrics import measure
+from ..model import Model
+from ..sampling.guide import pixel_upsample
+from ..sampling.schedule import noise_augment, seeded_noise
 from .judge import Case, Setting, bicubic, centre_square, decoded, load_photo, prepare
-from .metrics import measure
 from .report import contact_sheet, markdown, summarise, write_text
 from .sampling import Sampler
 

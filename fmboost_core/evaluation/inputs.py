@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import Model, load_model
-from ..codec import Codec
-from ..config import require
-from ..errors import ConfigError
-from ..training.codecs import open_codec
-from ..training.photos import find_photos
+from ..codecs.kl import open_codec
+from ..codecs.protocol import Codec
+from ..errors import ConfigError, require
+from ..files.checkpoint import load_model
+from ..model import Model
+from ..training.data.photos import find_photos
 from .results import photo_names
 
 

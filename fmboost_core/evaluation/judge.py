@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model
-from ..codec import Codec
+from ..codecs.protocol import Codec
 from ..errors import ConfigError, ImageError
-from ..images import read_picture
-from ..pipeline import boost
-from ..upsample import pixel_upsample, resize
-from .metrics import DEFAULT_METRICS, check_names, latent_mse, measure
+from ..imaging.picture_file import read_picture
+from ..imaging.resample import resize
+from ..metrics.image_metrics import DEFAULT_METRICS, check_names, latent_mse, measure
+from ..model import Model
+from ..sampling.guide import pixel_upsample
+from ..sampling.upscaler import boost
 
 TRUTHS = ("decoded", "photo")
 BASELINES = ("bicubic", "guide")

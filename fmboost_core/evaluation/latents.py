@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model
-from ..config import require
-from ..pipeline import boost, flow
-from ..progress import ProgressBar
-from ..schedule import noise_augment, seeded_noise
-from ..upsample import pixel_upsample
+from ..cli.progress import ProgressBar
+from ..errors import require
+from ..metrics.image_metrics import latent_mse
+from ..model import Model
+from ..sampling.guide import pixel_upsample
+from ..sampling.schedule import noise_augment, seeded_noise
+from ..sampling.upscaler import boost, flow
 from .inputs import add_inputs, opened
 from .judge import Setting, prepare
-from .metrics import latent_mse
 
 
 def channel_statistics(latents: Mapping[str, list[tuple[Tensor, Tensor]]]) -> str:

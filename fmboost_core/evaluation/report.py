@@ -13,10 +13,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from ..compare import Panel, font_for
 from ..errors import ConfigError, ImageError, MissingDependencyError, reason
-from ..images import replacing, save_image
-from .metrics import MEANINGS, Meaning
+from ..files.atomic import replacing
+from ..imaging.compare import Panel, font_for
+from ..imaging.picture_file import save_image
+from ..metrics.image_metrics import MEANINGS, Meaning
 from .statistics import Interval, bootstrap, paired_bootstrap
 
 Rows = Mapping[str, Mapping[str, float]]

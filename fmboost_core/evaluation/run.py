@@ -15,18 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model, load_model
-from ..codec import Codec, load_codec
+from ..cli.device import choose_device
+from ..cli.progress import ProgressBar
+from ..codecs.load import load_codec
+from ..codecs.protocol import Codec
 from ..errors import ConfigError, ImageError
-from ..images import read_picture
-from ..progress import ProgressBar
-from ..tools import choose_device
-from ..training.photos import find_photos
-from ..upsample import restore
-from ..weight_file import sha256_of
+from ..files.checkpoint import load_model
+from ..files.weight_file import sha256_of
+from ..imaging.picture_file import read_picture
+from ..metrics.image_metrics import DEFAULT_METRICS, MEANINGS, METRICS, latent_mse, measure
+from ..model import Model
+from ..sampling.restore import restore
+from ..training.data.photos import find_photos
 from .features import Patches, load_clip, load_feature_network
 from .judge import BASELINES, TRUTHS, Case, Sample, Setting, bicubic, boosted, decoded, guide_of, prepare
-from .metrics import DEFAULT_METRICS, MEANINGS, METRICS, latent_mse, measure
 from .report import Summary, against, bars, contact_sheet, curve, markdown, summarise, write_text
 from .results import Results, digest, photo_names
 from .statistics import Interval

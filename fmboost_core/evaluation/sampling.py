@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model
-from ..codec import Codec
-from ..pipeline import stage_sizes
-from ..schedule import seeded_noise
+from ..codecs.protocol import Codec
+from ..model import Model
+from ..sampling.guide import image_guide, latent_size, latent_upsample
+from ..sampling.restore import restored
+from ..sampling.schedule import seeded_noise
+from ..sampling.target import stage_sizes
 from ..training.train import objective_of
-from ..upsample import image_guide, latent_size, latent_upsample, restored
 from .judge import decoded
 
 

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model, load_model
-from ..codec import Codec
-from ..config import require
-from ..errors import LatentError, NonFiniteError
-from ..pipeline import boost
-from ..progress import ProgressBar
-from ..training.encode import disturbed
-from ..upsample import pixel_upsample
+from ..cli.progress import ProgressBar
+from ..codecs.protocol import Codec
+from ..errors import LatentError, NonFiniteError, require
+from ..files.checkpoint import load_model
+from ..metrics.image_metrics import Meaning, colour, ring_power
+from ..model import Model
+from ..sampling.guide import pixel_upsample
+from ..sampling.upscaler import boost
+from ..training.data.encode import disturbed
 from .inputs import add_inputs, opened
 from .judge import centre_square, decoded, load_photo
-from .metrics import Meaning, colour, ring_power
 from .report import curve, make_folder, markdown, summarise, write_text
 from .statistics import Interval, bootstrap
 

@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..compare import Panel, busiest_corner
 from ..errors import ConfigError, reason
-from ..images import Picture, preview, replacing, save_image
+from ..files.atomic import replacing
+from ..imaging.compare import Panel, busiest_corner
+from ..imaging.picture_file import Picture, preview, save_image
 from .features import Clip, Patches, features, frechet
 
 TRUTH = "truth"

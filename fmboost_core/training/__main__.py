@@ -24,13 +24,13 @@ DONE, REFUSED, INTERRUPTED = 0, 2, 130
 def encode(args: argparse.Namespace) -> None:
     import torch
 
-    from ..checkpoint import describe, load_model
-    from ..config import require
-    from ..processes import share
-    from ..tools import choose_device
-    from .codecs import open_codec
-    from .encode import Encoding, ShardMaker
-    from .photos import find_photos, plan_views
+    from ..cli.device import choose_device
+    from ..cli.processes import share
+    from ..codecs.kl import open_codec
+    from ..errors import require
+    from ..files.checkpoint import describe, load_model
+    from .data.encode import Encoding, ShardMaker
+    from .data.photos import find_photos, plan_views
 
     require(args.limit is None or args.limit > 0, "limit", args.limit, "a whole number above 0")
     device, dtype = choose_device(args.device), torch.bfloat16 if args.bf16 else torch.float32
@@ -59,8 +59,8 @@ def encode(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    from .codecs import open_codec
-    from .data import load_shards
+    from ..codecs.kl import open_codec
+    from .data.latents import load_shards
     from .session import run_to_end
     from .train import finished, make_trainer, write
     from .validate import Validation
@@ -84,10 +84,11 @@ def train(args: argparse.Namespace) -> None:
 def train_codec(args: argparse.Namespace) -> None:
     import torch
 
-    from ..codec import save_codec, tiny_codec
-    from .codec_objective import CodecPasses, codec_loss
-    from .data import PhotoCrops, load_shards
+    from ..codecs.load import save_codec
+    from ..codecs.tiny import tiny_codec
+    from .data.latents import PhotoCrops, load_shards
     from .loop import Trainer
+    from .losses.codec import CodecPasses, codec_loss
     from .session import run_to_end
     from .train import require_family
 

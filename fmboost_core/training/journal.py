@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import ImageError, MissingDependencyError, reason
-from ..images import replacing
+from ..files.atomic import replacing
 
 COLUMNS = ("step", "samples", "loss", "rate", "samples_per_second", "validation_loss")
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import CheckpointError, ConfigError, MissingDependencyError, NonFiniteError, reason
-from ..images import replacing
+from ..files.atomic import replacing
 from .recipe import Loop, Recipe
 
 # What may differ when a training goes on: how long it is to be, and how its steps are computed.

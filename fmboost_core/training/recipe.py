@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import FAMILIES, OBJECTIVES, PRESETS, UNetConfig, require
-from ..errors import ConfigError, MissingDependencyError
-from ..schedule import NOISE_STEPS
-from ..upsample import UPSAMPLERS
-from .likeness import PATCH
+from ..errors import ConfigError, MissingDependencyError, require
+from ..families import FAMILIES
+from ..metrics.likeness import PATCH
+from ..networks.config import PRESETS, UNetConfig
+from ..sampling.guide import UPSAMPLERS
+from ..sampling.schedule import NOISE_STEPS
+from ..spec import OBJECTIVES
 
 RECIPES = Path(__file__).parent / "recipes"
 CONTINUING = ("reflow", "decoded")  # go on from a trained flow, and end as one

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model
-from ..config import UNetConfig
 from ..errors import ConfigError
-from ..unet import LatentUNet
-from ..weight_file import require_fit
+from ..files.weight_file import require_fit
+from ..model import Model
+from ..networks.config import UNetConfig
+from ..networks.unet import LatentUNet
 
 _LATENT_LAYERS = ("input_blocks.0.", "out.2.")  # the layers whose shapes depend on the latent's channels
 _SINUSOIDS = ("time_embed.0.weight", "noise_embed.0.weight")  # layers that read a `blocks.time_embedding`

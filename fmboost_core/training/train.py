@@ -10,16 +10,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import Model, load_model, save_model
-from ..config import FAMILIES, ModelSpec, UNetConfig
+from ..codecs.kl import Decoder, open_codec
 from ..errors import ConfigError
-from ..schedule import alpha_bar
-from ..unet import LatentUNet
-from .codecs import Decoder, open_codec
-from .data import LatentCrops, LatentSet
-from .likeness import Likeness
+from ..families import FAMILIES
+from ..files.checkpoint import load_model, save_model
+from ..metrics.likeness import Likeness
+from ..model import Model
+from ..networks.config import UNetConfig
+from ..networks.unet import LatentUNet
+from ..sampling.schedule import alpha_bar
+from ..spec import ModelSpec
+from .data.latents import LatentCrops, LatentSet
 from .loop import Trainer, freeze
-from .objectives import (
+from .losses.objectives import (
     SIGNALS,
     CouplingFlow,
     Decoded,

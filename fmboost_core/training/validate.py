@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..codec import Codec
+from ..codecs.protocol import Codec
 from ..errors import ConfigError
-from ..schedule import alpha_bar
-from .data import LatentCrops, LatentSet
+from ..sampling.schedule import alpha_bar
+from .data.latents import LatentCrops, LatentSet
 from .loop import step_generator
-from .objectives import Examples
+from .losses.objectives import Examples
 from .train import Learning, require_family, told
 
 CROPS, PICTURES = 64, 4

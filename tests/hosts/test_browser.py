@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from fmboost_core import load_model
-from fmboost_core.checkpoint import Model, save_model
+from fmboost_core.files.checkpoint import save_model
+from fmboost_core.model import Model
 
 from .browser import CLASSIC, NEW, PICTURES_LOADED, Frontend, chromium
 from .comfyui import ComfyUI

@@ -19,9 +19,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fmboost_core import boost, load_codec, load_model
-from fmboost_core.checkpoint import Model, save_model
-from fmboost_core.config import FAMILIES
-from fmboost_core.recognise import recognise
+from fmboost_core.families import FAMILIES
+from fmboost_core.files.checkpoint import save_model
+from fmboost_core.model import Model
+from fmboost_core.recognition import recognise
 
 from .comfyui import ComfyUI, Graph
 from .server import PACK, Refused, peak_memory
@@ -345,9 +346,9 @@ def test_errors_are_sentences(
 ) -> None:
     folder = comfyui.base / "models/fmboost"
     (folder / "broken.safetensors").write_bytes(
-        (PACK / f"fmboost_core/weights/{MODEL}.safetensors").read_bytes()[:9999]
+        (PACK / f"fmboost_core/weights/models/{MODEL}.safetensors").read_bytes()[:9999]
     )
-    shutil.copy(PACK / "fmboost_core/weights/codec-sd15.safetensors", folder / "foreign.safetensors")
+    shutil.copy(PACK / "fmboost_core/weights/codecs/sd15.safetensors", folder / "foreign.safetensors")
     change = dict(change)
     graph = start_graph(picture)
     if "model" in change:

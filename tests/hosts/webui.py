@@ -54,7 +54,7 @@ class Webui(Server):
         models = base / "models" / "fmboost" / "sub"
         models.mkdir(parents=True)
         for name in ("own", "vanishing"):
-            shutil.copy(PACK / "fmboost_core/weights/sd15-x2.safetensors", models / f"{name}.safetensors")
+            shutil.copy(PACK / "fmboost_core/weights/models/sd15-x2.safetensors", models / f"{name}.safetensors")
         (models / "broken.safetensors").write_bytes(b"none")
         shutil.copytree(Path(__file__).with_name("probe"), extensions / "probe")
         cpu = ("--always-cpu", "--all-in-fp32", "--gradio-allowed-path", host) if self.is_forge else (

@@ -1,0 +1,67 @@
+"""Model and codec on a device, for the command line and its measurements."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ..codecs.load import load_codec
+from ..codecs.tiny import TinyVAE
+from ..errors import ConfigError, ImageError, is_out_of_memory
+from ..files.checkpoint import load_model
+from ..model import Model
+from .processes import this_process
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What enlarges pictures, on its device."""
+
+    model: Model
+    codec: TinyVAE
+    device: torch.device
+
+
+def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
+    """Load model and codec to a device such as "auto" or "cuda", as a type such as "float16"."""
+    where, kind = choose_device(device), getattr(torch, dtype)
+    return Tools(load_model(model).to(where, kind), load_codec(codec).to(where, kind), where)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a kind, or the fastest for "auto"; under a launcher each process has a GPU of its own.
+
+    A numbered one, such as "cuda:1", is taken as it is. Raises `ConfigError` for what this machine does not have.
+    """
+    if name.startswith("cuda:"):
+        return torch.device(name)
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in present.items() if there)
+    if not present[name]:
+        raise ConfigError(f"This PyTorch finds no {name} device here; use --device cpu or --device auto.")
+    return _own_gpu() if name == "cuda" else torch.device(name)
+
+
+def _own_gpu() -> torch.device:
+    number, count = this_process(os.environ).local, torch.cuda.device_count()
+    if number is None:
+        return torch.device("cuda")
+    if number >= count:
+        raise ConfigError(f"LOCAL_RANK is {number}, but PyTorch finds {count} GPUs; start no more processes than GPUs.")
+    return torch.device("cuda", number)
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Out of memory, as Python and PyTorch's devices say it, becomes an `ImageError` with a way out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ImageError(f"{what} does not fit into memory at this size; try --tile 64 or a smaller size.") from None

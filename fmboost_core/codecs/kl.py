@@ -1,0 +1,154 @@
+"""The codec that a command line names: ours, a TAESD pair, or a diffusion model's own autoencoder through diffusers."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ConfigError, MissingDependencyError, reason
+from ..files.weight_file import some_names
+from .load import load_codec
+from .protocol import check_sides
+from .tiny import TinyVAE
+
+DIFFUSERS, HUB = "diffusers:", "hf://"
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+TILE = 128  # latents; a side of more is worked on in tiles, so that the paper's 1024 pixels are whole
+
+
+class KLCodec(nn.Module):
+    """diffusers' AutoencoderKL as the `Codec` protocol: scaled latents are (raw - shift) * scale, of the mean.
+
+    Larger pictures than `TILE` latents go through diffusers' own tiles, which overlap and are blended: its norm and
+    its attention look at all of a tile, so tiles differ from the whole by a little.
+    """
+
+    def __init__(self, autoencoder: Any) -> None:
+        """autoencoder: a diffusers AutoencoderKL; its configuration says channels, factor, scale and shift."""
+        super().__init__()
+        config = autoencoder.config
+        self.autoencoder = autoencoder
+        self.channels: int = config.latent_channels
+        self.factor: int = 2 ** (len(config.down_block_types) - 1)
+        self.scale: float = config.scaling_factor
+        self.shift: float = config.shift_factor or 0.0
+        autoencoder.enable_tiling()
+        autoencoder.tile_latent_min_size, autoencoder.tile_sample_min_size = TILE, TILE * self.factor
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        check_sides(images, self.factor)
+        raw = self.autoencoder.encode(self._to_weights(images)).latent_dist.mean
+        return (raw.to(images) - self.shift) * self.scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.decode_with_gradient(latents)
+
+    def decode_with_gradient(self, latents: Tensor) -> Tensor:
+        raw = latents / self.scale + self.shift
+        return self.autoencoder.decode(self._to_weights(raw)).sample.to(latents)
+
+    def _to_weights(self, x: Tensor) -> Tensor:
+        return x.to(next(self.autoencoder.parameters()))
+
+
+class Decoder(nn.Module):
+    """A codec's decoder with gradients: scaled latents (B,C,h,w) to pictures (B,3,8h,8w), near [-1,1]."""
+
+    def __init__(self, codec: TinyVAE | KLCodec) -> None:
+        super().__init__()
+        self.codec = codec.requires_grad_(False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        if isinstance(self.codec, KLCodec):
+            return self.codec.decode_with_gradient(latents)
+        return self.codec.decoder(latents) * 2 - 1
+
+
+def open_codec(text: str) -> TinyVAE | KLCodec:
+    """A codec on the CPU, in float32: whatever `load_codec` takes, or `diffusers:` and an AutoencoderKL.
+
+    That is a folder with its config.json, or with one of a whole pipeline in `vae`, of which nothing is fetched; or
+    hf://owner/repo/folder@revision on the Hugging Face hub, folder and revision as needed. Raises `CheckpointError`
+    that says what is wrong with it, and `MissingDependencyError` without diffusers.
+    """
+    if text.startswith(HUB):
+        raise ConfigError(f"A codec of the hub is an autoencoder of diffusers, written {DIFFUSERS}{text}.")
+    if not text.startswith(DIFFUSERS):
+        return load_codec(text)
+    place = text.removeprefix(DIFFUSERS)
+    folder = _with_config(_download(place) if place.startswith(HUB) else Path(place))
+    _refuse_foreign(folder / CONFIG)
+    return KLCodec(_load(folder).eval().requires_grad_(False))
+
+
+def _with_config(folder: Path) -> Path:
+    """The folder of the autoencoder itself: this one, or `vae` in a whole pipeline's."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"There is no folder {folder}; an autoencoder of the hub is written {DIFFUSERS}{HUB}owner/repo."
+        )
+    for place in (folder, folder / "vae"):
+        if (place / CONFIG).is_file():
+            return place
+    raise CheckpointError(f"The folder {folder} has neither {CONFIG} nor vae/{CONFIG}, so it is no autoencoder.")
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Before any weights are read."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kind, colours = config.get("_class_name"), config.get("in_channels", 3)
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no configuration ({reason(error)}).") from None
+    if kind != "AutoencoderKL" or colours != 3:
+        raise CheckpointError(f"{path} is of a {kind} of {colours} channels; an AutoencoderKL of 3 is needed.")
+    if config.get("latents_mean") or config.get("latents_std"):
+        raise CheckpointError(f"{path} scales each channel of the latent by itself, which is not known here.")
+
+
+def _load(folder: Path) -> Any:
+    """The network, never from a pickle, and never with weights that its file lacks."""
+    try:
+        kind = import_module("diffusers").AutoencoderKL  # by name, or the type checker reads all of diffusers
+    except (ImportError, RuntimeError) as error:  # diffusers makes a RuntimeError of what its own parts lack
+        raise MissingDependencyError(
+            f"{folder} needs diffusers (pip install diffusers), which cannot be imported ({reason(error)})."
+        ) from None
+    try:
+        network, report = kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # diffusers', safetensors' and PyTorch's errors have no common base
+        raise CheckpointError(f"The autoencoder {folder} cannot be loaded ({reason(error)}).") from None
+    if report["missing_keys"]:
+        missing = some_names(sorted(report["missing_keys"]))
+        raise CheckpointError(f"The autoencoder {folder} is not whole: {missing} missing.")
+    if not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
+        raise CheckpointError(f"The autoencoder {folder} has NaN or infinity in its weights.")
+    return network
+
+
+def _download(address: str) -> Path:
+    """hf://owner/repo/folder@revision: its configuration and weights, kept in the hub's cache."""
+    location, _, revision = address.removeprefix(HUB).partition("@")
+    owner, repo, folder = (*location.strip("/").split("/", 2), "", "")[:3]
+    if not (owner and repo):
+        raise CheckpointError(f"{address} is not of the form {HUB}owner/repo/folder@revision.")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise MissingDependencyError(f"{address} needs huggingface_hub: pip install huggingface_hub.") from None
+    places = [f"{folder}/"] if folder else ["", "vae/"]
+    files = [place + name for place in places for name in (CONFIG, WEIGHTS)]
+    try:
+        root = snapshot_download(f"{owner}/{repo}", revision=revision or "main", allow_patterns=files)
+    except Exception as error:  # the hub's, its HTTP client's and the disk's errors have no common base
+        raise CheckpointError(f"{address} could not be fetched ({type(error).__name__}: {reason(error)}).") from error
+    return Path(root, folder)
