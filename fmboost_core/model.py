@@ -1,23 +1,22 @@
-"""A network with its specification."""
+"""A model: a velocity network with its specification."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .networks.config import GUIDE_KINDS
-from .networks.unet import LatentUNet
+from .errors import ConfigError
+from .families import Party
+from .networks.conditioning import GUIDE_KINDS, Conditioning
 from .spec import ModelSpec
-
-_ALIVE = 32  # about so many values a position and base channel are alive at once in an evaluation
 
 
 class Model:
-    """A network with its specification."""
+    """A velocity network with its specification, in inference mode."""
 
-    def __init__(self, spec: ModelSpec, network: LatentUNet) -> None:
+    def __init__(self, spec: ModelSpec, network: nn.Module) -> None:
         self.spec, self.network = spec, network.eval().requires_grad_(False)
 
     @property
@@ -28,27 +27,37 @@ class Model:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
+    @property
+    def party(self) -> Party:
+        """The model in `require_same_family`."""
+        return Party(f"the model {self.spec.name}", self.spec.family, self.spec.network.channels)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Model:
         """Move the network in place; returns self."""
         self.network.to(device=device, dtype=dtype)
         return self
 
     def working_memory(self, positions: int, dtype: torch.dtype) -> int:
-        """Bytes, about, that an evaluation over so many positions (B*h*w) takes besides the weights."""
-        return positions * self.spec.network.base * _ALIVE * dtype.itemsize
+        """About how many bytes an evaluation over B*h*w positions takes besides the weights."""
+        return positions * self.spec.network.values_per_position * dtype.itemsize
 
-    def velocity(
-        self, x: Tensor, t: float | Tensor, guide: Tensor, kind: str = "latent", alpha_bar: float | None = None
-    ) -> Tensor:
-        """v(x, t, guide) in x's type: x, guide (B,C,h,w) scaled latents, t a time in [0,1] or one an item (B,).
+    def conditioning(self, guide: Tensor, kind: str = "latent", alpha_bar: float | None = None) -> Conditioning:
+        """What the network is conditioned on: guide (B,C,h,w) scaled, and what its configuration asks for besides.
 
-        kind: what the guide was made from, one of `GUIDE_KINDS`; alpha_bar: the signal kept in the start (default: the
-        model's). Networks that cannot be told ignore them.
+        kind: what the guide was encoded from, one of `GUIDE_KINDS`. alpha_bar: the signal kept in the start, 0 to 1;
+        None: the specification's.
         """
-        count, config = (x.shape[0],), self.spec.network
-        times = torch.as_tensor(t, dtype=torch.float32, device=self.device).expand(count)
+        if kind not in GUIDE_KINDS:
+            raise ConfigError(f"kind must be one of {', '.join(GUIDE_KINDS)}, but it is {kind!r}.")
+        count, config = (guide.shape[0],), self.spec.network
         kinds = torch.full(count, GUIDE_KINDS.index(kind), device=self.device) if config.classes else None
         level = math.sqrt(1 - (self.spec.alpha_bar if alpha_bar is None else alpha_bar))
         levels = torch.full(count, level, device=self.device) if config.noise_level else None
-        state, guide = x.to(self.device, self.dtype), guide.to(self.device, self.dtype)
-        return self.network(state, times, guide, kinds, levels).to(x)
+        return Conditioning(guide, kinds, levels)
+
+    def velocity(self, x: Tensor, t: float | Tensor, conditioning: Conditioning) -> Tensor:
+        """v(x, t, conditioning) in x's type: x (B,C,h,w) scaled, t a time in [0,1] or one per item (B,)."""
+        times = torch.as_tensor(t, dtype=torch.float32, device=self.device).expand(x.shape[0])
+        state, guide = (latent.to(self.device, self.dtype) for latent in (x, conditioning.guide))
+        velocity: Tensor = self.network(state, times, conditioning._replace(guide=guide))
+        return velocity.to(x)

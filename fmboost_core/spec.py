@@ -1,4 +1,4 @@
-"""What a model file promises (`ModelSpec`), stored as JSON in its metadata."""
+"""The specification of a model file: what the network is and how it was trained."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from typing import Any
 
 from .errors import ConfigError, is_count, require
 from .families import FAMILIES
-from .networks.config import UNetConfig
+from .networks import NETWORKS, NetworkConfig, config_class
 
 FORMAT_VERSION = 1
 
-# What networks are trained for: coupling flow matching, which all of FMBoost runs on, and the paper's baselines,
-# which only the evaluation samples: naive flow matching, regression, a diffusion model (`training/objectives.py`).
+# Training objectives: coupling flow matching, which FMBoost samples, and the paper's baselines, which the evaluation
+# alone samples: naive flow matching, regression (L1, L2) and a diffusion model.
 OBJECTIVES = ("cfm", "fm", "l1", "l2", "dm")
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model file promises; stored as JSON in its safetensors metadata.
+    """What a model file promises. It is stored as JSON in the file's safetensors metadata.
 
-    name: short name of the model; network: its architecture; family: a key of `FAMILIES`, the latent space.
-    latent_factor, latent_shift: of that space, so that a file explains itself.
-    scale: the trained magnification, at least 1; a larger one is reached in stages.
-    noise_step, alpha_bar: of the start x0 in training (step 0..999, signal kept 0..1).
-    noise_steps: the steps the network knows, or the least and the greatest of one that is told the `noise_level`;
-        others are out of its depth and warn.
-    guide: how guides were made ("psu", "bilinear", "nearest"); objective: what was learned, one of `OBJECTIVES`.
-    nfe: evaluations by default; weights: "ema" or "online"; license, trained_on: words for people.
+    name: short name of the model. network: its configuration, one of `NETWORKS`. family: a key of `FAMILIES`.
+    latent_factor, latent_shift: the scaling factor and the shift of that family, so that a file explains itself.
+    scale: the upscale factor of training, at least 1; larger ones take several stages.
+    noise_step: of the start x0 in training, 0 to 999. alpha_bar: the signal kept at that step, 0 to 1.
+    noise_steps: the steps the network was trained at; of a network with `noise_level` the least and the greatest.
+    guide: how guides were upsampled ("psu", "bilinear", "nearest"). objective: one of `OBJECTIVES`.
+    nfe: number of function evaluations by default. weights: "ema" or "online". license, trained_on: for people.
     """
 
     name: str
-    network: UNetConfig
+    network: NetworkConfig
     family: str = "sd15"
     latent_factor: float = 0.18215
     latent_shift: float = 0.0
@@ -54,7 +53,8 @@ class ModelSpec:
         object.__setattr__(self, "noise_steps", tuple(self.noise_steps))
         for name in ("name", "license", "trained_on"):
             require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
-        require(isinstance(self.network, UNetConfig), "network", self.network, "a UNetConfig")
+        known_network = isinstance(self.network, tuple(NETWORKS.values()))
+        require(known_network, "network", self.network, f"a configuration of {' or '.join(NETWORKS)}")
         require(self.family in FAMILIES, "family", self.family, " or ".join(FAMILIES))
         known = FAMILIES[self.family].channels
         require(self.network.channels == known, "network.channels", self.network.channels, f"{known} ({self.family})")
@@ -83,23 +83,28 @@ class ModelSpec:
         )
 
     def knows(self, noise_step: int) -> bool:
-        """Whether the network was trained from starts of this noise step."""
+        """Whether the network was trained at this noise step."""
         if self.network.noise_level:
             return self.noise_steps[0] <= noise_step <= self.noise_steps[1]
         return noise_step in self.noise_steps
 
     def to_json(self) -> str:
         """The specification as the JSON text that is stored."""
-        return json.dumps(asdict(self), indent=1)
+        table = asdict(self)
+        if self.network.architecture != "unet":  # the first files do not name it
+            table["network"]["architecture"] = self.network.architecture
+        return json.dumps(table, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """Read `to_json`'s text. Unknown, missing and impossible fields are a `ConfigError` that names them."""
+        """Read the text of `to_json`. A `ConfigError` names unknown, missing and impossible fields."""
         try:
             data = json.loads(text)
         except ValueError as error:
             raise ConfigError(f"The specification is not JSON ({error}).") from None
-        network = _build(UNetConfig, data.get("network") if isinstance(data, Mapping) else None, "network")
+        stored = data.get("network") if isinstance(data, Mapping) else None
+        kind, stored = config_class(stored) if isinstance(stored, Mapping) else (None, stored)
+        network = _build(kind, stored, "network")
         return _build(cls, {**data, "network": network}, "specification")
 
 

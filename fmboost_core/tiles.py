@@ -1,4 +1,4 @@
-"""Tiles: a tensor cut into parts with their surroundings, and the results put together."""
+"""Overlapping tiles: a tensor is cut into them, and their results are put together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Span:
-    """One tile along one side: what is evaluated (start, stop) and what of it is kept (first, last)."""
+    """One tile along one side: the part that is evaluated (start, stop) and the part that is kept (first, last)."""
 
     start: int
     stop: int
@@ -19,35 +19,36 @@ class Span:
     last: int
 
 
-def spans(length: int, tile: int, halo: int) -> list[Span]:
-    """Cut a side into tiles of at most `tile` that keep disjoint parts, each with up to `halo` around it."""
+def spans(length: int, tile: int, overlap: int) -> list[Span]:
+    """Cut a side into parts of at most `tile`; each tile reaches up to `overlap` beyond its own part."""
     return [
-        Span(max(0, first - halo), min(length, first + tile + halo), first, min(length, first + tile))
+        Span(max(0, first - overlap), min(length, first + tile + overlap), first, min(length, first + tile))
         for first in range(0, length, tile)
     ]
 
 
-def grid(height: int, width: int, tile: int, halo: int) -> Iterator[tuple[Span, Span]]:
+def grid(height: int, width: int, tile: int, overlap: int) -> Iterator[tuple[Span, Span]]:
     """All tiles of (height, width), row by row."""
-    return product(spans(height, tile, halo), spans(width, tile, halo))
+    return product(spans(height, tile, overlap), spans(width, tile, overlap))
 
 
 def map_tiles(
     function: Callable[..., Tensor],
     inputs: Sequence[Tensor],
     tile: int,
-    halo: int,
+    overlap: int,
     *,
     in_unit: int = 1,
     out_unit: int = 1,
 ) -> Tensor:
-    """function(*inputs), tile by tile: (B,C,h,w) inputs -> (B,C',h',w'). tile and halo in latents.
+    """function(*inputs), tile by tile: inputs (B,C,h,w) -> (B,C',h',w').
 
-    in_unit, out_unit: positions of the inputs and of the output a latent (1 for latents, 8 for pixels).
+    tile, overlap: in latents. in_unit, out_unit: positions of the inputs and of the output per latent (1 for latents,
+    8 for pixels).
     """
     height, width = (side // in_unit for side in inputs[0].shape[-2:])
     out: Tensor | None = None
-    for rows, columns in grid(height, width, tile, halo):
+    for rows, columns in grid(height, width, tile, overlap):
         cut = [
             x[..., rows.start * in_unit : rows.stop * in_unit, columns.start * in_unit : columns.stop * in_unit]
             for x in inputs

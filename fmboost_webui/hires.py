@@ -21,7 +21,7 @@ from fmboost_core import boost
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.restore import restore
 from fmboost_core.sampling.solvers import check_solver
-from fmboost_core.sampling.target import target_size
+from fmboost_core.sampling.target import Target
 
 from . import host
 from .options import INFOTEXT_KEYS, Found, Options, choose_model, entries, find_models, to_infotext
@@ -126,7 +126,7 @@ class HiresPass:
         p.extra_generation_params = {}  # where the host would note the size of a copy
         p.calculate_target_resolution()
         width, height = (p.width, p.height) if p.firstpass_image is None else p.firstpass_image.size
-        target_size((height, width), target=cut_size(p))
+        Target(size=cut_size(p)).pixels((height, width), self.model.spec.scale)
 
     @property
     def evaluations(self) -> int:

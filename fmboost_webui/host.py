@@ -62,7 +62,7 @@ def host_vae(model: Any) -> Codec:
 class WebuiVAE:
     """AUTOMATIC1111's VAE as the core's `Codec`: scaled latents (B,4,h,w), pictures (B,3,8h,8w) in [-1,1]."""
 
-    channels, factor = 4, FACTOR
+    channels, downscale_factor = 4, FACTOR
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -90,7 +90,7 @@ class WebuiVAE:
 class ForgeVAE:
     """Forge's VAE as the core's `Codec`; it does tiles by itself when memory runs out."""
 
-    channels, factor = 4, FACTOR
+    channels, downscale_factor = 4, FACTOR
 
     def __init__(self, model: Any) -> None:
         self._vae = model.forge_objects.vae.clone()

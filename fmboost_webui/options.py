@@ -14,7 +14,7 @@ from fmboost_core.files.checkpoint import read_spec
 from fmboost_core.files.locate import bundled_models
 from fmboost_core.sampling.guide import UPSAMPLERS
 from fmboost_core.sampling.solvers import ADAPTIVE, SOLVERS, check_solver
-from fmboost_core.sampling.target import stage_sizes, target_size
+from fmboost_core.sampling.target import Target, stage_sizes
 from fmboost_core.sampling.tiling import parse_tile
 from fmboost_core.spec import ModelSpec
 
@@ -95,7 +95,7 @@ def describe(
     own = refine or not steps
     nfe = model.spec.nfe if own else steps
     check_solver(solver, nfe, own)
-    end = target_size((size[1], size[0]), target=target)
+    end = Target(size=target).pixels((size[1], size[0]), model.spec.scale)
     stages = len(stage_sizes((size[1], size[0]), end, model.spec.scale))
     evaluations = "as many evaluations as needed" if solver in ADAPTIVE else _plural(nfe * stages, "evaluation")
     line = (

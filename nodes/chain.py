@@ -12,8 +12,8 @@ from ..fmboost_core import alpha_bar, flow, noise_augment
 from ..fmboost_core.errors import LatentError
 from ..fmboost_core.families import FAMILIES, families_with
 from ..fmboost_core.sampling.guide import latent_size, latent_upsample, pixel_upsample
-from ..fmboost_core.sampling.schedule import seeded_noise, start_signal
-from ..fmboost_core.sampling.target import target_size
+from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
+from ..fmboost_core.sampling.target import Target
 from . import host, inputs
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
@@ -48,17 +48,13 @@ class PSUUpsample(io.ComfyNode):
                 f"The VAE is for latents of {codec.channels} channels, but this one has {samples.shape[1]}, which "
                 f"looks like {families_with(samples.shape[1])}; connect the VAE of the latent's family."
             )
-        start = (samples.shape[-2] * codec.factor, samples.shape[-1] * codec.factor)
-        wish = inputs.wanted_size(**size)
-        end = target_size(
-            start, scale=wish.get("scale"), target=wish.get("size"), megapixels=wish.get("megapixels"),
-            unit=codec.factor,
-        )  # fmt: skip
-        stretch = "size" not in wish
+        start = (samples.shape[-2] * codec.downscale_factor, samples.shape[-1] * codec.downscale_factor)
+        target = Target(**inputs.wanted_size(**size))
+        end = target.pixels(start, inputs.DEFAULT_SCALE, codec.downscale_factor)
         if method == "psu":
-            guide = pixel_upsample(samples, codec, end, stretch)
+            guide = pixel_upsample(samples, codec, end, target.distorts)
         else:
-            guide = latent_upsample(samples, latent_size(end, codec.factor), method, stretch)
+            guide = latent_upsample(samples, latent_size(end, codec.downscale_factor), method, target.distorts)
         return io.NodeOutput(host.with_raw(latent, guide))
 
 
@@ -95,7 +91,7 @@ class NoiseAugment(io.ComfyNode):
             if cfm is None:
                 signal = alpha_bar(noise_step)
             else:
-                family, signal = cfm.spec.family, start_signal(cfm.spec, noise_step)
+                family, signal = cfm.spec.family, start_alpha_bar(cfm.spec, noise_step)
             guide = host.scaled(latent, family)
             noise = seeded_noise(host.item_seeds(latent, seed), guide.shape[0])(tuple(guide.shape))
             start = noise_augment(guide, signal, noise)

@@ -26,6 +26,7 @@ from ..fmboost_core.files.checkpoint import load_model, read_spec
 from ..fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from ..fmboost_core.imaging.resample import cover
 from ..fmboost_core.model import Model
+from ..fmboost_core.networks.conditioning import Conditioning
 from ..fmboost_core.networks.unet import LatentUNet
 from ..fmboost_core.recognition import recognise
 from ..fmboost_core.sampling.tiling import in_smaller_tiles, parse_tile
@@ -108,13 +109,11 @@ class HostModel(Model):
     def device(self) -> torch.device:
         return self.patcher.load_device
 
-    def velocity(
-        self, x: Tensor, t: float | Tensor, guide: Tensor, kind: str = "latent", alpha_bar: float | None = None
-    ) -> Tensor:
+    def velocity(self, x: Tensor, t: float | Tensor, conditioning: Conditioning) -> Tensor:
         # Between evaluations the host may have put the weights away, for the VAE say; else this costs nothing.
         positions = x.shape[0] * x.shape[-2] * x.shape[-1]
         mm.load_models_gpu([self.patcher], memory_required=self.working_memory(positions, self._compute))
-        return super().velocity(x, t, guide, kind, alpha_bar)
+        return super().velocity(x, t, conditioning)
 
 
 def load_cfm(choice: str, dtype: str) -> HostModel:
@@ -196,7 +195,7 @@ class HostVAE:
         self._vae, self._tiled = vae, tiled
         self._format = comfy.latent_formats.LatentFormat() if family is None else _FORMATS[family]()
         self.channels: int = vae.latent_channels
-        self.factor: int = vae.spacial_compression_encode()
+        self.downscale_factor: int = vae.spacial_compression_encode()
 
     def encode(self, images: Tensor) -> Tensor:
         pixels = images.movedim(1, -1) / 2 + 0.5

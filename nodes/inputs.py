@@ -16,6 +16,7 @@ CFM = io.Custom("FMBOOST_CFM")
 SIZE_BY = ("scale", "width x height", "megapixels")
 OWN_NOISE_STEP = -1  # the model's own
 OWN_NFE = 0  # as many as the model is made for
+DEFAULT_SCALE = 2.0
 
 
 def size_inputs() -> list[io.Input]:

@@ -14,7 +14,7 @@ import math
 import pytest
 import torch
 
-from fmboost_core.sampling.schedule import attention_scale
+from fmboost_core.sampling.attention import attention_scale
 
 WIDTH, TRAINED = 64, 1024
 TOKENS = (128, 256, 512, 2048, 4096)

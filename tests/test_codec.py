@@ -23,7 +23,7 @@ def test_our_files_come_back_whole(tmp_path: Path) -> None:
     codec = randomised(tiny_codec(channels=16, width=24, blocks=2, stem=4))
     save_codec(codec, tmp_path / "c.safetensors", license="MIT", trained_on="nothing")
     back = load_codec(tmp_path / "c.safetensors")
-    assert (back.channels, back.factor) == (16, 8)
+    assert (back.channels, back.downscale_factor) == (16, 8)
     for a, b in zip(codec.parameters(), back.parameters(), strict=True):
         assert torch.equal(a.half().float(), b)
 
@@ -39,7 +39,7 @@ def test_a_pair_of_taesd_files_is_a_codec(tmp_path: Path) -> None:
 
 def test_the_builtin_codec_is_small_and_needs_nothing_else() -> None:
     codec = load_codec("builtin")
-    assert (codec.channels, codec.factor) == (4, 8)
+    assert (codec.channels, codec.downscale_factor) == (4, 8)
     assert sum(p.numel() for p in codec.parameters()) <= 3e6
     assert not any(p.requires_grad for p in codec.parameters()) and not codec.training
 

@@ -50,7 +50,7 @@ def images(*sides: int) -> torch.Tensor:
 
 def test_latents_are_scaled_as_the_configuration_says(saved: Path) -> None:
     codec = open_codec(f"diffusers:{saved}")
-    assert isinstance(codec, KLCodec) and (codec.channels, codec.factor) == (6, 4)
+    assert isinstance(codec, KLCodec) and (codec.channels, codec.downscale_factor) == (6, 4)
     reference = diffusers.AutoencoderKL.from_pretrained(saved / "vae")
     x = images(24, 40)
     with torch.no_grad():

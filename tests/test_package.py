@@ -79,4 +79,4 @@ def test_every_bundled_model_is_finite_and_of_its_name(name: str) -> None:
     assert (model.spec.name, model.spec.family, model.spec.license) == (name, family, "MIT")
     assert model.spec.scale == int(scale[0])
     guide = torch.randn(1, model.spec.network.channels, 16, 16)
-    assert torch.isfinite(model.velocity(guide, 0.0, guide)).all()
+    assert torch.isfinite(model.velocity(guide, 0.0, model.conditioning(guide))).all()

@@ -15,11 +15,12 @@ from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import Cancelled, ConfigError, FMBoostError, LatentError, NonFiniteError
 from fmboost_core.imaging.resample import cover, resize
 from fmboost_core.model import Model
+from fmboost_core.networks.conditioning import GUIDE_KINDS, Conditioning
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.sampling.hooks import Stage
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import alpha_bar, noise_augment, seeded_noise
-from fmboost_core.sampling.target import stage_sizes, target_size
+from fmboost_core.sampling.target import Target, stage_sizes
 from fmboost_core.sampling.upscaler import boost, flow, upscale_image
 
 
@@ -33,7 +34,7 @@ def test_one_stage_is_the_chain_written_out(model: Model, codec: TinyVAE) -> Non
     noise = torch.randn(4, 12, 10, generator=torch.Generator().manual_seed(3))
     x = noise_augment(guide, model.spec.alpha_bar, noise[None])
     for i in range(4):
-        x = x + model.velocity(x, i / 4, guide) / 4
+        x = x + model.velocity(x, i / 4, model.conditioning(guide)) / 4
     assert torch.allclose(boost(low, model, codec, nfe=4, seed=3), x, atol=1e-6)
 
 
@@ -97,24 +98,23 @@ def test_stages_are_few_and_equal(start: tuple, end: tuple, trained: float, coun
 
 
 def test_target_sizes() -> None:
-    assert target_size((48, 64), default=2, unit=8) == (96, 128)
-    assert target_size((512, 512), scale=1.37, unit=8) == (704, 704)
-    assert target_size((333, 500), scale=2) == (666, 1000)
-    assert target_size((512, 512), target=(1000, 700), unit=8) == (704, 1000)
-    height, width = target_size((480, 640), megapixels=2)
+    assert Target().pixels((48, 64), 2, unit=8) == (96, 128)
+    assert Target(scale=1.37).pixels((512, 512), 2, unit=8) == (704, 704)
+    assert Target(scale=2).pixels((333, 500), 4) == (666, 1000)
+    assert Target(size=(1000, 700)).pixels((512, 512), 2, unit=8) == (704, 1000)
+    height, width = Target(megapixels=2).pixels((480, 640), 2)
     assert height * width == pytest.approx(2e6, rel=2e-3) and width / height == pytest.approx(4 / 3, rel=2e-3)
 
 
 @pytest.mark.parametrize(
     "wish",
-    [{"scale": 0.5}, {"scale": 0}, {"scale": -2}, {"scale": math.nan}, {"scale": math.inf}, {"scale": 1e9},
-     {"scale": "2"}, {"scale": True}, {"target": (0, 100)}, {"target": (100.5, 100)}, {"target": (64, 64, 3)},
-     {"target": (32, 64)}, {"megapixels": 0}, {"megapixels": 1e9}, {"scale": 2, "megapixels": 1},
-     {"target": (10**9, 10**9)}],
+    [{"scale": 0.5}, {"scale": 0}, {"scale": math.nan}, {"scale": math.inf}, {"scale": 1e9}, {"scale": "2"},
+     {"scale": True}, {"size": (0, 100)}, {"size": (100.5, 100)}, {"size": (64, 64, 3)}, {"size": (32, 64)},
+     {"megapixels": 0}, {"megapixels": 1e9}, {"scale": 2, "megapixels": 1}, {"size": (10**9, 10**9)}],
 )  # fmt: skip
 def test_impossible_targets_are_one_sentence(wish: dict) -> None:
     with pytest.raises(ConfigError) as refused:
-        target_size((64, 64), **wish)
+        Target(**wish).pixels((64, 64), 2)
     assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
 
 
@@ -184,7 +184,7 @@ def test_200_random_inputs(model: Model, codec: TinyVAE) -> None:
 def test_progress_states_and_stages_are_told(model: Model, codec: TinyVAE) -> None:
     told, times, stages = [], [], []
     boost(
-        latents(1, 4, 8, 8), model, codec, scale=4, nfe=2, tile=16, halo=4,
+        latents(1, 4, 8, 8), model, codec, scale=4, nfe=2, tile=16, overlap=4,
         progress=lambda done, total: told.append((done, total)),
         on_state=lambda t, x: times.append((t, tuple(x.shape))), on_stage=stages.append,
     )  # fmt: skip
@@ -262,15 +262,16 @@ def test_the_noise_of_the_start_is_a_dial(dial: Model, codec: TinyVAE, recwarn: 
     """Every step in the range is known, also those at its ends, and the network is told each."""
     low, velocity, told = latents(1, 4, 4, 4), dial.velocity, []
 
-    def spy(*args: object) -> torch.Tensor:
-        told.append(args[-1])
-        return velocity(*args)
+    def spy(x: torch.Tensor, t: float, conditioning: Conditioning) -> torch.Tensor:
+        told.append(float(conditioning.noise_level[0]))
+        return velocity(x, t, conditioning)
 
     dial.velocity = spy
     for step in (100, 333, 600):
         boost(low, dial, codec, noise_step=step, nfe=1)
     boost(low, dial, codec, nfe=1)
-    assert told == [alpha_bar(100), alpha_bar(333), alpha_bar(600), dial.spec.alpha_bar]
+    kept = [alpha_bar(100), alpha_bar(333), alpha_bar(600), dial.spec.alpha_bar]
+    assert told == pytest.approx([math.sqrt(1 - signal) for signal in kept])
     assert not recwarn.list
     with pytest.warns(UserWarning, match="trained at noise step 100 to 600, not 601"):
         boost(low, dial, codec, noise_step=601, nfe=1)
@@ -290,9 +291,9 @@ def test_the_network_is_told_what_each_stage_s_guide_was_made_from(codec: TinyVA
     model = make_model(replace(TINY, classes=2))
     velocity, told = model.velocity, []
 
-    def spy(x: torch.Tensor, t: float, guide: torch.Tensor, kind: str, alpha_bar: float) -> torch.Tensor:
-        told.append(kind)
-        return velocity(x, t, guide, kind, alpha_bar)
+    def spy(x: torch.Tensor, t: float, conditioning: Conditioning) -> torch.Tensor:
+        told.append(GUIDE_KINDS[int(conditioning.kind[0])])
+        return velocity(x, t, conditioning)
 
     model.velocity = spy  # type: ignore[method-assign]
     picture = torch.rand(1, 3, 32, 32) * 2 - 1

@@ -13,7 +13,7 @@ from fmboost_core.recognition import recognise
 
 
 def raw_latent(prefix: Path, family: str, image: torch.Tensor) -> torch.Tensor:
-    return load_codec(prefix).encode(image) / FAMILIES[family].factor
+    return load_codec(prefix).encode(image) / FAMILIES[family].scaling_factor
 
 
 def test_photographs_are_told_apart(shared: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fmboost_core.errors import ConfigError
-from fmboost_core.sampling.schedule import alpha_bar, attention_scale, noise_augment, noise_step_of, seeded_noise
+from fmboost_core.sampling.attention import attention_scale
+from fmboost_core.sampling.schedule import alpha_bar, noise_augment, noise_step_of, seeded_noise
 
 
 def test_alpha_bar_is_the_cosine_schedule() -> None:

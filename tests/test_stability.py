@@ -12,7 +12,7 @@ from fmboost_core.evaluation.stability import TYPES, computes, fine_power, peak,
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.imaging.resample import resize
 from fmboost_core.model import Model
-from fmboost_core.sampling import upscaler as pipeline
+from fmboost_core.sampling import cascade
 from fmboost_core.training.data.encode import NOISE, SCALED, SHIFTED, disturbed
 
 
@@ -103,7 +103,7 @@ def test_a_cascade_that_breaks_counts_as_broken_in_all_later_stages(
         seen.append(size)
         return codec.encode(resize(t, size)) * (math.nan if seen.count((256, 256)) == 2 else 1)
 
-    monkeypatch.setattr(pipeline, "image_guide", lambda image, codec, size, stretch: breaking(image, size, codec))
+    monkeypatch.setattr(cascade, "image_guide", lambda image, codec, size, distort: breaking(image, size, codec))
     out = tmp_path / "out"
     options = ["--size", "64", "--types", "fp32", "--limit", "2", "--out", str(out)]
     assert main(["stability", *places, *options]) == 0

@@ -1,4 +1,4 @@
-"""Tiles: they cover everything once, and with the full halo they change nothing."""
+"""Tiles: they cover everything once, and with the full overlap they change nothing."""
 
 from itertools import product
 
@@ -14,21 +14,19 @@ from fmboost_core.sampling.tiling import (
     Tiling,
     choose_tiling,
     in_smaller_tiles,
-    is_exact,
     parse_tile,
-    receptive_radius,
 )
 from fmboost_core.sampling.upscaler import boost
 from fmboost_core.tiles import grid, map_tiles, spans
 
 
-@pytest.mark.parametrize(("length", "tile", "halo"), [*product((1, 7, 16, 33), (1, 4, 16, 100), (0, 3, 50))])
-def test_spans_keep_each_position_once(length: int, tile: int, halo: int) -> None:
-    cut = spans(length, tile, halo)
+@pytest.mark.parametrize(("length", "tile", "overlap"), [*product((1, 7, 16, 33), (1, 4, 16, 100), (0, 3, 50))])
+def test_spans_keep_each_position_once(length: int, tile: int, overlap: int) -> None:
+    cut = spans(length, tile, overlap)
     kept = [i for s in cut for i in range(s.first, s.last)]
     assert kept == list(range(length))
     for s in cut:
-        assert s.start == max(0, s.first - halo) and s.stop == min(length, s.first + tile + halo)
+        assert s.start == max(0, s.first - overlap) and s.stop == min(length, s.first + tile + overlap)
 
 
 def test_tiling_counts_what_the_grid_has() -> None:
@@ -48,35 +46,34 @@ def test_map_tiles_of_a_blur_with_its_radius_is_the_blur() -> None:
 
 
 @pytest.mark.parametrize("size", [(40, 520), (70, 331)])
-def test_tiled_velocity_with_the_full_halo_equals_the_whole(size: tuple[int, int]) -> None:
+def test_tiled_velocity_with_the_full_overlap_equals_the_whole(size: tuple[int, int]) -> None:
     """On a strip over 512 latents long, of lite's own depth, so that several tiles are real."""
     config = UNetConfig(
         base=8, multipliers=(1, 2, 4), res_blocks=2, norm="channel", attention_rates=(), middle_attention=False
     )
-    assert is_exact(config)
+    assert config.is_exact_in_tiles
     model = make_model(config)
-    halo = receptive_radius(config)
-    assert 2 * halo < size[1]
+    overlap = config.receptive_radius
+    assert 2 * overlap < size[1]
     latent = torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(1))
     common = {"model": model, "codec": _Unused(), "scale": 1, "nfe": 2, "upsample": "nearest"}
     whole = boost(latent, tile=None, **common)
-    tiled = boost(latent, tile=64, halo=halo, **common)
+    tiled = boost(latent, tile=64, overlap=overlap, **common)
     assert (tiled - whole).abs().max() < 1e-4
-    assert (boost(latent, tile=64, halo=0, **common) - whole).abs().max() > 1e-3
+    assert (boost(latent, tile=64, overlap=0, **common) - whole).abs().max() > 1e-3
 
 
 class _Unused:
-    channels, factor = 4, 8
+    channels, downscale_factor = 4, 8
 
 
-@torch.no_grad()
 def test_the_codec_in_tiles_equals_the_whole(codec: TinyVAE) -> None:
     latents, images = torch.randn(1, 4, 19, 33), torch.rand(1, 3, 152, 264) * 2 - 1
     whole = codec.encode(images), codec.decode(latents)
     codec.tile = 8
     for part, expected in zip((codec.encode(images), codec.decode(latents)), whole, strict=True):
         assert (part - expected).abs().max() < 1e-5
-    codec.reach = 0
+    codec.radius = 0
     assert (codec.decode(latents) - whole[1]).abs().max() > 1e-4
 
 
@@ -86,11 +83,11 @@ def test_choices() -> None:
     assert choose_tiling(lite, 130, 96, None) == Tiling(132, 0)
     assert choose_tiling(lite, 4000, 96, "auto").tile < 300
     assert choose_tiling(lite, 512, 512, 30, 5) == Tiling(32, 8)
-    assert choose_tiling(lite, 512, 512, 64, 10_000).halo == receptive_radius(lite)
+    assert choose_tiling(lite, 512, 512, 64, 10_000).overlap == lite.receptive_radius
     for bad in (0, -8, 1.5, "big", True):
         with pytest.raises(ConfigError, match="tile must be"):
             choose_tiling(lite, 64, 64, bad)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="halo"):
+    with pytest.raises(ConfigError, match="overlap"):
         choose_tiling(lite, 640, 640, 64, -1)
 
 

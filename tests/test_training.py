@@ -17,6 +17,7 @@ from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
 from fmboost_core.errors import CheckpointError, ConfigError, ImageError
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.model import Model
+from fmboost_core.networks.conditioning import Conditioning
 from fmboost_core.networks.unet import LatentUNet
 from fmboost_core.sampling.schedule import alpha_bar
 from fmboost_core.training import session
@@ -301,7 +302,7 @@ def test_a_training_starts_from_a_trained_model_that_was_not_told_the_kind() -> 
     network = LatentUNet(replace(TINY, classes=2))
     start_from(network, old)
     x, guide, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([0.0, 0.7])
-    assert torch.equal(network(x, t, guide, torch.tensor([0, 1])), old.network(x, t, guide))
+    assert torch.equal(network(x, t, Conditioning(guide, torch.tensor([0, 1]))), old.network(x, t, Conditioning(guide)))
     start_from(LatentUNet(network.config), Model(replace(old.spec, network=network.config), network))
     with pytest.raises(CheckpointError, match="does not fit"):
         start_from(LatentUNet(replace(TINY, res_blocks=2)), old)
@@ -330,7 +331,10 @@ def test_a_wider_network_begins_by_saying_what_the_narrower_one_says(base: int) 
     t, kind = torch.tensor([0.0, 0.3, 0.6, 0.9]), torch.tensor([0, 1, 0, 1])
     level = torch.full((4,), (1 - model.spec.alpha_bar) ** 0.5)
     levels = level if model.spec.network.noise_level else None
-    before, now = model.network(x, t, guide, kind, levels), network(x, t, guide, kind, levels)
+    before, now = (
+        model.network(x, t, Conditioning(guide, kind, levels)),
+        network(x, t, Conditioning(guide, kind, levels)),
+    )
     assert float((now - before).norm() / before.norm()) < 0.2
     # There is something to learn from: what the new channels of the last layer read is not nothing.
     now.square().sum().backward()
@@ -418,7 +422,9 @@ def test_a_start_may_be_told_the_noise_or_not() -> None:
     told = make_model(replace(TINY, noise_level=True), noise_steps=(100, 600), alpha_bar=alpha_bar(400))
     plain = LatentUNet(TINY)
     start_from(plain, told)
-    assert torch.allclose(plain(x, t, guide), told.network(x, t, guide, None, level), atol=1e-6)
+    assert torch.allclose(
+        plain(x, t, Conditioning(guide)), told.network(x, t, Conditioning(guide, None, level)), atol=1e-6
+    )
     again = LatentUNet(replace(TINY, noise_level=True))
     start_from(again, Model(make_model().spec, plain))
     assert torch.equal(again(x, t, guide, None, level), plain(x, t, guide))

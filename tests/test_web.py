@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fmboost_core.errors import ConfigError
-from fmboost_core.sampling.target import stage_sizes, target_size
+from fmboost_core.sampling.target import Target, stage_sizes
 from fmboost_core.sampling.upscaler import _to_unit
 
 WEB = Path(__file__).parents[1] / "web"
@@ -44,10 +44,8 @@ def run(node: str, script: str) -> Any:
 def of_core(start: tuple[int, int], wish: dict[str, Any], unit: int) -> list[list[int]] | None:
     """The core's stages as [width, height], None where it refuses."""
     try:
-        end = target_size(
-            start, scale=wish.get("scale"), megapixels=wish.get("megapixels"), unit=unit,
-            target=(wish["width"], wish["height"]) if "width" in wish else None,
-        )  # fmt: skip
+        size = (wish["width"], wish["height"]) if "width" in wish else None
+        end = Target(wish.get("scale"), size, wish.get("megapixels")).pixels(start, 2.0, unit)
     except ConfigError:
         return None
     sizes = stage_sizes(start, end, 2.0)

@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import FMBoostError
 from ..files.checkpoint import load_model
-from ..networks.config import UNetConfig
-from ..networks.unet import LatentUNet
+from ..networks import NetworkConfig
+from ..networks.conditioning import Conditioning
 from ..sampling.guide import image_guide
 from ..sampling.hooks import Stage
 from ..sampling.upscaler import upscale_image
@@ -103,14 +103,14 @@ def run(settings: Settings, sides: Sequence[int], nfes: Sequence[int], progress:
     return Report(settings, _machine(settings.device), _memory_meaning(settings.device), gflop, tuple(rows))
 
 
-def evaluation_flop(network: UNetConfig, latents: int) -> int:
+def evaluation_flop(network: NetworkConfig, latents: int) -> int:
     """Floating-point operations of one evaluation on a square latent, counted without computing anything."""
     with torch.device("meta"):
-        unet = LatentUNet(network).eval()
+        net = network.build().eval()
         x = torch.empty(1, network.channels, latents, latents)
         times = torch.empty(1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        unet(x, times, x)
+        net(x, times, Conditioning(x))
     return int(counter.get_total_flops())
 
 

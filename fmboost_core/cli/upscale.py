@@ -15,7 +15,7 @@ from ..imaging.picture_file import Picture, check_output, preview, read_picture,
 from ..imaging.resample import cover, resize
 from ..sampling.guide import image_guide
 from ..sampling.hooks import Stage
-from ..sampling.target import target_size
+from ..sampling.target import Target
 from ..sampling.upscaler import upscale_image
 from .device import Tools, memory_errors
 from .jobs import Job
@@ -25,13 +25,7 @@ from .progress import ProgressBar
 def enlarge(job: Job, prefix: str, tools: Tools, args: argparse.Namespace) -> None:
     picture = read_picture(job.source)
     default = tools.model.spec.scale
-    height, width = target_size(
-        (picture.height, picture.width),
-        scale=args.scale,
-        target=args.size,
-        megapixels=args.megapixels,
-        default=default,
-    )
+    height, width = Target(args.scale, args.size, args.megapixels).pixels((picture.height, picture.width), default)
     check_output(job.target, (width, height))
     began = time.perf_counter()
     with memory_errors(str(job.source)), ProgressBar(f"{prefix}{job.source.name}") as bar:

@@ -1,4 +1,4 @@
-"""The codec that a command line names: ours, a TAESD pair, or a diffusion model's own autoencoder through diffusers."""
+"""Autoencoders of diffusion models through diffusers, and the codec that a command line names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, MissingDependencyError, reason
+from ..families import family_of_space
 from ..files.weight_file import some_names
 from .load import load_codec
 from .protocol import check_sides
@@ -22,36 +23,36 @@ TILE = 128  # latents; a side of more is worked on in tiles, so that the paper's
 
 
 class KLCodec(nn.Module):
-    """diffusers' AutoencoderKL as the `Codec` protocol: scaled latents are (raw - shift) * scale, of the mean.
+    """diffusers' AutoencoderKL as a `Codec`; it encodes to the mean of the posterior.
 
-    Larger pictures than `TILE` latents go through diffusers' own tiles, which overlap and are blended: its norm and
-    its attention look at all of a tile, so tiles differ from the whole by a little.
+    Latents larger than `TILE` go through diffusers' own tiles, which overlap and are blended. Its norms and its
+    attention take their statistics over the whole tile, so tiles differ a little from the whole.
     """
 
+    name = "AutoencoderKL"
+
     def __init__(self, autoencoder: Any) -> None:
-        """autoencoder: a diffusers AutoencoderKL; its configuration says channels, factor, scale and shift."""
+        """autoencoder: a diffusers AutoencoderKL. Its configuration tells channels, scaling factor and shift."""
         super().__init__()
         config = autoencoder.config
         self.autoencoder = autoencoder
         self.channels: int = config.latent_channels
-        self.factor: int = 2 ** (len(config.down_block_types) - 1)
-        self.scale: float = config.scaling_factor
+        self.downscale_factor: int = 2 ** (len(config.down_block_types) - 1)
+        self.scaling_factor: float = config.scaling_factor
         self.shift: float = config.shift_factor or 0.0
+        self.family = family_of_space(self.channels, self.scaling_factor, self.shift)
         autoencoder.enable_tiling()
-        autoencoder.tile_latent_min_size, autoencoder.tile_sample_min_size = TILE, TILE * self.factor
+        autoencoder.tile_latent_min_size, autoencoder.tile_sample_min_size = TILE, TILE * self.downscale_factor
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        check_sides(images, self.factor)
+        """(B,3,H,W) in [-1,1] -> scaled latents. Raises `LatentError` for sides that the codec cannot take."""
+        check_sides(images, self.downscale_factor)
         raw = self.autoencoder.encode(self._to_weights(images)).latent_dist.mean
-        return (raw.to(images) - self.shift) * self.scale
+        return (raw.to(images) - self.shift) * self.scaling_factor
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decode_with_gradient(latents)
-
-    def decode_with_gradient(self, latents: Tensor) -> Tensor:
-        raw = latents / self.scale + self.shift
+        """Scaled latents -> images, about in [-1,1]."""
+        raw = latents / self.scaling_factor + self.shift
         return self.autoencoder.decode(self._to_weights(raw)).sample.to(latents)
 
     def _to_weights(self, x: Tensor) -> Tensor:
@@ -59,7 +60,10 @@ class KLCodec(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A codec's decoder with gradients: scaled latents (B,C,h,w) to pictures (B,3,8h,8w), near [-1,1]."""
+    """A codec's decoder as a network in training: scaled latents (B,C,h,w) -> images (B,3,8h,8w), about in [-1,1].
+
+    A tiny VAE's runs whole and in the type that autocast gives it, unlike `decode`.
+    """
 
     def __init__(self, codec: TinyVAE | KLCodec) -> None:
         super().__init__()
@@ -67,16 +71,16 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         if isinstance(self.codec, KLCodec):
-            return self.codec.decode_with_gradient(latents)
+            return self.codec.decode(latents)
         return self.codec.decoder(latents) * 2 - 1
 
 
 def open_codec(text: str) -> TinyVAE | KLCodec:
-    """A codec on the CPU, in float32: whatever `load_codec` takes, or `diffusers:` and an AutoencoderKL.
+    """A codec on the CPU, in float32: what `load_codec` takes, or "diffusers:" and the place of an AutoencoderKL.
 
-    That is a folder with its config.json, or with one of a whole pipeline in `vae`, of which nothing is fetched; or
-    hf://owner/repo/folder@revision on the Hugging Face hub, folder and revision as needed. Raises `CheckpointError`
-    that says what is wrong with it, and `MissingDependencyError` without diffusers.
+    The place is a folder with a config.json, its own or a whole pipeline's in `vae`; or hf://owner/repo/folder@revision
+    on the Hugging Face hub, where folder and revision may be left out. Only hf:// uses the network. Raises
+    `CheckpointError` that says what is wrong, and `MissingDependencyError` without diffusers.
     """
     if text.startswith(HUB):
         raise ConfigError(f"A codec of the hub is an autoencoder of diffusers, written {DIFFUSERS}{text}.")

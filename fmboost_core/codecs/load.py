@@ -1,42 +1,69 @@
-"""Codecs from files, and back."""
+"""Codecs in files: the built-in ones, files of ours, and pairs of a public tiny VAE."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
+from ..families import FAMILIES, Party, family_of_tiny_vae, require_same_family
 from ..files.locate import BUNDLED_CODECS
 from ..files.weight_file import load_strictly, open_weights, save_weights
+from .protocol import codec_party
 from .tiny import TinyVAE, taesd, tiny_codec
 
 METADATA_KEY = "fmboost_codec"
+BUILTIN = "builtin"
+_FIRST_FAMILY = "sd15"  # of files that do not name theirs
 
 
 def save_codec(codec: TinyVAE, path: Path, *, license: str, trained_on: str) -> None:
     """Write one of our own codecs (`tiny_codec`) in fp16, whole or not at all."""
-    metadata = {METADATA_KEY: json.dumps({"license": license, "trained_on": trained_on})}
-    save_weights(path, codec, metadata, torch.float16)
+    facts = {"license": license, "trained_on": trained_on, "family": codec.family or _FIRST_FAMILY}
+    save_weights(path, codec, {METADATA_KEY: json.dumps(facts)}, torch.float16)
 
 
-def load_codec(name: str | Path) -> TinyVAE:
-    """A codec on the CPU, in float32: "builtin" (ours, SD1.5's space), a file of ours, or a TAESD pair.
+def load_codec(name: str | Path, family: str | None = None) -> TinyVAE:
+    """A codec on the CPU, in float32.
 
-    The pair is `NAME_encoder.safetensors` and `NAME_decoder.safetensors`. Raises `CheckpointError` that names the
-    file and what is wrong with it.
+    name: "builtin", which is the family's (SD1.5's without one); a file of ours; or the common beginning of a public
+    tiny VAE's two files, NAME_encoder.safetensors and NAME_decoder.safetensors.
+    family: a key of `FAMILIES`, for files that do not tell theirs. Public pairs tell it by their names.
+    Raises `CheckpointError` that names the file and what is wrong with it, `LatentError` for a file of another family.
     """
-    path = BUNDLED_CODECS / "sd15.safetensors" if str(name) == "builtin" else Path(name)
+    if family is not None and family not in FAMILIES:
+        raise ConfigError(f"family must be one of {', '.join(FAMILIES)}, but it is {family!r}.")
+    path = _builtin(family or _FIRST_FAMILY) if str(name) == BUILTIN else Path(name)
     codec = _load_pair(path) if path.suffix != ".safetensors" else _load_own(path)
+    codec.name = str(name) if str(name) == BUILTIN else path.stem
+    if family is not None:
+        asked = Party("the family asked for", family)
+        require_same_family(replace(codec_party(codec), what=f"the codec {name}"), asked)
+        codec.family = family
     return codec.eval().requires_grad_(False)
+
+
+def has_builtin_codec(family: str) -> bool:
+    """Whether a codec for this family comes with the package."""
+    return (BUNDLED_CODECS / f"{family}.safetensors").exists()
+
+
+def _builtin(family: str) -> Path:
+    if not has_builtin_codec(family):
+        known, other = FAMILIES[family].title, FAMILIES[family].tiny_vae
+        example = f", such as the public tiny VAE {other}" if other else ""
+        raise CheckpointError(f"There is no built-in codec for {known} latents; give a codec for {known}{example}.")
+    return BUNDLED_CODECS / f"{family}.safetensors"
 
 
 def _load_own(path: Path) -> TinyVAE:
     with open_weights(path) as file:
         if METADATA_KEY not in file.metadata:
-            raise CheckpointError(f"{path} is no codec of FMBoost; of a TAESD pair, give what both names begin with.")
+            raise CheckpointError(f"{path} is no codec of FMBoost; of a tiny VAE, give what both names begin with.")
         first, last = "encoder.1.weight", f"encoder.{len(_own_body(file.entries)) + 8}.weight"
         missing = [key for key in (first, last) if key not in file.entries or len(file.entries[key].shape) != 4]
         if missing:
@@ -45,7 +72,18 @@ def _load_own(path: Path) -> TinyVAE:
         with torch.device("meta"):
             codec = tiny_codec(channels, width, len(_own_body(file.entries)), stem)
         load_strictly(path, codec, file.entries)
+        codec.family = _stored_family(path, file.metadata[METADATA_KEY])
     return codec
+
+
+def _stored_family(path: Path, facts: str) -> str:
+    try:
+        family = json.loads(facts).get("family", _FIRST_FAMILY)
+    except (ValueError, AttributeError):
+        raise CheckpointError(f"{path} has metadata that cannot be read; write the codec again.") from None
+    if family not in FAMILIES:
+        raise CheckpointError(f"{path} is for the latent family {family!r}, which this version does not know.")
+    return str(family)
 
 
 def _own_body(names: Iterable[str]) -> set[str]:
@@ -54,7 +92,7 @@ def _own_body(names: Iterable[str]) -> set[str]:
 
 
 def _load_pair(prefix: Path) -> TinyVAE:
-    """The channels are those of the decoder's first convolution."""
+    """The decoder's first convolution tells the channels, the files' names the family."""
     paths = {part: prefix.with_name(f"{prefix.name}_{part}.safetensors") for part in ("encoder", "decoder")}
     with open_weights(paths["encoder"]) as encoder, open_weights(paths["decoder"]) as decoder:
         first = decoder.entries.get("1.weight")
@@ -64,4 +102,6 @@ def _load_pair(prefix: Path) -> TinyVAE:
             codec = taesd(channels=first.shape[1], width=first.shape[0])
         load_strictly(encoder.path, codec.encoder, encoder.entries)
         load_strictly(decoder.path, codec.decoder, decoder.entries)
+    family = family_of_tiny_vae(prefix.name)
+    codec.family = family if family and FAMILIES[family].channels == codec.channels else None
     return codec

@@ -1,4 +1,4 @@
-"""The `Codec` protocol: between images and scaled latents."""
+"""The `Codec` protocol: from images to scaled latents and back."""
 
 from __future__ import annotations
 
@@ -7,24 +7,39 @@ from typing import Protocol
 from torch import Tensor
 
 from ..errors import LatentError
+from ..families import Party
 
 
 class Codec(Protocol):
-    """Whatever turns pictures into scaled latents and back: ours, a TAESD pair, a host's VAE behind an adapter."""
+    """An autoencoder in a family's scaled latent space: ours, a tiny VAE, or a host's VAE behind an adapter.
+
+    channels: of its latents. downscale_factor: pixels per latent along each side.
+    family: its latent family, a key of `FAMILIES`; None, or no such attribute, where it is not known.
+    Both methods pass gradients on; call them in `torch.no_grad()` where none are wanted.
+    """
 
     channels: int
-    factor: int
+    downscale_factor: int
 
     def encode(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) in [-1,1] -> scaled latents (B,C,H/factor,W/factor)."""
+        """(B,3,H,W) in [-1,1], H and W multiples of downscale_factor -> scaled latents (B,C,h,w)."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents -> (B,3,H,W), about [-1,1]; the caller clamps."""
+        """Scaled latents (B,C,h,w) -> images (B,3,H,W), about in [-1,1]; the caller clamps."""
         ...
 
 
-def check_sides(images: Tensor, factor: int) -> None:
-    if images.shape[-2] % factor or images.shape[-1] % factor or not images.numel():
+def codec_party(codec: Codec) -> Party:
+    """The codec in `require_same_family`."""
+    name = getattr(codec, "name", "")
+    return Party(f"the codec {name}" if name else "the codec", getattr(codec, "family", None), codec.channels)
+
+
+def check_sides(images: Tensor, downscale_factor: int) -> None:
+    """Refuse images that are empty or whose sides are no multiples of the downscale factor: a `LatentError`."""
+    if images.shape[-2] % downscale_factor or images.shape[-1] % downscale_factor or not images.numel():
         height, width = images.shape[-2:]
-        raise LatentError(f"A codec takes pictures whose sides are multiples of {factor}, but got {width}x{height}.")
+        raise LatentError(
+            f"A codec takes images whose sides are multiples of {downscale_factor}, but got {width}x{height}."
+        )

@@ -1,11 +1,9 @@
-"""Between pictures and scaled latents: the `Codec` protocol and the two tiny VAEs that implement it.
-
-Pictures are (B,3,H,W) in [-1,1], H and W multiples of `factor`; latents (B,C,H/8,W/8) in scaled space.
-"""
+"""Tiny VAEs: the network of the public TAESD files, and the codec of our own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,32 +14,47 @@ from .protocol import check_sides
 
 
 class TinyVAE(nn.Module):
-    """An encoder and a decoder that work on pictures in [0,1], as the `Codec` protocol."""
+    """An encoder and a decoder over images in [0,1], as a `Codec`.
 
-    factor = 8
+    Larger latents than `tile` are worked on in tiles that overlap by the networks' receptive radius, so that the
+    result is that of the whole.
+    """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, channels: int, *, tile: int, reach: int) -> None:
-        """tile: larger latents are worked on in tiles of this side; reach: how far each network sees, in latents."""
+    downscale_factor = 8
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        channels: int,
+        *,
+        tile: int,
+        radius: int,
+        family: str | None = None,
+    ) -> None:
+        """tile: side of the tiles in latents. radius: receptive radius of both networks in latents."""
         super().__init__()
         self.encoder, self.decoder, self.channels = encoder, decoder, channels
-        self.tile, self.reach = tile, reach
+        self.tile, self.radius = tile, radius
+        self.name, self.family = "", cast("str | None", None)  # `load_codec` tells them
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        check_sides(images, self.factor)
-        run = self._run(self.encoder)
-        # The range is changed within each tile, so that no second copy of a large picture is made.
-        return map_tiles(lambda x: run((x + 1) / 2), (images,), self.tile, self.reach, in_unit=self.factor)
+        """(B,3,H,W) in [-1,1] -> scaled latents (B,C,H/8,W/8). Raises `LatentError` for other sides."""
+        check_sides(images, self.downscale_factor)
+        run = _in_own_type(self.encoder)
+        # The range changes within each tile, so that no second copy of a large image is made.
+        return map_tiles(lambda x: run((x + 1) / 2), (images,), self.tile, self.radius, in_unit=self.downscale_factor)
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        run = self._run(self.decoder)
-        return map_tiles(lambda z: run(z) * 2 - 1, (latents,), self.tile, self.reach, out_unit=self.factor)
+        """Scaled latents (B,C,h,w) -> images (B,3,8h,8w), about in [-1,1]."""
+        run = _in_own_type(self.decoder)
+        return map_tiles(lambda z: run(z) * 2 - 1, (latents,), self.tile, self.radius, out_unit=self.downscale_factor)
 
-    def _run(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The network in its own type and on its own device, its result in the input's."""
-        weight = next(network.parameters())
-        return lambda x: network(x.to(weight)).to(x)
+
+def _in_own_type(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network in its own type and on its own device; its result is of the input's type and device."""
+    weight = next(network.parameters())
+    return lambda x: network(x.to(weight)).to(x)
 
 
 class _TaeBlock(nn.Module):
@@ -66,7 +79,7 @@ class _SoftClamp(nn.Module):
 
 
 def taesd(channels: int, width: int = 64) -> TinyVAE:
-    """The network of the public tiny VAEs (madebyollin/taesd); the parameter names are those of its files."""
+    """The network of the public tiny VAEs (madebyollin/taesd), with the parameter names of their files."""
     encoder: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), _TaeBlock(width)]
     decoder: list[nn.Module] = [_SoftClamp(), nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
     for _ in range(3):
@@ -76,11 +89,11 @@ def taesd(channels: int, width: int = 64) -> TinyVAE:
         decoder += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1, bias=False)]
     encoder.append(nn.Conv2d(width, channels, 3, padding=1))
     decoder += [_TaeBlock(width), nn.Conv2d(width, 3, 3, padding=1)]
-    return TinyVAE(nn.Sequential(*encoder), nn.Sequential(*decoder), channels, tile=64, reach=20)
+    return TinyVAE(nn.Sequential(*encoder), nn.Sequential(*decoder), channels, tile=64, radius=20)
 
 
 class _ResidualConv(nn.Module):
-    """x + conv(silu(conv(silu(x)))); the identity when fresh."""
+    """x + conv(silu(conv(silu(x)))); a new block is the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -96,9 +109,10 @@ class _ResidualConv(nn.Module):
 
 
 def tiny_codec(channels: int = 4, width: int = 128, blocks: int = 4, stem: int = 32) -> TinyVAE:
-    """Our own codec: nearly all of it at 1/8 resolution, a thin stem at 1/2, 2.5M parameters for both directions.
+    """Our own codec: most layers at 1/8 resolution, a thin stem at 1/2, 2.5M parameters for both directions.
 
-    It was trained against TAESD and lives in the same scaled latent space.
+    channels: of the latents. width: channels at 1/8 resolution. blocks: residual blocks each way. stem: channels of
+    the stem.
     """
     body = [_ResidualConv(width) for _ in range(blocks)]
     encoder = nn.Sequential(
@@ -126,5 +140,5 @@ def tiny_codec(channels: int = 4, width: int = 128, blocks: int = 4, stem: int =
         nn.Conv2d(stem, 12, 3, padding=1),
         nn.PixelShuffle(2),
     )
-    # A convolution a latent, two a block, and the stem's four half-resolution pixels.
-    return TinyVAE(encoder, decoder, channels, tile=128, reach=2 * blocks + 2)
+    # One convolution of the latents, two in each block, and the stem, which reaches four half-resolution pixels.
+    return TinyVAE(encoder, decoder, channels, tile=128, radius=2 * blocks + 2)

@@ -81,7 +81,7 @@ def case_of(path: Path, codec: Codec, setting: Setting, seed: int | None) -> Cas
     """The photograph's case; seed: of what spoils its small picture, None for nothing."""
     if seed is None:
         return prepare(path, codec, setting)
-    photo = load_photo(path, setting.size, 2 * codec.factor * setting.scale)
+    photo = load_photo(path, setting.size, 2 * codec.downscale_factor * setting.scale)
     small, latent = reduced(photo, setting.scale, plan(seed, setting.scale)), codec.encode(photo)
     return Case(small, codec.encode(small), latent, decoded(codec, latent))
 

@@ -102,10 +102,10 @@ def timing(args: argparse.Namespace, photos: Mapping[str, Path], codec: Codec) -
 
 
 def _parts(size: int, codec: Codec, lite: Model, generator: Any) -> dict[str, Callable[[], Any]]:
-    side = size // codec.factor
+    side = size // codec.downscale_factor
     latent, low = torch.randn(1, codec.channels, side, side), torch.randn(1, codec.channels, side // 2, side // 2)
     parts: dict[str, Callable[[], Any]] = {
-        "one evaluation of lite": lambda: lite.velocity(latent, 0.5, latent),
+        "one evaluation of lite": lambda: lite.velocity(latent, 0.5, lite.conditioning(latent)),
         "the guide (decode small, encode large)": lambda: pixel_upsample(low, codec, (size, size)),
         "decode the result": lambda: codec.decode(latent),
     }
@@ -212,7 +212,7 @@ def _way(model: Model, codec: Codec, case: Case, steps: int = 20) -> tuple[list[
     states, ends = [], []
     for i in range(steps + 1):
         t = i / steps
-        velocity = model.velocity(x, t, guide)
+        velocity = model.velocity(x, t, model.conditioning(guide))
         if t in TIMES:
             states.append(x)
             ends.append(x + (1 - t) * velocity)

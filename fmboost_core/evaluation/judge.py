@@ -95,7 +95,7 @@ def centre_square(photo: Tensor, size: int) -> Tensor:
 @torch.no_grad()
 def prepare(path: Path, codec: Codec, setting: Setting, device: torch.device | str = "cpu") -> Case:
     """The photograph's case on a device, which must be the codec's. Raises `ImageError` for what is no photograph."""
-    photo = load_photo(path, setting.size, 2 * codec.factor * setting.scale).to(device)
+    photo = load_photo(path, setting.size, 2 * codec.downscale_factor * setting.scale).to(device)
     small = resize(photo, (photo.shape[-2] // setting.scale, photo.shape[-1] // setting.scale))
     latent = codec.encode(photo)
     truth = photo if setting.truth == "photo" else decoded(codec, latent)

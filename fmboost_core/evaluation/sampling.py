@@ -53,7 +53,7 @@ class Sampler:
 
             def predict(x: Tensor, t: Tensor, guide: Tensor, kind: str = kind) -> Tensor:
                 on_evaluation()
-                return self.model.velocity(x, t, guide, kind)
+                return self.model.velocity(x, t, self.model.conditioning(guide, kind))
 
             fresh = noise(tuple(guide.shape)).to(guide)
             latent = objective_of(self.model.spec).sample(predict, guide, fresh, self.nfe, self.solver)
@@ -81,4 +81,4 @@ class Sampler:
     def _guide(self, picture: Tensor, latent: Tensor, size: tuple[int, int]) -> Tensor:
         if self._psu:
             return image_guide(picture, self.codec, size)
-        return latent_upsample(latent, latent_size(size, self.codec.factor), self.model.spec.guide)
+        return latent_upsample(latent, latent_size(size, self.codec.downscale_factor), self.model.spec.guide)

@@ -97,7 +97,7 @@ def _psu_alone(low: Tensor, scale: float, codec: Codec, count: int) -> list[Tens
     """The same without the flow: what the codec itself does in as many round trips."""
     ends = [low]
     for _ in range(count):
-        height, width = (round(scale * side) * codec.factor for side in ends[-1].shape[-2:])
+        height, width = (round(scale * side) * codec.downscale_factor for side in ends[-1].shape[-2:])
         ends.append(pixel_upsample(ends[-1], codec, (height, width)))
     return ends[1:]
 

@@ -12,8 +12,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, reason
 from ..model import Model
-from ..networks.config import UNetConfig
-from ..networks.unet import LatentUNet
+from ..networks import NetworkConfig
 from ..spec import ModelSpec
 from .legacy.reference import ASSUMED, DERIVED, ReferenceOptions, read_reference, select_weights
 from .legacy.unpickle import Entry
@@ -65,15 +64,16 @@ def _assemble(path: Path, spec: ModelSpec, entries: Mapping[str, Entry], ops: An
     return Model(spec, network)
 
 
-def _empty_network(path: Path, config: UNetConfig, tensors: int, ops: Any = nn) -> LatentUNet:
+def _empty_network(path: Path, config: NetworkConfig, tensors: int, ops: Any = nn) -> nn.Module:
     """The network without memory (on the meta device), if a file with this many tensors can fill it."""
-    # Each residual block has at least 8 tensors: a specification cannot ask for endlessly many of them.
-    blocks = len(config.multipliers) * (2 * config.res_blocks + 1)
-    if 8 * blocks > tensors:
-        raise CheckpointError(f"{path} has {tensors} tensors, too few for the {blocks} residual blocks of its network.")
+    # A specification cannot ask for a network of endless size: its file has to fill it.
+    if config.fewest_tensors > tensors:
+        raise CheckpointError(
+            f"{path} has {tensors} tensors, too few for its network, which has {config.fewest_tensors}."
+        )
     try:
         with torch.device("meta"):
-            return LatentUNet(config, ops)
+            return config.build(ops)
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path} describes a network that cannot be built ({reason(error)}).") from error
 

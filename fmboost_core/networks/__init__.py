@@ -1,0 +1,81 @@
+"""Velocity networks by name: v(x, t, conditioning) over latents.
+
+A new network is a module here with a configuration class (see `NetworkConfig`) and an entry in `NETWORKS`. Model files
+name their architecture; nothing else needs to know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from ..errors import ConfigError
+from .config import PRESETS as PRESETS, UNetConfig as UNetConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class NetworkConfig(Protocol):
+    """What the rest of the project asks of a network's configuration, a frozen dataclass that JSON can hold."""
+
+    architecture: ClassVar[str]
+
+    @property
+    def channels(self) -> int:
+        """Latent channels C."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """How many of `GUIDE_KINDS` the network is conditioned on; 0 for none."""
+        ...
+
+    @property
+    def noise_level(self) -> bool:
+        """Whether the network is conditioned on the start's noise level."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """Total downsampling, in latents: tiles start on multiples of it."""
+        ...
+
+    @property
+    def receptive_radius(self) -> int:
+        """How many latents away an input still reaches an output; of networks that are exact in tiles."""
+        ...
+
+    @property
+    def is_exact_in_tiles(self) -> bool:
+        """Whether tiles with an overlap of `receptive_radius` equal the whole."""
+        ...
+
+    @property
+    def values_per_position(self) -> int:
+        """About how many values an evaluation keeps per input position."""
+        ...
+
+    @property
+    def fewest_tensors(self) -> int:
+        """A bound from below on the tensors of the state dict."""
+        ...
+
+    def build(self, ops: Any = None) -> nn.Module:
+        """A new network, called as network(x, t, conditioning); ops: the namespace of its layers (None: torch.nn)."""
+        ...
+
+
+NETWORKS: dict[str, Any] = {UNetConfig.architecture: UNetConfig}
+
+
+def config_class(fields: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The configuration class that a stored table of fields names, and its own fields.
+
+    A table without an architecture is a U-Net's, as in the first files. Raises `ConfigError` for an unknown one.
+    """
+    own = dict(fields)
+    name = own.pop("architecture", UNetConfig.architecture)
+    if name not in NETWORKS:
+        raise ConfigError(f"The architecture {name!r} is not known; this version has {', '.join(NETWORKS)}.")
+    return NETWORKS[name], own

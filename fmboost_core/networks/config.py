@@ -1,33 +1,37 @@
-"""Configurations of the networks."""
+"""The U-Net's configuration and its presets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import is_count, require
 
-# What a guide was made from, in the order of the network's classes: the decoded small latent, E(UP(D(z))), which
-# has lost what the codec loses, or the picture itself, E(UP(x)).
-GUIDE_KINDS = ("latent", "image")
+if TYPE_CHECKING:
+    from .unet import LatentUNet
+
+_CLASSES = 2  # a network with classes knows all of `conditioning.GUIDE_KINDS`
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The velocity network (paper Table 9; names as in guided diffusion's U-Net).
+    """The U-Net's form (paper Table 9; names as in guided diffusion's U-Net).
 
     channels: latent channels C; the network takes 2C (state and guide) and gives C.
-    base: channels of the first level; multipliers: per level; res_blocks: residual blocks a level.
-    norm: "group" (32 groups, statistics over the whole picture) or "channel" (RMS over each position's channels,
-        so the network has a finite receptive field and tiles are exact).
-    attention_rates: reductions (1, 2, 4, 8) at which every block is followed by self-attention.
+    base: channels of the first level. multipliers: of base, a level each. res_blocks: residual blocks a level.
+    norm: "group" (32 groups, statistics over the whole latent) or "channel" (RMS over each position's channels, so
+        that the receptive field is finite and tiles are exact).
+    attention_rates: downsampling rates (1, 2, 4, 8) at which self-attention follows every block.
     middle_attention: self-attention between the two middle blocks.
     heads, head_width: of each self-attention.
     attention: "full" or "linear" (at `attention_rates`; the middle is always full).
-    attention_layout: "standard", or "reference" for checkpoints of CompVis/fm-boosting, whose reshape mixes
-        channels and positions. State-dict shapes cannot tell these three apart, so they are stored.
-    classes: how many of `GUIDE_KINDS` the network can be told; 0 if it is not told the guide's kind.
-    noise_level: whether the network is told how much noise the start has, so that it can serve many noise steps.
+    attention_layout: "standard", or "reference" for checkpoints of CompVis/fm-boosting, whose reshape mixes channels
+        and positions. The shapes of a state dict cannot tell the last three apart, so they are stored.
+    classes: 2 for a network that is conditioned on what the guide was encoded from (`GUIDE_KINDS`), else 0.
+    noise_level: whether the network is conditioned on the noise level of the start, so that it serves many noise steps.
     """
+
+    architecture: ClassVar[str] = "unet"
 
     channels: int = 4
     base: int = 128
@@ -59,7 +63,7 @@ class UNetConfig:
         require(self.attention in ("full", "linear"), "attention", self.attention, "'full' or 'linear'")
         layouts = ("standard", "reference")
         require(self.attention_layout in layouts, "attention_layout", self.attention_layout, " or ".join(layouts))
-        require(self.classes in (0, len(GUIDE_KINDS)), "classes", self.classes, f"0 or {len(GUIDE_KINDS)}")
+        require(self.classes in (0, _CLASSES), "classes", self.classes, f"0 or {_CLASSES}")
         for name in ("middle_attention", "noise_level"):
             require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         require(
@@ -71,13 +75,52 @@ class UNetConfig:
 
     @property
     def stride(self) -> int:
-        """Total reduction: both sides of the input must be multiples of it (`LatentUNet` pads them)."""
+        """Total downsampling. `LatentUNet` pads both sides of its input to multiples of it."""
         return int(2 ** (len(self.multipliers) - 1))
 
     @property
     def has_attention(self) -> bool:
-        """Whether any position can reach every other, so that tiles are only approximate."""
+        """Whether every position can reach every other, so that tiles are only approximate."""
         return self.middle_attention or any(r <= self.stride for r in self.attention_rates)
+
+    @property
+    def is_exact_in_tiles(self) -> bool:
+        """Whether tiles with enough overlap equal the whole: no attention, and a norm of single positions."""
+        return self.norm == "channel" and not self.has_attention
+
+    @property
+    def receptive_radius(self) -> int:
+        """How many latents away an input still reaches an output, rounded up to the stride.
+
+        It counts the 3x3 convolutions (radius 2^level each), and means something only where tiles are exact.
+        """
+        top = len(self.multipliers) - 1
+        radius = 2  # the first and the last convolution
+        for level in range(top + 1):
+            radius += (2 * self.res_blocks + 2 * (self.res_blocks + 1)) * 2**level
+        radius += 4 * 2**top  # the middle
+        radius += sum(2**level for level in range(top))  # down: stride 2 at the finer level
+        radius += sum(2**level for level in range(top))  # up: a convolution at the finer level
+        radius += self.stride - 1  # nearest-neighbour upsampling rounds positions to the stride
+        return -(-radius // self.stride) * self.stride
+
+    @property
+    def values_per_position(self) -> int:
+        """About how many values an evaluation keeps per input position, for estimates of memory."""
+        return 32 * self.base
+
+    @property
+    def fewest_tensors(self) -> int:
+        """A bound from below on the tensors of its state dict: eight in each residual block."""
+        return 8 * len(self.multipliers) * (2 * self.res_blocks + 1)
+
+    def build(self, ops: Any = None) -> LatentUNet:
+        """A new network of this form. ops: where its layers come from, see `LatentUNet`; None: torch.nn."""
+        from torch import nn
+
+        from .unet import LatentUNet
+
+        return LatentUNet(self, nn if ops is None else ops)
 
 
 PRESETS = {

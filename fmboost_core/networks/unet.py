@@ -1,4 +1,4 @@
-"""The velocity network v(x, t, guide): a U-Net over latents (paper section 3.3 and Table 9)."""
+"""The U-Net over latents: the velocity network of the paper (section 3.3 and Table 9)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Downsample, ResBlock, SelfAttention, Upsample, make_norm, time_embedding, zeroed
+from .conditioning import Conditioning
 from .config import UNetConfig
 
 
@@ -22,14 +23,12 @@ class TimedSequential(nn.Sequential):
 
 
 class LatentUNet(nn.Module):
-    """v(x, t, guide): x, guide (B,C,h,w) of any size, t (B,) in [0,1] -> (B,C,h,w).
+    """v(x, t, conditioning): x (B,C,h,w) of any size, t (B,) in [0,1] -> the velocity (B,C,h,w).
 
-    A network with classes also takes the kind of each guide, (B,) indices into `GUIDE_KINDS`, and one with
-    noise_level the deviation of each start's noise, (B,) in [0,1].
-
-    Sides that are no multiple of the total stride are padded with zeros at the right and the bottom and the
-    result is cut back. The state dict has the names of guided diffusion's U-Net, as the public reference
-    implementation's has.
+    It takes the conditioning that its configuration asks for: always the guide, with `classes` the guide's kind, with
+    `noise_level` the start's noise level. Zeros pad sides that are no multiple of the stride at the right and the
+    bottom, and the result is cut back. The state dict has the names of guided diffusion's U-Net, as the public
+    reference implementation's has.
     """
 
     def __init__(self, config: UNetConfig, ops: Any = nn) -> None:
@@ -96,22 +95,16 @@ class LatentUNet(nn.Module):
         return nn.ModuleList(blocks)
 
     def embedded_noise(self, level: Tensor, dtype: torch.dtype) -> Tensor:
-        """What is added to the time's embedding, (B,4 base), for noise of these deviations (B,)."""
-        # The fastest sinusoid turns by a radian over [0,1], too little to tell levels apart well.
+        """The embedding of noise levels (B,), standard deviations in [0,1], as (B,4 base)."""
+        # The fastest sinusoid turns by one radian over [0,1], too little to tell levels apart well.
         embedded: Tensor = self.noise_embed(time_embedding(4 * level, self.config.base).to(dtype))
         return embedded
 
-    def forward(
-        self, x: Tensor, t: Tensor, guide: Tensor, kind: Tensor | None = None, noise_level: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
         stride = self.config.stride
-        h = F.pad(torch.cat([x, guide], dim=1), (0, -width % stride, 0, -height % stride))
-        emb = self.time_embed(time_embedding(t, self.config.base).to(x.dtype))
-        if kind is not None:
-            emb = emb + self.label_emb(kind)
-        if noise_level is not None:
-            emb = emb + self.embedded_noise(noise_level, x.dtype)
+        h = F.pad(torch.cat([x, conditioning.guide], dim=1), (0, -width % stride, 0, -height % stride))
+        emb = self._embedding(t, conditioning, x.dtype)
         skips = []
         for block in self.input_blocks:
             h = block(h, emb)
@@ -120,3 +113,12 @@ class LatentUNet(nn.Module):
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
         return self.out(h)[..., :height, :width]
+
+    def _embedding(self, t: Tensor, conditioning: Conditioning, dtype: torch.dtype) -> Tensor:
+        """The embedding (B,4 base) of the time, the guide's kind and the noise level, which residual blocks take."""
+        emb: Tensor = self.time_embed(time_embedding(t, self.config.base).to(dtype))
+        if conditioning.kind is not None:
+            emb = emb + self.label_emb(conditioning.kind)
+        if conditioning.noise_level is not None:
+            emb = emb + self.embedded_noise(conditioning.noise_level, dtype)
+        return emb

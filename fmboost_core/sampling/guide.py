@@ -1,4 +1,4 @@
-"""From a small latent or picture to the guide: a latent of the target's size without the target's detail."""
+"""Guides: latents of the target's size without the target's detail, from a small latent or image."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from ..imaging.resample import cover, pad_to, resize
 UPSAMPLERS = ("psu", "bilinear", "nearest")
 
 
-def latent_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
-    """The latent (height, width) that holds pixels (height, width)."""
-    return math.ceil(size[0] / factor), math.ceil(size[1] / factor)
+def latent_size(size: tuple[int, int], downscale_factor: int) -> tuple[int, int]:
+    """The latent (height, width) that holds an image of (height, width) in pixels."""
+    return math.ceil(size[0] / downscale_factor), math.ceil(size[1] / downscale_factor)
 
 
-def image_guide(image: Tensor, codec: Codec, size: tuple[int, int], stretch: bool = True) -> Tensor:
-    """E(UP(image)): image (B,3,H,W) in [-1,1] -> scaled latent that holds size (height, width) in pixels."""
-    fit = resize if stretch else cover
-    return codec.encode(pad_to(fit(image, size), codec.factor))
+def image_guide(image: Tensor, codec: Codec, size: tuple[int, int], distort: bool = True) -> Tensor:
+    """E(UP(image)): the scaled latent of an image (B,3,H,W) in [-1,1], upsampled to size (height, width) in pixels.
+
+    distort: whether another aspect is distorted; otherwise the image covers the size and is cropped at the centre.
+    """
+    fit = resize if distort else cover
+    return codec.encode(pad_to(fit(image, size), codec.downscale_factor))
 
 
-def pixel_upsample(latent: Tensor, codec: Codec, size: tuple[int, int], stretch: bool = True) -> Tensor:
-    """Pixel-space upsampling (PSU), E(UP(D(latent))) (paper section 3.3); size (height, width) in pixels."""
-    return image_guide(codec.decode(latent).clamp(-1, 1), codec, size, stretch)
+def pixel_upsample(latent: Tensor, codec: Codec, size: tuple[int, int], distort: bool = True) -> Tensor:
+    """Pixel-space upsampling (PSU), E(UP(D(latent))) (paper section 3.3), to size (height, width) in pixels."""
+    return image_guide(codec.decode(latent).clamp(-1, 1), codec, size, distort)
 
 
-def latent_upsample(latent: Tensor, size: tuple[int, int], mode: str, stretch: bool = True) -> Tensor:
-    """Bilinear or nearest in latent space, to size (height, width) in latents (the paper's baselines, Table 4)."""
-    fit = resize if stretch else cover
+def latent_upsample(latent: Tensor, size: tuple[int, int], mode: str, distort: bool = True) -> Tensor:
+    """Bilinear or nearest-neighbour interpolation of a latent to size (height, width) in latents (paper Table 4)."""
+    fit = resize if distort else cover
     return fit(latent, size, mode)

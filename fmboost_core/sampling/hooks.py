@@ -1,4 +1,4 @@
-"""Hooks: what a caller may watch and steer."""
+"""Hooks: what a caller can watch and steer while a result is made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage: its number from 1, the picture's (height, width) in pixels, tiles, evaluations spent."""
+    """A finished stage. index: from 1 to count. size: (height, width) in pixels. evaluations: of the network."""
 
     index: int
     count: int
@@ -21,11 +21,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a caller may watch and steer.
+    """Functions that are called on the way.
 
-    progress(done, total): tile evaluations of all stages; total is 0 where an adaptive solver decides.
-    cancelled(): polled after each tile evaluation; True raises `Cancelled`.
-    on_state(t, state): after each step, the time in [0,1] and the latent (B,C,h,w), for previews and trajectories.
+    progress(done, total): evaluations of tiles in all stages; total is 0 where an adaptive solver decides.
+    cancelled(): asked after each evaluation of a tile; where it returns True, `Cancelled` is raised.
+    on_state(t, state): after each step, with the time in [0,1] and the latent (B,C,h,w), for previews.
     on_stage(stage): after each stage.
     """
 

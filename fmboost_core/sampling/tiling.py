@@ -1,7 +1,7 @@
-"""Big latents in tiles with a halo, so that memory stays flat and, with the full halo, nothing changes.
+"""Tiling of the network's evaluations: memory stays flat at any output size.
 
-A convolutional network sees only so far (`receptive_radius`). A tile that is evaluated with that much of its
-surroundings and cut back is what the whole would have given there, as long as tiles start on the network's stride.
+A convolutional network has a finite receptive radius. A tile with that much of its surroundings, cut back after the
+evaluation, equals the whole, as long as tiles start on multiples of the network's stride.
 """
 
 from __future__ import annotations
@@ -14,44 +14,24 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..networks.config import UNetConfig
+from ..networks import NetworkConfig
+from ..networks.conditioning import Conditioning
 from ..tiles import map_tiles
 
-AUTO_TILE = 192  # latents; larger outputs than 1.5 such tiles a side are cut in "auto"
-DEFAULT_HALO = 24  # docs/tiling.md: error against halo
-SMALLEST_TILE = 32  # what a device without memory is last asked for
-TILE_CHOICES = ("auto", "off", "48", "64", "96", "128", "192", "256")  # where a list is shown
+AUTO_TILE = 192  # latents; "auto" cuts outputs with a side above 1.5 such tiles
+DEFAULT_OVERLAP = 24  # latents; research/tiling.md has the error against the overlap
+SMALLEST_TILE = 32  # the last one to try when memory runs out
+TILE_CHOICES = ("auto", "off", "48", "64", "96", "128", "192", "256")  # for the hosts' lists
 
 Result = TypeVar("Result")
 
 
-def receptive_radius(config: UNetConfig) -> int:
-    """How many latents away an input can still reach an output, rounded up to the total stride.
-
-    Counts the 3x3 convolutions (radius 2^level each); only meaningful without attention and with norm "channel".
-    """
-    top = len(config.multipliers) - 1
-    radius = 2  # the first and the last convolution
-    for level in range(top + 1):
-        radius += (2 * config.res_blocks + 2 * (config.res_blocks + 1)) * 2**level
-    radius += 4 * 2**top  # the middle
-    radius += sum(2**level for level in range(top))  # down: stride 2 at the finer level
-    radius += sum(2**level for level in range(top))  # up: a convolution at the finer level
-    radius += config.stride - 1  # nearest-neighbour upsampling rounds positions to the stride
-    return -(-radius // config.stride) * config.stride
-
-
-def is_exact(config: UNetConfig) -> bool:
-    """Whether tiles with the full halo equal the whole: no attention, and a norm of single positions."""
-    return config.norm == "channel" and not config.has_attention
-
-
 @dataclass(frozen=True)
 class Tiling:
-    """Tile and halo in latents, both multiples of the network's stride."""
+    """Side and overlap of the tiles in latents, both multiples of the network's stride."""
 
     tile: int
-    halo: int
+    overlap: int
 
     def count(self, height: int, width: int) -> int:
         """Number of tiles of a latent."""
@@ -59,12 +39,12 @@ class Tiling:
 
 
 def choose_tiling(
-    config: UNetConfig, height: int, width: int, tile: int | str | None, halo: int | None = None
+    config: NetworkConfig, height: int, width: int, tile: int | str | None, overlap: int | None = None
 ) -> Tiling:
-    """The tiling of a latent (height, width). tile: "auto", None (never), or a side in latents.
+    """The tiling of a latent (height, width). tile: "auto", None (no tiles), or a side in latents.
 
-    "auto" cuts only what is larger than 1.5 `AUTO_TILE` on a side. The halo is `DEFAULT_HALO` unless given, at most
-    the network's receptive radius where that is finite.
+    "auto" cuts only what is larger than 1.5 `AUTO_TILE` on a side. The overlap is `DEFAULT_OVERLAP` unless given, and
+    at most the network's receptive radius where that is finite.
     """
     stride = config.stride
     whole = -(-max(height, width) // stride) * stride
@@ -73,22 +53,22 @@ def choose_tiling(
     side = AUTO_TILE if tile == "auto" else tile
     if isinstance(side, bool) or not isinstance(side, int) or side < 1:
         raise ConfigError(f'tile must be "auto", None or a whole number of latents above 0, but it is {tile!r}.')
-    halo = DEFAULT_HALO if halo is None else halo
-    if halo < 0:
-        raise ConfigError(f"halo must be 0 latents or more, but it is {halo!r}.")
-    if is_exact(config):
-        halo = min(halo, receptive_radius(config))
-    return Tiling(min(whole, -(-side // stride) * stride), -(-halo // stride) * stride)
+    overlap = DEFAULT_OVERLAP if overlap is None else overlap
+    if overlap < 0:
+        raise ConfigError(f"overlap must be 0 latents or more, but it is {overlap!r}.")
+    if config.is_exact_in_tiles:
+        overlap = min(overlap, config.receptive_radius)
+    return Tiling(min(whole, -(-side // stride) * stride), -(-overlap // stride) * stride)
 
 
 def parse_tile(text: str) -> int | str | None:
-    """The `tile` of `choose_tiling` as people write it: auto, off or a number of latents."""
+    """The `tile` of `choose_tiling` from text: auto, off or a number of latents."""
     if text == "off":
         return None
     if text == "auto":
         return text
     if not text.isdecimal() or len(text) > 6 or int(text) == 0:
-        raise ConfigError(f"A tile is auto, off or a whole number of latents above 0, but it is {text!r}.")
+        raise ConfigError(f"tile must be auto, off or a whole number of latents above 0, but it is {text!r}.")
     return int(text)
 
 
@@ -96,12 +76,12 @@ def in_smaller_tiles(
     run: Callable[[int | str | None], Result],
     tile: int | str | None,
     is_out_of_memory: Callable[[Exception], bool],
-    before_again: Callable[[int], None],
+    before_retry: Callable[[int], None],
 ) -> Result:
-    """run(tile); each time memory runs out, once more with half the tile, down to `SMALLEST_TILE`.
+    """run(tile); when memory runs out, again with half the tile, down to `SMALLEST_TILE`.
 
-    before_again(tile) is called with the smaller tile before another try, to free memory and to tell about it.
-    Whatever else goes wrong, or is out of memory at the last, is raised.
+    before_retry(tile) is called with the smaller tile before each retry, to free memory and to tell about it. Any other
+    error is raised, and so is the last out-of-memory error.
     """
     while True:
         try:
@@ -110,25 +90,25 @@ def in_smaller_tiles(
             smaller = max(SMALLEST_TILE, (tile if isinstance(tile, int) else AUTO_TILE) // 2)
             if not is_out_of_memory(error) or tile == smaller:
                 raise
-        # Outside of `except`, whose traceback holds the tensors of the try.
-        before_again(smaller)
+        # Outside of `except`: the traceback would keep the tensors of the failed run alive.
+        before_retry(smaller)
         tile = smaller
 
 
 @torch.no_grad()
 def tiled_velocity(
-    velocity: Callable[[Tensor, float, Tensor], Tensor],
+    velocity: Callable[[Tensor, float, Conditioning], Tensor],
     x: Tensor,
     t: float,
-    guide: Tensor,
+    conditioning: Conditioning,
     tiling: Tiling,
     on_tile: Callable[[], None],
 ) -> Tensor:
-    """velocity(x, t, guide) tile by tile; on_tile() is called after each, and may raise to cancel."""
+    """velocity(x, t, conditioning), tile by tile. on_tile() is called after each tile, and may raise to cancel."""
 
-    def one(x: Tensor, guide: Tensor) -> Tensor:
-        result = velocity(x, t, guide)
+    def evaluate(x: Tensor, guide: Tensor) -> Tensor:
+        result = velocity(x, t, conditioning._replace(guide=guide))
         on_tile()
         return result
 
-    return map_tiles(one, (x, guide), tiling.tile, tiling.halo)
+    return map_tiles(evaluate, (x, conditioning.guide), tiling.tile, tiling.overlap)

@@ -34,6 +34,7 @@ def start_from(network: LatentUNet, model: Model) -> None:
     more stays at that of the model's own start. Raises `ConfigError` for widths, `CheckpointError` for other forms.
     """
     before, now = model.spec.network, network.config
+    assert isinstance(before, UNetConfig)
     if now.base != before.base:
         _require_growth(before, now)
         narrow = LatentUNet(replace(now, base=before.base))
@@ -55,6 +56,7 @@ def start_from(network: LatentUNet, model: Model) -> None:
 def _untold(model: Model) -> dict[str, Tensor]:
     """The weights of a network that is told the noise level, without: that of the model's start is in the time's."""
     level = torch.tensor([math.sqrt(1 - model.spec.alpha_bar)])
+    assert isinstance(model.network, LatentUNet)
     embedded = model.network.embedded_noise(level, torch.float32)[0]
     weights = {k: w for k, w in model.network.state_dict().items() if not k.startswith("noise_embed.")}
     return weights | {"time_embed.2.bias": weights["time_embed.2.bias"] + embedded}

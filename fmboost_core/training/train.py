@@ -16,6 +16,7 @@ from ..families import FAMILIES
 from ..files.checkpoint import load_model, save_model
 from ..metrics.likeness import Likeness
 from ..model import Model
+from ..networks.conditioning import Conditioning
 from ..networks.config import UNetConfig
 from ..networks.unet import LatentUNet
 from ..sampling.schedule import alpha_bar
@@ -51,7 +52,7 @@ def told(network: Network, config: UNetConfig, kind: Tensor, alpha_bar: Tensor) 
     """The network's prediction, with the guides' kinds (B,) and the starts' signals (B,) where it can be told."""
     kinds = kind if config.classes else None
     levels = (1 - alpha_bar).sqrt() if config.noise_level else None
-    return lambda x, t, guide: network(x, t, guide, kinds, levels)
+    return lambda x, t, guide: network(x, t, Conditioning(guide, kinds, levels))
 
 
 def make_objective(recipe: ObjectiveRecipe, teacher: Predict | None = None, decode: Decode | None = None) -> Objective:
@@ -191,7 +192,7 @@ def finished(recipe: Recipe, network: LatentUNet, scale: int, name: str) -> Mode
     starts: Mapping[str, tuple[int, float]] = {"l1": (0, 1.0), "l2": (0, 1.0), "fm": (999, 0.0), "dm": (999, 0.0)}
     step, signal = starts.get(objective, (recipe.objective.noise_step, alpha_bar(recipe.objective.noise_step)))
     spec = ModelSpec(
-        name=name, network=recipe.network, family=recipe.card.family, latent_factor=family.factor,
+        name=name, network=recipe.network, family=recipe.card.family, latent_factor=family.scaling_factor,
         latent_shift=family.shift, scale=scale, noise_step=step, alpha_bar=signal,
         noise_steps=recipe.objective.noise_steps or (step,),
         guide=recipe.data.upsampling, objective=objective, nfe=1 if continued and not recipe.objective.since else 4,

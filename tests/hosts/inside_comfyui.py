@@ -110,14 +110,16 @@ def check_weights_that_stay_off_the_device_give_the_same() -> None:
     from FMBoost.nodes.host import load_cfm
 
     x, guide = latent(16, 24)["samples"] * 0.18215, latent(16, 24)["samples"] * 0.1
-    whole = load_cfm("sd15-x2", "fp32").velocity(x, 0.5, guide)
+    model = load_cfm("sd15-x2", "fp32")
+    conditioning = model.conditioning(guide)
+    whole = model.velocity(x, 0.5, conditioning)
     model = load_cfm("sd15-x2", "fp32")
     model.patcher.load(torch.device("cpu"), lowvram_model_memory=1_000_000)
     cast = [m for m in model.network.modules() if getattr(m, "comfy_cast_weights", False)]
     assert len(cast) > 10
     load, mm.load_models_gpu = mm.load_models_gpu, lambda *_, **__: None
     try:
-        part = model.velocity(x, 0.5, guide)
+        part = model.velocity(x, 0.5, conditioning)
     finally:
         mm.load_models_gpu = load
     assert (whole - part).abs().max() < 1e-5

@@ -483,7 +483,7 @@ def test_another_family_of_as_many_channels_is_a_warning_on_the_node(
 ) -> None:  # fmt: skip
     """The host's SDXL codec with our SD1.5 model: the picture is made, and the node says what is odd."""
     codec, photos = load_codec(shared / "taesd/taesdxl"), sorted((shared / "photos/val").glob("*.jpg"))
-    known = (p for p in photos if recognise(codec.encode(pixels_of(p)) / FAMILIES["sdxl"].factor) == "sdxl")
+    known = (p for p in photos if recognise(codec.encode(pixels_of(p)) / FAMILIES["sdxl"].scaling_factor) == "sdxl")
     Image.open(next(known)).crop((0, 0, 256, 256)).save(comfyui.base / "input/photo.png")
     graph = start_graph("photo.png", "taesdxl") | {
         "5": node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 1}),

@@ -83,7 +83,7 @@ def read_reference(
         name=told.name or path.stem,
         network=network,
         family=told.family,
-        latent_factor=family.factor,
+        latent_factor=family.scaling_factor,
         latent_shift=family.shift,
         scale=told.scale,
         noise_step=told.noise_step,

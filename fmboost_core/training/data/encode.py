@@ -25,9 +25,10 @@ from ...errors import ConfigError, ImageError
 from ...files.atomic import replacing
 from ...imaging.resample import resize
 from ...model import Model
-from ...networks.config import GUIDE_KINDS
+from ...networks.conditioning import GUIDE_KINDS
+from ...sampling.checks import check_pair
 from ...sampling.guide import image_guide, pixel_upsample
-from ...sampling.upscaler import boost, check_pair
+from ...sampling.upscaler import boost
 from .degrade import Degradation, degrade, plan
 from .photos import View, load_view
 from .shards import Sample, write_shard
@@ -158,7 +159,7 @@ class ShardMaker:
         how = self.how
         degradation = plan(how.seed + number, how.scale) if how.degrade else None
         try:
-            image = load_view(view, self.codec.factor * how.scale * self.earlier)
+            image = load_view(view, self.codec.downscale_factor * how.scale * self.earlier)
         except ImageError as error:
             self.skipped.append(str(error))
             return None

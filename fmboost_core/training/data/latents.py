@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ...imaging.resample import resize
-from ...networks.config import GUIDE_KINDS
+from ...networks.conditioning import GUIDE_KINDS
 from .photos import View, load_view
 from .shards import Sample, read_shard
 

@@ -1,0 +1,88 @@
+"""The cascade: guides, stages, and the images between stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..codecs.protocol import Codec
+from .checks import check_finite
+from .guide import image_guide, latent_size, latent_upsample
+from .restore import restored
+
+# (index of the stage, guide (B,C,h,w), what it was encoded from) -> the stage's latent (B,C,h,w)
+SampleStage = Callable[[int, Tensor, str], Tensor]
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Stages one after the other; the result of one is the small latent or image of the next.
+
+    sizes: (height, width) in pixels after each stage. upsample: how guides are made. sample: makes a stage's latent.
+    Between stages the image is restored, so that colours and shapes do not drift.
+    """
+
+    codec: Codec
+    sizes: Sequence[tuple[int, int]]
+    upsample: str
+    sample: SampleStage
+
+    @property
+    def _in_pixels(self) -> bool:
+        return self.upsample == "psu"
+
+    @torch.no_grad()
+    def latent(self, latent: Tensor, image: Tensor | None = None, distort: bool = True, kind: str = "latent") -> Tensor:
+        """The last stage's latent.
+
+        latent: (B,C,h,w) scaled. image: the small image (B,3,H,W) where it is at hand; the first guide then needs no
+        decoding. distort: see `Target.distorts`. kind: what `image` is, one of `GUIDE_KINDS`.
+        """
+        if not self._in_pixels:
+            image = None
+        elif image is None:
+            image = self.codec.decode(latent).clamp(-1, 1)
+        for index, size in enumerate(self.sizes):
+            whole = distort or index > 0
+            guide = self.guide(latent, image, size, whole)
+            latent = self.sample(index, guide, kind if index == 0 else "latent")
+            if image is not None and index + 1 < len(self.sizes):
+                image = restored(self._decoded(latent, size), image, whole).clamp(-1, 1)
+        return latent
+
+    @torch.no_grad()
+    def image(self, image: Tensor, distort: bool, restore: bool) -> Tensor:
+        """The last stage's image (B,3,H,W) in [-1,1], from the small image (B,3,h,w).
+
+        restore: whether each stage's image gets the small image's content back.
+        """
+        latent, restore = None, restore and self._in_pixels
+        for index, size in enumerate(self.sizes):
+            whole = distort or index > 0
+            guide = self.guide(latent, image, size, whole)
+            # A restored image has all its detail, as the one that came in; another is a decoded latent.
+            kind = "image" if self._in_pixels and (index == 0 or restore) else "latent"
+            latent = self.sample(index, guide, kind)
+            if self._in_pixels or index + 1 == len(self.sizes):
+                large = self._decoded(latent, size)
+                image = restored(large, image, whole).clamp(-1, 1) if restore else large
+        return image
+
+    def guide(self, latent: Tensor | None, image: Tensor | None, size: tuple[int, int], distort: bool) -> Tensor:
+        """A stage's guide, for size (height, width) in pixels, from the small latent or image."""
+        if self._in_pixels:
+            assert image is not None
+            return image_guide(image, self.codec, size, distort)
+        if latent is None:
+            assert image is not None
+            latent = image_guide(image, self.codec, (image.shape[-2], image.shape[-1]))
+        return latent_upsample(latent, latent_size(size, self.codec.downscale_factor), self.upsample, distort)
+
+    def _decoded(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
+        """The latent's image, without the edge that fills up the last latents."""
+        image = self.codec.decode(latent)[..., : size[0], : size[1]]
+        check_finite(image, "The decoded image")
+        return image.clamp(-1, 1)

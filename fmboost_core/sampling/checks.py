@@ -1,0 +1,69 @@
+"""Checks of what comes in and what goes out: one sentence for each fault."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from ..codecs.protocol import Codec, codec_party
+from ..errors import ConfigError, FMBoostWarning, LatentError, NonFiniteError
+from ..families import Party, require_same_family
+from ..model import Model
+
+_LARGEST_DEVIATION = 3.0  # scaled latents are near 1, the VAE's raw ones near 5
+
+
+def check_pair(model: Model, codec: Codec) -> None:
+    """Refuse a baseline, and a codec of another family, before any work begins: `ConfigError`, `LatentError`."""
+    check_objective(model)
+    require_same_family(model.party, codec_party(codec))
+
+
+def check_objective(model: Model) -> None:
+    """Refuse the paper's baselines, which only the evaluation samples."""
+    if model.spec.objective != "cfm":
+        raise ConfigError(
+            f"{model.spec.name} was trained as a baseline ({model.spec.objective}), which only the command "
+            "`fmboost ablate` samples; take a model trained by coupling flow matching (cfm)."
+        )
+
+
+def check_latent(latent: Tensor, model: Model) -> None:
+    """Refuse what is no scaled latent of the model's family; warn where it looks like the VAE's raw scale."""
+    if not isinstance(latent, Tensor) or latent.ndim != 4 or not latent.is_floating_point():
+        raise LatentError(
+            f"A latent must be a float tensor (batch, channels, height, width), but it is {_found(latent)}."
+        )
+    require_same_family(model.party, Party("the latent", None, latent.shape[1]))
+    if not latent.numel():
+        raise LatentError(f"The latent is empty: its shape is {tuple(latent.shape)}.")
+    check_finite(latent, "The latent")
+    if latent.numel() > 64 and float(latent.float().std()) > _LARGEST_DEVIATION:
+        warnings.warn(
+            f"The latent's standard deviation is above {_LARGEST_DEVIATION:g}: it looks like the VAE's raw scale, but "
+            "FMBoost takes scaled latents.",
+            FMBoostWarning,
+            stacklevel=4,
+        )
+
+
+def check_image(image: Tensor) -> None:
+    """Refuse what is no batch of images in [-1,1]."""
+    ok = isinstance(image, Tensor) and image.ndim == 4 and image.shape[1] == 3 and image.is_floating_point()
+    if not ok or not image.numel():
+        raise LatentError(
+            f"An image must be a float tensor (batch, 3, height, width) in [-1,1], but it is {_found(image)}."
+        )
+    check_finite(image, "The image")
+
+
+def check_finite(x: Tensor, what: str) -> None:
+    """Refuse NaN and infinity. what: the subject of the sentence."""
+    if not bool(torch.isfinite(x).all()):
+        raise NonFiniteError(f"{what} holds NaN or infinity; check the input and the weights, or use dtype float32.")
+
+
+def _found(value: object) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,59 @@
+"""Sampling options, and their resolution against a model's specification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from ..spec import ModelSpec
+from .guide import UPSAMPLERS
+from .schedule import start_alpha_bar
+from .solvers import check_solver
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How to sample. None stands for the model's own value.
+
+    nfe: number of function evaluations in each stage. solver: one of `solvers.SOLVERS`. tolerance: of the adaptive
+    solvers, which ignore nfe.
+    noise_step: of the start, 0 (no noise) to 999.
+    upsample: how guides are made, one of `guide.UPSAMPLERS`.
+    tile: "auto", None (no tiles), or a side in latents. overlap: of the tiles, in latents (None: `DEFAULT_OVERLAP`).
+    """
+
+    nfe: int | None = None
+    solver: str = "euler"
+    tolerance: float = 1e-3
+    noise_step: int | None = None
+    upsample: str | None = None
+    tile: int | str | None = "auto"
+    overlap: int | None = None
+
+    def resolve(self, spec: ModelSpec, alpha_bar: float | None = None) -> ResolvedOptions:
+        """These options with the model's own values filled in.
+
+        alpha_bar: of a start that exists already; noise_step is then not looked at. Raises `ConfigError` for an
+        unknown name and for an nfe that the solver's steps cannot spend.
+        """
+        nfe = spec.nfe if self.nfe is None else self.nfe
+        check_solver(self.solver, nfe, own=self.nfe is None)
+        upsample = spec.guide if self.upsample is None else self.upsample
+        if upsample not in UPSAMPLERS:
+            raise ConfigError(f"There is no upsampling {upsample!r}; choose one of {', '.join(UPSAMPLERS)}.")
+        if alpha_bar is None:
+            alpha_bar = start_alpha_bar(spec, spec.noise_step if self.noise_step is None else self.noise_step)
+        return ResolvedOptions(nfe, self.solver, self.tolerance, alpha_bar, upsample, self.tile, self.overlap)
+
+
+@dataclass(frozen=True)
+class ResolvedOptions:
+    """`SamplingOptions` for one model: nothing is left to decide. alpha_bar: the signal kept in each start."""
+
+    nfe: int
+    solver: str
+    tolerance: float
+    alpha_bar: float
+    upsample: str
+    tile: int | str | None
+    overlap: int | None
