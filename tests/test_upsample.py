@@ -73,5 +73,5 @@ def test_pictures_that_do_not_go_together_are_refused() -> None:
     large, small = torch.zeros(3, 3, 32, 32), torch.zeros(3, 3, 16, 16)
     with pytest.raises(ImageError, match="other way round"):
         restore(small, large)
-    with pytest.raises(ImageError, match="3 large pictures and 2 small ones"):
+    with pytest.raises(ImageError, match="3 large images and 2 small ones"):
         restore(large, small[:2])

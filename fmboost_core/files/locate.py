@@ -1,35 +1,22 @@
-"""Where weights are: bundled names, paths, hf:// addresses."""
+"""The file behind a bundled name, a path or an hf:// address."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..errors import CheckpointError, MissingDependencyError, reason
-from .weight_file import open_weights
 
 BUNDLED_MODELS = Path(__file__).parents[1] / "weights" / "models"
 BUNDLED_CODECS = Path(__file__).parents[1] / "weights" / "codecs"
-METADATA_KEY = "fmboost"
 
 
 def bundled_models() -> list[str]:
-    """Names of the models that come with the package, sorted. A codec's file is no model.
-
-    A file that cannot be read is listed, so that asking for it says what is wrong with it.
-    """
-    return sorted(path.stem for path in BUNDLED_MODELS.glob("*.safetensors") if _may_be_model(path))
-
-
-def _may_be_model(path: Path) -> bool:
-    try:
-        with open_weights(path) as file:
-            return METADATA_KEY in file.metadata
-    except CheckpointError:
-        return True
+    """Names of the models that come with the package, sorted. None of them is opened."""
+    return sorted(path.stem for path in BUNDLED_MODELS.glob("*.safetensors"))
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """The file behind a bundled name, an hf:// address or a path; only hf:// reaches for a network."""
+    """The file behind a bundled name, an hf:// address or a path. Only hf:// uses the network."""
     name = str(name_or_path)
     if name.startswith("hf://"):
         return _download(name)
@@ -47,12 +34,12 @@ def find_weights(name_or_path: str | Path) -> Path:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # no name a file could have
+    except (OSError, ValueError):  # no file can have such a name
         return False
 
 
 def _download(address: str) -> Path:
-    """hf://owner/repo/path/file@revision through huggingface_hub, which keeps a cache; without @, of main."""
+    """Fetch hf://owner/repo/path/file@revision (main by default) through huggingface_hub and its cache."""
     location, _, revision = address.removeprefix("hf://").partition("@")
     owner, repo, file = (*location.split("/", 2), "", "")[:3]
     if not (owner and repo and file):

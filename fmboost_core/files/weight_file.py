@@ -1,43 +1,61 @@
-"""Files of named tensors: opened safely, fitted strictly to a network, written whole or not at all."""
+"""Files of named tensors: opened safely, loaded strictly into a network, written whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, reason
-from .legacy.unpickle import Entry, checkpoint_entries, open_zip
+from ..errors import CheckpointError, FMBoostError, reason
+from .atomic import replacing
+from .legacy.torch_zip import open_checkpoint
 
 NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: its shape, its type as the file names it, and `read()`, which fetches its values."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
 class WeightFile:
-    """The tensors of a file by name, and the text that came with them (safetensors only)."""
+    """The tensors of a file by name, and the text stored with them (safetensors only)."""
 
     path: Path
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+# --- reading
+
+
 @contextmanager
 def open_weights(path: Path) -> Iterator[WeightFile]:
-    """Open a safetensors file or a PyTorch checkpoint, told apart by content; entries can be read inside the block.
+    """Open a safetensors file or a PyTorch checkpoint, by its content. Entries can be read inside the block.
 
-    Raises `CheckpointError`, of one sentence, for whatever else the path is.
+    Raises `CheckpointError`, in one sentence, for anything else.
     """
     head = _head(path)
     if head.startswith(b"PK"):
-        with open_zip(path) as archive:
-            yield WeightFile(path, checkpoint_entries(path, archive))
+        with open_checkpoint(path) as checkpoint:
+            entries = {
+                name: Entry(tensor.shape, str(tensor.dtype).removeprefix("torch."), partial(checkpoint.read, name))
+                for name, tensor in checkpoint.tensors.items()
+            }
+            yield WeightFile(path, entries)
     elif head[8:9] == b"{":
         with _open_safetensors(path) as file:
             yield file
@@ -61,7 +79,7 @@ def _head(path: Path) -> bytes:
 
 
 def _what_is(head: bytes) -> str:
-    """A guess at a file that is neither of the two kinds, from its first bytes."""
+    """What a file that is neither of the two kinds seems to be, from its first bytes."""
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer instead of the weights, which `git lfs pull` fetches"
     if head.startswith(b"\x80"):
@@ -81,13 +99,16 @@ def _open_safetensors(path: Path) -> Iterator[WeightFile]:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or cut short ({reason(error)}).") from None
     with file as opened:
-        names = opened.keys()
-        yield WeightFile(path, {name: _safetensors_entry(opened, name) for name in names}, opened.metadata() or {})
+        entries = {name: _safetensors_entry(opened, name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        yield WeightFile(path, entries, opened.metadata() or {})
 
 
 def _safetensors_entry(opened: Any, name: str) -> Entry:
     part = opened.get_slice(name)
-    return Entry(tuple(part.get_shape()), str(part.get_dtype()), lambda: opened.get_tensor(name))
+    return Entry(tuple(part.get_shape()), str(part.get_dtype()), partial(opened.get_tensor, name))
+
+
+# --- loading into a network
 
 
 def load_strictly(path: Path, network: nn.Module, entries: Mapping[str, Entry]) -> None:
@@ -96,17 +117,16 @@ def load_strictly(path: Path, network: nn.Module, entries: Mapping[str, Entry]) 
     Raises `CheckpointError` that names what is missing, unexpected, of another shape, or not finite.
     """
     require_fit(path, network, {name: entry.shape for name, entry in entries.items()})
+    # A hostile checkpoint can name the same numbers many times over to ask for any memory.
+    if sum(math.prod(entry.shape) for entry in entries.values()) > path.stat().st_size:
+        raise CheckpointError(f"{path} is smaller than the weights it names.")
     network.load_state_dict({name: _float32(path, name, e.read()) for name, e in entries.items()}, assign=True)
-    channels_last(network)
-
-
-def channels_last(network: nn.Module) -> None:
-    """Lay the convolutions' weights out as their libraries want them: 5 % (fp32) to 20 % (bf16) faster on a CPU."""
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forget it
+    # Convolutions with channels-last weights are 5 % (fp32) to 20 % (bf16) faster on a CPU.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
 
 def require_fit(path: Path, network: nn.Module, found: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse names and shapes that are not the network's."""
+    """Raise `CheckpointError` for names and shapes that are not the network's."""
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     faults = _faults(expected, found)
     if faults:
@@ -122,13 +142,14 @@ def _faults(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[i
 
 
 def some_names(names: Iterable[str]) -> str:
+    """The first few names, for a message: "a, b, c, and 4 more"."""
     names = list(names)
     more = [f"and {len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
     return ", ".join(names[:NAMES_SHOWN] + more)
 
 
 def _float32(path: Path, name: str, tensor: Tensor) -> Tensor:
-    """The weight as float32 in memory of its own: the file may be replaced while the model is in use."""
+    """The weight as float32 in its own memory, as the file may be replaced while the model is in use."""
     if not tensor.is_floating_point():
         raise CheckpointError(f"{path} has the weight {name} as {tensor.dtype}, which is no floating-point type.")
     weight = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
@@ -141,11 +162,14 @@ def _require_finite(path: Path, name: str, tensor: Tensor) -> None:
         raise CheckpointError(f"{path} has NaN or infinity in the weight {name}.")
 
 
+# --- writing
+
+
 def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, str], dtype: torch.dtype | None) -> None:
     """Write a network as safetensors in dtype (None: as it is), whole or not at all.
 
     Raises `CheckpointError` when the file cannot be written, is not named .safetensors, or a weight is not finite
-    in that type; a file that was there before is then untouched.
+    in that type. An existing file then stays as it was.
     """
     from safetensors.torch import save
 
@@ -157,18 +181,17 @@ def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, str], dt
     }
     for name, tensor in tensors.items():
         _require_finite(path, name, tensor)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # save_file would make the file readable by its owner alone.
+    content = save(tensors, dict(metadata))
     try:
-        # save_file would leave the file readable by its owner alone.
-        partial.write_bytes(save(tensors, dict(metadata)))
-        partial.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written ({reason(error)}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except FMBoostError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -134,7 +134,7 @@ def test_another_aspect_covers_and_cuts_unless_stretched(codec: TinyVAE) -> None
 class _Pixels:
     """A codec whose latents are averages of 1x1 'blocks': pictures are their own latents, plus a spare channel."""
 
-    channels, factor = 4, 1
+    channels, downscale_factor = 4, 1
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         return torch.cat([images, images[:, :1]], 1)
@@ -215,8 +215,8 @@ def test_cancelling_stops_within_one_evaluation(model: Model, codec: TinyVAE) ->
 def test_refusals(model: Model, codec: TinyVAE) -> None:
     low = latents(1, 4, 4, 4)
     cases: list[tuple[torch.Tensor, dict, type[FMBoostError], str]] = [
-        (latents(1, 16, 4, 4), {}, LatentError, "sd3 or flux1"),
-        (latents(1, 3, 4, 4), {}, LatentError, "none that is known"),
+        (latents(1, 16, 4, 4), {}, LatentError, "SD3 or FLUX.1"),
+        (latents(1, 3, 4, 4), {}, LatentError, "no known family"),
         (latents(4, 4, 4), {}, LatentError, "batch, channels, height, width"),
         (low.long(), {}, LatentError, "int64"),
         (low[..., :0], {}, LatentError, "empty"),
@@ -316,8 +316,8 @@ def test_flow_is_the_heart_of_a_stage(model: Model, codec: TinyVAE) -> None:
     assert counts == [(i + 1, 8) for i in range(8)]  # 2 evaluations of 4 tiles
     assert torch.allclose(flow(start.half(), guide.half(), model, nfe=2).float(), end, atol=2e-2)
     for bad, message in (
-        ((start, guide[:1]), "must be alike"),
-        ((start[:, :3], guide[:, :3]), "looks like none"),
+        ((start, guide[:1]), "make both of one size"),
+        ((start[:, :3], guide[:, :3]), "no known family"),
         ((start * math.nan, guide), "NaN"),
     ):
         with pytest.raises(FMBoostError, match=message):
@@ -329,7 +329,7 @@ def test_flow_is_the_heart_of_a_stage(model: Model, codec: TinyVAE) -> None:
 class _Halving:
     """A codec that keeps the mean of each 8x8 block and half of each deviation from grey: lossy, and known."""
 
-    channels, factor = 4, 8
+    channels, downscale_factor = 4, 8
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         grey = torch.nn.functional.avg_pool2d(images, 8) / 2
