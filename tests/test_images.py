@@ -15,8 +15,10 @@ from PIL import Image, ImageCms, ImageOps
 from skimage import data
 
 from fmboost_core.errors import ImageError, NonFiniteError
-from fmboost_core.imaging import picture_file as images
-from fmboost_core.imaging.picture_file import Picture, check_output, read_picture, write_picture
+from fmboost_core.imaging.formats import READ_FORMATS, READ_SUFFIXES
+from fmboost_core.imaging.picture import Picture
+from fmboost_core.imaging.read import read_picture
+from fmboost_core.imaging.write import check_output, write_picture
 
 RGB = np.ascontiguousarray(data.astronaut()[:24, 200:232])  # 32 wide, 24 high
 GREY = np.ascontiguousarray(data.camera()[100:124, 200:232])
@@ -344,4 +346,4 @@ def test_nan_never_becomes_a_picture(tmp_path):
 
 def test_every_read_suffix_has_a_format():
     Image.init()
-    assert {Image.registered_extensions()[s] for s in images.READ_SUFFIXES} == set(images.READ_FORMATS)
+    assert {Image.registered_extensions()[s] for s in READ_SUFFIXES} == set(READ_FORMATS)
