@@ -187,6 +187,14 @@ def test_orientation_is_applied_and_forgotten(tmp_path, suffix, orientation):
     assert image.getexif()[0x010F] == "Maker"
 
 
+def test_exif_that_cannot_be_written_again_does_not_hide_the_orientation(tmp_path):
+    width_as_byte = b"\x01\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00"  # tag, type, count, value
+    turned = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\x00\x02" + width_as_byte + turned + b"\0\0\0\0"
+    picture = read_picture(saved(tmp_path / "in.jpg", RGB, exif=exif))
+    assert (picture.width, picture.height) == (24, 32)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_exif_of_the_shot_is_kept_and_that_of_the_old_file_is_not(tmp_path, suffix):
     exif = Image.Exif()
