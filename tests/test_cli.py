@@ -303,12 +303,12 @@ class _Terminal(io.StringIO):
 def test_the_bar_is_for_terminals_only(monkeypatch):
     monkeypatch.setattr(ProgressBar, "INTERVAL", 0)
     for stream, shown in ((_Terminal(), True), (io.StringIO(), False)):
-        with ProgressBar("photo.png", stream, unit=" evaluations") as bar:
+        with ProgressBar("photo.png", stream) as bar:
             bar(1, 4)
             bar(7, 0)  # an unknown total
         parts = stream.getvalue().split("\r")
         assert any("photo.png:  25%" in part and "1/4" in part for part in parts) == shown
-        assert any("photo.png: 7 evaluations" in part for part in parts) == shown
+        assert any("photo.png: 7it" in part for part in parts) == shown
         assert not shown or not "".join(parts[-2:]).strip()  # leaves an empty line
 
 

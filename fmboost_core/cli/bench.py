@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
     settings = BenchSettings(args.model, args.codec, args.device, args.dtype, args.tile, args.repeat)
     _check_json(args.json)
-    with ProgressBar("bench", unit=" cases") as bar:
+    with ProgressBar("bench") as bar:
         report = measure_all(settings, args.sizes, args.nfe, bar)
     print(table(report))
     if args.json is not None:

@@ -73,8 +73,7 @@ def enlarge(job: Job, prefix: str, tools: Tools, request: Request) -> None:
     height, width = size
     check_output(job.target, (width, height))
     began = time.perf_counter()
-    bar = ProgressBar(f"{prefix}{job.source.name}", unit=" evaluations")
-    with memory_errors(str(job.source)), bar:
+    with memory_errors(str(job.source)), ProgressBar(f"{prefix}{job.source.name}") as bar:
         rgb, evaluations = _upscaled(picture, tools, request, bar)
         result = picture.with_pixels(rgb, _resized_alpha(picture.alpha, size, request))
     seconds = time.perf_counter() - began

@@ -16,11 +16,9 @@ class ProgressBar:
 
     INTERVAL = 0.1  # seconds between drawings
 
-    def __init__(self, label: str, stream: TextIO | None = None, unit: str = "it") -> None:
-        """unit: what is counted, with a space before a word, such as " evaluations"."""
+    def __init__(self, label: str, stream: TextIO | None = None) -> None:
         self._bar = tqdm(
             desc=label,
-            unit=unit,
             file=sys.stderr if stream is None else stream,
             disable=None,  # unless the stream is a terminal
             leave=False,
