@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	@mkdir -p demo-out
 	@$(BIN)/python -c "from skimage import data, io; io.imsave('demo-out/photo.png', data.$(PHOTO)(), check_contrast=False)"
-	$(BIN)/python -m fmboost_core upscale demo-out/photo.png demo-out/boosted.png --compare demo-out/compare.png
+	$(BIN)/fmboost upscale demo-out/photo.png demo-out/boosted.png --compare demo-out/compare.png
 
 # A public-domain photograph that comes with scikit-image.
 PHOTO ?= astronaut
@@ -27,7 +27,7 @@ lint: $(READY)
 
 bench: $(READY)
 	@mkdir -p bench-out
-	$(BIN)/python -m fmboost_core bench --json bench-out/bench.json
+	$(BIN)/fmboost bench --json bench-out/bench.json
 
 # torch first and by itself, so that nothing else chooses its build.
 $(READY): pyproject.toml Makefile

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
         Cancelled as Cancelled,
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
+        FileError as FileError,
         FMBoostError as FMBoostError,
         ImageError as ImageError,
         LatentError as LatentError,
@@ -50,7 +51,7 @@ _MODULES = {
     "codecs.load": ("load_codec",),
     "codecs.protocol": ("Codec",),
     "errors": (
-        "Cancelled", "CheckpointError", "ConfigError", "FMBoostError", "ImageError", "LatentError",
+        "Cancelled", "CheckpointError", "ConfigError", "FMBoostError", "FileError", "ImageError", "LatentError",
         "MissingDependencyError", "NonFiniteError",
     ),
     "families": ("FAMILIES", "LatentFamily", "register_family"),

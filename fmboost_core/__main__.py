@@ -1,4 +1,4 @@
-"""`python -m fmboost_core`."""
+"""`python -m fmboost_core`, the same as the command `fmboost`."""
 
 import sys
 

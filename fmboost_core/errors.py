@@ -24,8 +24,12 @@ class LatentError(FMBoostError, ValueError):
     """A latent has the wrong shape, channels, type or content for the model or the codec."""
 
 
+class FileError(FMBoostError, OSError):
+    """A file or a folder cannot be written; the message names it and the reason."""
+
+
 class ImageError(FMBoostError, ValueError):
-    """A picture cannot be read or written; the message names the file."""
+    """An image cannot be read or written; the message names the file."""
 
 
 class NonFiniteError(FMBoostError, ArithmeticError):

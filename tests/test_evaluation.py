@@ -15,7 +15,7 @@ from test_metrics import Moments, save_tiny_clip
 from fmboost_core import boost
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ConfigError, ImageError, MissingDependencyError
+from fmboost_core.errors import ConfigError, FileError, ImageError, MissingDependencyError
 from fmboost_core.evaluation import run as running
 from fmboost_core.evaluation.__main__ import main
 from fmboost_core.evaluation.judge import Setting, boosted, judge_baselines, judge_model, load_photo, prepare
@@ -183,7 +183,7 @@ def test_contact_sheets_hold_every_picture_pixel_for_pixel(tmp_path: Path) -> No
 
 def test_json_is_whole_or_not_there(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"a": [1]})
-    with pytest.raises(ImageError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be written"):
         write_json(tmp_path / "nowhere" / "a.json", {})
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"a": float("nan")})

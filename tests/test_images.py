@@ -15,8 +15,10 @@ from PIL import Image, ImageCms, ImageOps
 from skimage import data
 
 from fmboost_core.errors import ImageError, NonFiniteError
-from fmboost_core.imaging import picture_file as images
-from fmboost_core.imaging.picture_file import Picture, check_output, read_picture, write_picture
+from fmboost_core.imaging.formats import READ_FORMATS, READ_SUFFIXES
+from fmboost_core.imaging.picture import Picture
+from fmboost_core.imaging.read import read_picture
+from fmboost_core.imaging.write import check_output, write_picture
 
 RGB = np.ascontiguousarray(data.astronaut()[:24, 200:232])  # 32 wide, 24 high
 GREY = np.ascontiguousarray(data.camera()[100:124, 200:232])
@@ -185,6 +187,14 @@ def test_orientation_is_applied_and_forgotten(tmp_path, suffix, orientation):
     assert image.getexif()[0x010F] == "Maker"
 
 
+def test_exif_that_cannot_be_written_again_does_not_hide_the_orientation(tmp_path):
+    width_as_byte = b"\x01\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00"  # tag, type, count, value
+    turned = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\x00\x02" + width_as_byte + turned + b"\0\0\0\0"
+    picture = read_picture(saved(tmp_path / "in.jpg", RGB, exif=exif))
+    assert (picture.width, picture.height) == (24, 32)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_exif_of_the_shot_is_kept_and_that_of_the_old_file_is_not(tmp_path, suffix):
     exif = Image.Exif()
@@ -344,4 +354,4 @@ def test_nan_never_becomes_a_picture(tmp_path):
 
 def test_every_read_suffix_has_a_format():
     Image.init()
-    assert {Image.registered_extensions()[s] for s in images.READ_SUFFIXES} == set(images.READ_FORMATS)
+    assert {Image.registered_extensions()[s] for s in READ_SUFFIXES} == set(READ_FORMATS)

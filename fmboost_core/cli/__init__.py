@@ -1,3 +1,3 @@
-"""The command line."""
+"""The command line `fmboost`."""
 
 from .app import main as main

@@ -1,254 +1,61 @@
-"""Time, memory and arithmetic of enlarging, beside bicubic interpolation and the codec alone.
-
-Each case runs in a fresh process, because neither Python nor PyTorch gives memory back in a way that would let one
-case's peak be told from the next one's.
-"""
+"""The command `bench`: time, memory and FLOP on this machine."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import platform
-import statistics
-import sys
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+import argparse
+import os
 from pathlib import Path
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-
-from ..errors import FMBoostError
-from ..files.checkpoint import load_model
-from ..networks import NetworkConfig
-from ..networks.conditioning import Conditioning
-from ..sampling.guide import image_guide
-from ..sampling.hooks import Stage
-from ..sampling.upscaler import upscale_image
-from .device import Tools, choose_device, load_tools, memory_errors
-
-PIXELS = 8  # a latent
+from ..errors import FileError
+from .arguments import add_device, add_model, add_tile, count
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What is measured and where; names as on the command line. tile: "auto", None or latents."""
-
-    model: str
-    codec: str
-    device: str
-    dtype: str
-    tile: int | str | None
-    repeat: int
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row to measure: method "bicubic", "psu" or "boost", from and to a square of so many pixels a side."""
-
-    method: str
-    start: int
-    side: int
-    nfe: int = 0
-
-
-@dataclass(frozen=True)
-class Row:
-    """A measured case: median seconds, all of them, evaluations, and the peak of memory in bytes where known."""
-
-    case: Case
-    seconds: float
-    runs: tuple[float, ...]
-    evaluations: int
-    memory: int | None
-
-
-@dataclass(frozen=True)
-class Report:
-    """All rows; gflop: of one evaluation for each side, on the whole latent (two for a multiply-add)."""
-
-    settings: Settings
-    machine: str
-    memory_meaning: str
-    gflop: dict[int, float]
-    rows: tuple[Row, ...]
-
-
-def run(settings: Settings, sides: Sequence[int], nfes: Sequence[int], progress: Callable[[int, int], None]) -> Report:
-    """Measure every side with the two references and every nfe. progress(done, total) counts cases."""
-    settings = replace(settings, device=str(choose_device(settings.device)))
-    model = load_model(settings.model)
-    scale = model.spec.scale
-    cases = [
-        case
-        for side in sides
-        for start in [max(1, round(side / scale))]
-        for case in (
-            Case("bicubic", start, side),
-            Case("psu", start, side),
-            *(Case("boost", start, side, n) for n in nfes),
-        )
-    ]
-    rows = []
-    for number, case in enumerate(cases, start=1):
-        rows.append(in_new_process(settings, case))
-        progress(number, len(cases))
-    gflop = {side: evaluation_flop(model.spec.network, -(-side // PIXELS)) / 1e9 for side in sides}
-    return Report(settings, _machine(settings.device), _memory_meaning(settings.device), gflop, tuple(rows))
-
-
-def evaluation_flop(network: NetworkConfig, latents: int) -> int:
-    """Floating-point operations of one evaluation on a square latent, counted without computing anything."""
-    with torch.device("meta"):
-        net = network.build().eval()
-        x = torch.empty(1, network.channels, latents, latents)
-        times = torch.empty(1)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(x, times, Conditioning(x))
-    return int(counter.get_total_flops())
-
-
-def in_new_process(settings: Settings, case: Case) -> Row:
-    """`measure` in a process of its own, which also survives that the system ends it."""
-    try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(measure, settings, case).result()
-    except BrokenProcessPool:
-        raise FMBoostError(
-            f"The process that measured {case.method} at {case.side} pixels died; if it said nothing above, it was "
-            "for want of memory, and smaller --sizes or --tile 64 help."
-        ) from None
-
-
-def measure(settings: Settings, case: Case) -> Row:
-    """Measure one case in this process, after a small one that warms up."""
-    tools = load_tools(settings.model, settings.codec, settings.device, settings.dtype)
-    work(replace(case, start=32, side=64), settings, tools)()
-    stages: list[Stage] = []
-    job = work(case, settings, tools, stages.append)
-    memory = _MemoryPeak(tools.device)
-    runs = []
-    for _ in range(settings.repeat):
-        _wait_for(tools.device)
-        began = time.perf_counter()
-        with memory_errors(f"{case.method} to {case.side} pixels"):
-            job()
-            _wait_for(tools.device)
-        runs.append(time.perf_counter() - began)
-    evaluations = sum(stage.evaluations for stage in stages) // settings.repeat
-    return Row(case, statistics.median(runs), tuple(runs), evaluations, memory.read())
-
-
-def work(
-    case: Case, settings: Settings, tools: Tools, on_stage: Callable[[Stage], None] | None = None
-) -> Callable[[], Tensor]:
-    """What the case does, as a function from nothing to the large picture (1,3,side,side)."""
-    generator = torch.Generator().manual_seed(0)
-    image = (torch.rand(1, 3, case.start, case.start, generator=generator) * 2 - 1).to(tools.device)
-    size = (case.side, case.side)
-    if case.method == "bicubic":
-        return lambda: F.interpolate(image, size, mode="bicubic").clamp(-1, 1)
-    if case.method == "psu":
-        return torch.no_grad()(lambda: tools.codec.decode(image_guide(image, tools.codec, size)).clamp(-1, 1))
-    return lambda: upscale_image(
-        image, tools.model, tools.codec, size=size, nfe=case.nfe, tile=settings.tile, on_stage=on_stage
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser("bench", help="measure time and memory on this machine")
+    parser.description = "Measure enlarging to square pictures, each in a process of its own."
+    add = parser.add_argument
+    add(
+        "--sizes",
+        type=count,
+        nargs="+",
+        default=[512, 1024],
+        metavar="N",
+        help="sides of the results in pixels (default 512 1024)",
     )
+    add(
+        "--nfe",
+        type=count,
+        nargs="+",
+        default=[1, 4],
+        metavar="N",
+        help="numbers of function evaluations of the network (default 1 4)",
+    )
+    add("--repeat", type=count, default=3, metavar="N", help="take the median of N runs (default 3)")
+    add("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
+    add_model(parser)
+    add_tile(parser)
+    add_device(parser)
+    parser.set_defaults(run=run)
 
 
-def _wait_for(device: torch.device) -> None:
-    """Devices work ahead of the program: a time is only right once they are done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+def run(args: argparse.Namespace) -> None:
+    from ..files.atomic import replacing
+    from .measure import BenchSettings, as_json, measure_all, table
+    from .progress import ProgressBar
+
+    settings = BenchSettings(args.model, args.codec, args.device, args.dtype, args.tile, args.repeat)
+    _check_json(args.json)
+    with ProgressBar("bench") as bar:
+        report = measure_all(settings, args.sizes, args.nfe, bar)
+    print(table(report))
+    if args.json is not None:
+        with replacing(args.json) as temporary:
+            temporary.write_text(as_json(report), encoding="utf-8")
+        print(args.json)
 
 
-class _MemoryPeak:
-    """The highest memory use since it was made; see `_memory_meaning`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            _reset_resident_peak()
-            self.before = _resident_peak()
-
-    def read(self) -> int | None:
-        """Bytes, or None where this system or device does not tell."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        after = _resident_peak()
-        return after - self.before if self.device.type == "cpu" and after and self.before else None
-
-
-def _memory_meaning(device: str) -> str:
-    if device.startswith("cuda"):
-        return "peak GPU memory that PyTorch allocated, weights included"
-    if device == "cpu" and _resident_peak() is not None:
-        return "rise of the process's peak resident memory over what it had with the weights loaded"
-    return "not measured on this device or system"
-
-
-def _reset_resident_peak() -> None:
-    """On Linux, let the peak start from what is resident now; elsewhere it only ever grows."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _resident_peak() -> int | None:
-    """Peak resident memory of this process in bytes.
-
-    Linux's own number, not getrusage's, which a new process inherits from its parent.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _machine(device: str) -> str:
-    if device.startswith("cuda"):
-        return f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
-    name = platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
-
-
-def as_json(report: Report) -> str:
-    """The report with all single runs, as JSON text."""
-    return json.dumps(asdict(report), indent=1) + "\n"
-
-
-def table(report: Report) -> str:
-    """The report as text: a line a case, its time also as a multiple of the references of its size."""
-    s = report.settings
-    lines = [
-        f"{s.model} on {s.device}, {s.dtype}: {report.machine}",
-        f"median of {s.repeat}; memory: {report.memory_meaning}",
-        "",
-        f"{'pixels':<14}{'method':<10}{'evaluations':>11}{'seconds':>11}{'x bicubic':>11}{'x PSU':>8}{'MB':>9}"
-        f"{'GFLOP/eval.':>13}",
-    ]
-    reference = {(row.case.method, row.case.side): row.seconds for row in report.rows}
-    for row in report.rows:
-        case, side = row.case, row.case.side
-        flop = f"{report.gflop[side]:.3g}" if case.method == "boost" else "-"
-        memory = "-" if row.memory is None else f"{row.memory / 1e6:.0f}"
-        lines.append(
-            f"{f'{case.start} -> {side}':<14}{case.method:<10}{row.evaluations:>11}{row.seconds:>11.4f}"
-            f"{row.seconds / reference['bicubic', side]:>11.1f}{row.seconds / reference['psu', side]:>8.2f}"
-            f"{memory:>9}{flop:>13}"
-        )
-    return "\n".join(lines)
+def _check_json(path: Path | None) -> None:
+    """Refuse a file that cannot be written before minutes of measuring."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise FileError(f"{path} cannot be written: it is a folder, or its folder is missing or locked.")

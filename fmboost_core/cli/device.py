@@ -1,4 +1,4 @@
-"""Model and codec on a device, for the command line and its measurements."""
+"""Devices: their choice, model and codec on one, errors of their memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 import torch
 
-from ..codecs.load import load_codec
+from ..codecs.load import BUILTIN, load_codec
 from ..codecs.tiny import TinyVAE
 from ..errors import ConfigError, ImageError, is_out_of_memory
 from ..files.checkpoint import load_model
 from ..model import Model
+from ..sampling.checks import check_pair
 from .processes import this_process
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What enlarges pictures, on its device."""
+    """A model and a codec on a device."""
 
     model: Model
     codec: TinyVAE
@@ -27,15 +28,21 @@ class Tools:
 
 
 def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
-    """Load model and codec to a device such as "auto" or "cuda", as a type such as "float16"."""
+    """Load model and codec by their names to a device ("auto", "cuda") in a number type ("float16").
+
+    "builtin" is the codec of the model's family. Raises `LatentError` for a codec of another family.
+    """
     where, kind = choose_device(device), getattr(torch, dtype)
-    return Tools(load_model(model).to(where, kind), load_codec(codec).to(where, kind), where)
+    network = load_model(model)
+    autoencoder = load_codec(codec, network.spec.family if codec == BUILTIN else None)
+    check_pair(network, autoencoder)
+    return Tools(network.to(where, kind), autoencoder.to(where, kind), where)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a kind, or the fastest for "auto"; under a launcher each process has a GPU of its own.
+    """The device for "cpu", "cuda", "mps" or "auto" (the fastest of them), or for a numbered one such as "cuda:1".
 
-    A numbered one, such as "cuda:1", is taken as it is. Raises `ConfigError` for what this machine does not have.
+    Under a launcher "cuda" is the GPU of this process. Raises `ConfigError` for a device that PyTorch does not find.
     """
     if name.startswith("cuda:"):
         return torch.device(name)
@@ -58,7 +65,7 @@ def _own_gpu() -> torch.device:
 
 @contextmanager
 def memory_errors(what: str) -> Iterator[None]:
-    """Out of memory, as Python and PyTorch's devices say it, becomes an `ImageError` with a way out."""
+    """Turn the out-of-memory errors of Python and of PyTorch's devices into an `ImageError` with advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Which pictures to read and which files to make of them: files, folders and patterns, planned before any work."""
+"""Jobs: the images to read and the files to write, planned from files, folders and patterns before any work."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError, ImageError
-from ..imaging.picture_file import READ_SUFFIXES, WRITE_FORMATS, check_output
+from ..errors import ConfigError, FileError, ImageError
+from ..imaging.formats import READ_SUFFIXES, WRITE_FORMATS
+from ..imaging.write import check_output
 
 
 @dataclass(frozen=True)
 class Job:
-    """A picture to read and the file to make of it."""
+    """An image to read and the file to write."""
 
     source: Path
     target: Path
 
 
 def find_inputs(patterns: Sequence[str]) -> tuple[list[Path], bool]:
-    """The pictures meant, without doubles, and whether they are several (a folder always is)."""
+    """The images of files, folders and patterns, each once, and whether they count as several (a folder does)."""
     found: list[Path] = []
     several = False
     for pattern in patterns:
@@ -39,7 +40,7 @@ def find_inputs(patterns: Sequence[str]) -> tuple[list[Path], bool]:
 
 
 def _pictures(paths: Iterable[Path], what: str) -> list[Path]:
-    """Those that look like pictures; hidden files are none (file managers leave such ones)."""
+    """The files with the suffix of an image. Hidden files are left out, because file managers leave such ones."""
     found = [p for p in paths if p.suffix.lower() in READ_SUFFIXES and p.is_file() and not p.name.startswith(".")]
     if not found:
         raise ImageError(f"{what} has no pictures ({', '.join(READ_SUFFIXES)}).")
@@ -47,7 +48,11 @@ def _pictures(paths: Iterable[Path], what: str) -> list[Path]:
 
 
 def plan_jobs(patterns: Sequence[str], output: str) -> list[Job]:
-    """Each picture with its target. Makes the output folder where one is needed; refuses what cannot be written."""
+    """The jobs for inputs and an output. Makes the output folder where one is needed.
+
+    Raises `ImageError` for missing inputs, for a target that is an input and for a target that cannot be written,
+    `FileError` for a folder that cannot be made.
+    """
     sources, several = find_inputs(patterns)
     folder = Path(output)
     if several and folder.suffix.lower() in WRITE_FORMATS and not folder.is_dir():
@@ -61,16 +66,16 @@ def plan_jobs(patterns: Sequence[str], output: str) -> list[Job]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ImageError(f"The folder {output} cannot be made ({error.strerror}).") from None
+            raise FileError(f"The folder {output} cannot be made ({error.strerror}).") from None
     for job in jobs:
         check_output(job.target)
     return jobs
 
 
 def output_names(sources: Sequence[Path]) -> list[str]:
-    """A file name for each, its own where it can be written, else .png; names that would collide are numbered.
+    """A file name for each source: its own if that format is written, else with .png. Equal names are numbered.
 
-    A name that is kept goes before one that changes: of a.tif and a.png, it is the first that becomes a-2.png.
+    Sources that keep their name come first: of a.tif and a.png, a.tif becomes a-2.png.
     """
     keeps = [source.suffix.lower() in WRITE_FORMATS for source in sources]
     taken: set[str] = set()
@@ -94,11 +99,12 @@ def _refuse_overwriting_inputs(jobs: Sequence[Job]) -> None:
 
 
 def unfinished(jobs: Sequence[Job]) -> list[Job]:
-    """Those whose target is not there yet; as pictures are written whole or not at all, one that is there is done."""
+    """The jobs without a target yet. Images are written whole or not at all, so an existing target is finished."""
     return [job for job in jobs if not job.target.exists()]
 
 
 def check_comparison(path: Path, jobs: Sequence[Job]) -> None:
+    """Refuse a comparison of several images, over the input or output, or where it cannot be written."""
     if len(jobs) > 1:
         raise ConfigError(f"--compare shows one picture, but there are {len(jobs)}.")
     check_output(path)

@@ -1,4 +1,4 @@
-"""One of several processes that share the work, as PyTorch's and Accelerate's launchers number them."""
+"""Several processes that share the work, as the launchers of PyTorch and Accelerate number them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Process:
-    """Its number among `count`, from 0, and its number on this machine, which says whose GPU is whose."""
+    """rank: the number of this process, 0 to count - 1. local: its number on this machine, which selects its GPU."""
 
     rank: int = 0
     count: int = 1
@@ -30,9 +30,9 @@ class Process:
 
 
 def this_process(environ: Mapping[str, str]) -> Process:
-    """What RANK, WORLD_SIZE and LOCAL_RANK say; the only process where no launcher has set them.
+    """This process by RANK, WORLD_SIZE and LOCAL_RANK; the only one if none of them is set.
 
-    Raises `ConfigError` for what are no numbers, do not fit together, or come without each other.
+    Raises `ConfigError` for a value that is no number, for a rank outside the count, and for RANK or WORLD_SIZE alone.
     """
     rank, count = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
     if rank is None or count is None:
@@ -44,12 +44,12 @@ def this_process(environ: Mapping[str, str]) -> Process:
 
 
 def share(items: Sequence[Item], environ: Mapping[str, str] = os.environ) -> list[Item]:
-    """This process's items: of W processes, number r takes the items r, r+W, r+2W ... so that each is done once.
+    """The items of this process: r, r+W, r+2W ... for the rank r of W processes.
 
-    All processes must have the same items in the same order.
+    Each item belongs to exactly one process, provided that all processes have the same items in the same order.
     """
-    here = this_process(environ)
-    return list(items[here.rank :: here.count])
+    process = this_process(environ)
+    return list(items[process.rank :: process.count])
 
 
 def _number(environ: Mapping[str, str], name: str) -> int | None:

@@ -1,101 +1,158 @@
-"""One picture of the command line: read it, enlarge it, write it, and show what came of it."""
+"""The command `upscale`: enlarge pictures and folders of them, alone or as one of several processes."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from PIL import Image, ImageOps
-from torch import Tensor
+from ..errors import Cancelled, FMBoostError
+from .arguments import add_device, add_model, add_tile, count, positive, size
+from .console import OK, SOME_SKIPPED, one_line
+from .processes import Process, share, this_process
 
-from ..imaging.compare import Panel, side_by_side
-from ..imaging.picture_file import Picture, check_output, preview, read_picture, save_image, write_picture
-from ..imaging.resample import cover, resize
-from ..sampling.guide import image_guide
-from ..sampling.hooks import Stage
-from ..sampling.target import Target
-from ..sampling.upscaler import upscale_image
-from .device import Tools, memory_errors
-from .jobs import Job
-from .progress import ProgressBar
+if TYPE_CHECKING:
+    from .device import Tools
+    from .enlarge import Request
+    from .jobs import Job
 
-
-def enlarge(job: Job, prefix: str, tools: Tools, args: argparse.Namespace) -> None:
-    picture = read_picture(job.source)
-    default = tools.model.spec.scale
-    height, width = Target(args.scale, args.size, args.megapixels).pixels((picture.height, picture.width), default)
-    check_output(job.target, (width, height))
-    began = time.perf_counter()
-    with memory_errors(str(job.source)), ProgressBar(f"{prefix}{job.source.name}") as bar:
-        rgb, evaluations = _boosted(picture, tools, args, bar)
-        result = picture.with_pixels(rgb, _fit(picture.alpha, (height, width), args))
-    seconds = time.perf_counter() - began
-    notes = picture.notes + write_picture(job.target, result)
-    for note in notes:
-        print(f"note: {job.source.name}: {note}.", file=sys.stderr)
-    print(f"{prefix}{job.target}  {width}x{height}  {seconds:.1f} s  {_count(evaluations)}", flush=True)
-    if args.compare is not None:
-        with memory_errors(str(job.source)):
-            _write_comparison(picture, result, f"{_count(evaluations)}, {seconds:.1f} s", tools, args)
-        print(args.compare)
+_LAUNCHERS = """several GPUs:
+  Under a launcher the processes share the pictures of a folder, each on a GPU of its own:
+    torchrun --nproc-per-node 2 -m fmboost_core upscale holiday/ holiday-large/ --skip-existing
+    accelerate launch --multi_gpu --num_processes 2 -m fmboost_core upscale holiday/ holiday-large/ --skip-existing
+  Without one, start each with RANK (0, 1 ...), WORLD_SIZE (how many) and LOCAL_RANK (its GPU) in the environment.
+  One of several exits with 0 even if it has skipped pictures, because a launcher would stop the others.
+"""
 
 
-def _count(number: int) -> str:
-    return f"{number} evaluation{'' if number == 1 else 's'}"
+# --- arguments
 
 
-def _boosted(picture: Picture, tools: Tools, args: argparse.Namespace, bar: ProgressBar) -> tuple[Tensor, int]:
-    """The enlarged colours (1,3,H,W) on the CPU, and the evaluations spent in all stages."""
-    stages: list[Stage] = []
-    rgb = upscale_image(
-        picture.rgb.to(tools.device),
-        tools.model,
-        tools.codec,
-        scale=args.scale,
-        size=args.size,
-        megapixels=args.megapixels,
-        stretch=args.stretch,
-        nfe=args.nfe,
-        solver=args.solver,
-        noise_step=args.noise_step,
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser("upscale", help="enlarge a picture, or all pictures of a folder")
+    parser.description = "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP and GIF; writes PNG, JPEG and WebP."
+    parser.epilog, parser.formatter_class = _LAUNCHERS, argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("input", nargs="+", metavar="IN", help='a picture, a folder of them, or a pattern such as "trip/*.jpg"')
+    add("output", metavar="OUT", help="the new file (.png, .jpg, .webp), or a folder for several pictures")
+    target = parser.add_argument_group(
+        "size (one of --scale, --size, --megapixels; default: the model's upscale factor)"
+    )
+    choice = target.add_mutually_exclusive_group()
+    choice.add_argument("--scale", type=positive, metavar="S", help="upscale factor of each side, such as 2 or 3.5")
+    choice.add_argument("--size", type=size, metavar="WxH", help="exact size in pixels, such as 1920x1080")
+    choice.add_argument("--megapixels", type=positive, metavar="M", help="total size in millions of pixels")
+    target.add_argument(
+        "--stretch", action="store_true", help="with --size: distort to another aspect instead of cutting the edges"
+    )
+    _add_method(parser.add_argument_group("method"))
+    add("--skip-existing", action="store_true", help="skip pictures whose new file exists, to continue a stopped run")
+    add("--compare", type=Path, metavar="FILE", help="also write a picture that shows before and after side by side")
+    parser.set_defaults(run=run)
+
+
+def _add_method(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--nfe",
+        type=count,
+        metavar="N",
+        help="number of function evaluations of the network, for each stage of the enlarging: more give more detail "
+        "and take more time (default: the model's)",
+    )
+    add("--solver", default="euler", help="euler (default), midpoint, heun, rk4, dopri5 ...")
+    add(
+        "--noise-step",
+        type=int,
+        metavar="N",
+        help="noise in the start, 0 to 999: less stays closer to the picture, more adds more detail (default: the "
+        "model's; `fmboost info MODEL` shows the range it was trained for as noise_steps)",
+    )
+    add("--seed", type=int, default=0, help="another number gives other fine detail (default 0)")
+    add_model(group)
+    add(
+        "--no-restore",
+        dest="restore",
+        action="store_false",
+        help="keep the decoded latent as it is, without restoring what the codec loses of the picture",
+    )
+    add_tile(group)
+    add_device(group)
+
+
+def _request(args: argparse.Namespace) -> Request:
+    from ..sampling.options import SamplingOptions
+    from ..sampling.target import Target
+    from .enlarge import Request
+
+    return Request(
+        Target(args.scale, args.size, args.megapixels, args.stretch),
+        SamplingOptions(nfe=args.nfe, solver=args.solver, noise_step=args.noise_step, tile=args.tile),
         seed=args.seed,
         restore=args.restore,
-        tile=args.tile,
-        progress=bar,
-        on_stage=stages.append,
+        compare=args.compare,
     )
-    return rgb.cpu(), sum(stage.evaluations for stage in stages)
 
 
-def _fit(x: Tensor | None, size: tuple[int, int], args: argparse.Namespace) -> Tensor | None:
-    """Alpha at size (height, width), cut or stretched as the colours are."""
-    if x is None:
-        return None
-    return (resize if args.stretch or args.size is None else cover)(x, size).clamp(0, 1)
+# --- the run
 
 
-def _write_comparison(picture: Picture, result: Picture, cost: str, tools: Tools, args: argparse.Namespace) -> None:
-    size = (result.width, result.height)
-    small = preview(picture)
-    stretch = args.stretch or args.size is None
-    bicubic = (
-        small.resize(size, Image.Resampling.BICUBIC) if stretch else ImageOps.fit(small, size, Image.Resampling.BICUBIC)
-    )
-    began = time.perf_counter()
-    psu = result.with_pixels(_psu(picture, (result.height, result.width), tools, stretch), result.alpha)
-    seconds = time.perf_counter() - began
-    panels = (
-        Panel(bicubic, "Bicubic", f"{picture.width}x{picture.height}, interpolated to {size[0]}x{size[1]}"),
-        Panel(preview(psu), "PSU only", f"through the codec, without the flow, {seconds:.1f} s"),
-        Panel(preview(result), "FMBoost", f"{tools.model.spec.name}, {cost}"),
-    )
-    save_image(args.compare, side_by_side(panels), **({} if picture.grey else {"icc_profile": picture.icc}))
+@dataclass
+class Outcome:
+    """What became of this process's pictures; existing: those whose file was there before."""
+
+    existing: int = 0
+    written: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
 
 
-def _psu(picture: Picture, size: tuple[int, int], tools: Tools, stretch: bool) -> Tensor:
-    """What the flow starts from, as colours (1,3,H,W): the interpolated picture through the codec."""
-    with torch.no_grad():
-        guide = image_guide(picture.rgb.to(tools.device), tools.codec, size, stretch)
-        return tools.codec.decode(guide)[..., : size[0], : size[1]].clamp(-1, 1).cpu()
+def run(args: argparse.Namespace) -> int:
+    from .device import load_tools
+    from .jobs import check_comparison, plan_jobs, unfinished
+
+    process, request = this_process(os.environ), _request(args)
+    tools = load_tools(args.model, args.codec, args.device, args.dtype)
+    request.options.resolve(tools.model.spec)  # wrong options are refused before the output folder is made
+    jobs = plan_jobs(args.input, args.output)
+    if request.compare is not None:
+        check_comparison(request.compare, jobs)
+    # Share first, then skip: the share must not depend on what other processes have written meanwhile.
+    mine = share(jobs)
+    remaining = unfinished(mine) if args.skip_existing else mine
+    outcome = Outcome(existing=len(mine) - len(remaining))
+    try:
+        for number, job in enumerate(remaining, start=1):
+            prefix = f"{number}/{len(remaining)} " if len(jobs) > 1 else ""
+            _enlarge_or_skip(job, prefix, tools, request, outcome)
+    finally:
+        if len(jobs) > 1 or not remaining:
+            print(_summary(process, outcome, len(remaining), args.output))
+    return SOME_SKIPPED if outcome.skipped and process.count == 1 else OK
+
+
+def _enlarge_or_skip(job: Job, prefix: str, tools: Tools, request: Request, outcome: Outcome) -> None:
+    """One of several pictures (those with a prefix) that fails is skipped; the error of a single one is raised."""
+    from .enlarge import enlarge
+
+    try:
+        enlarge(job, prefix, tools, request)
+        outcome.written.append(job.target)
+    except Cancelled:
+        raise
+    except FMBoostError as error:
+        if not prefix:
+            raise
+        print(f"skipped: {one_line(error)}", file=sys.stderr)
+        outcome.skipped.append(job.source)
+
+
+def _summary(process: Process, outcome: Outcome, remaining: int, output: str) -> str:
+    who = f"Process {process.rank + 1} of {process.count}: " if process.count > 1 else ""
+    existing = f", {outcome.existing} already there" if outcome.existing else ""
+    if not remaining:
+        return f"{who}nothing to do{existing}."
+    skipped = f", {len(outcome.skipped)} skipped: {', '.join(map(str, outcome.skipped))}" if outcome.skipped else ""
+    return f"{who}{len(outcome.written)} of {remaining} pictures written to {output}{existing}{skipped}."

@@ -1,4 +1,4 @@
-"""One picture that shows results beside each other: all of each in a row, and below the same detail of each."""
+"""Comparison images: results side by side, each whole in a row, and below it the same detail enlarged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MARK = (255, 176, 32)
 
 @dataclass(frozen=True)
 class Panel:
-    """A column: an RGB image, its title, and a line about it."""
+    """One column: an RGB image, its title and its caption."""
 
     image: Image.Image
     title: str
@@ -35,7 +35,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Sizes in pixels: of a panel, of the label above it, of the crop in the pictures, and how it is enlarged."""
+    """Sizes in pixels of a panel, of the label above it and of the crop, and the crop's enlargement."""
 
     panel: tuple[int, int]
     label: int
@@ -53,43 +53,46 @@ class _Layout:
     def detail_top(self) -> int:
         return self.top + self.panel[1] + _GAP
 
-    def canvas(self, columns: int) -> tuple[int, int]:
+    def whole(self, columns: int) -> tuple[int, int]:
+        """(width, height) of the comparison."""
         return self.left(columns) - _GAP + _MARGIN, self.detail_top + self.crop[1] * self.zoom + _MARGIN
 
 
 def side_by_side(panels: Sequence[Panel]) -> Image.Image:
-    """The comparison as an RGB image, at most `ROW_WIDTH` wide; the panels' images must be of one size."""
+    """The comparison as an RGB image, at most `ROW_WIDTH` wide. Raises `ConfigError` for images of several sizes."""
     sizes = {panel.image.size for panel in panels}
     if len(sizes) != 1:
         raise ConfigError(f"Only pictures of one size can be compared, but these are {sorted(sizes)}.")
     size = sizes.pop()
     layout = _lay_out(size, len(panels))
     corner = busiest_corner(panels[-1].image, layout.crop)
-    canvas = Image.new("RGB", layout.canvas(len(panels)), _BACKGROUND)
-    draw = ImageDraw.Draw(canvas)
+    result = Image.new("RGB", layout.whole(len(panels)), _BACKGROUND)
+    draw = ImageDraw.Draw(result)
     _draw_labels(draw, panels, layout)
     box = (*corner, corner[0] + layout.crop[0], corner[1] + layout.crop[1])
     detail = (layout.crop[0] * layout.zoom, layout.crop[1] * layout.zoom)
     for column, panel in enumerate(panels):
         left = layout.left(column)
-        canvas.paste(_fitted(panel.image, layout.panel), (left, layout.top))
+        result.paste(_fitted(panel.image, layout.panel), (left, layout.top))
         _draw_mark(draw, box, (left, layout.top), layout.panel[0] / size[0])
         indent = (layout.panel[0] - detail[0]) // 2
         crop = panel.image.crop(box).resize(detail, Image.Resampling.NEAREST)
-        canvas.paste(crop, (left + indent, layout.detail_top))
-    return canvas
+        result.paste(crop, (left + indent, layout.detail_top))
+    return result
 
 
 def busiest_corner(image: Image.Image, crop: tuple[int, int]) -> tuple[int, int]:
     """(left, top) of the crop (width, height) with the most fine detail.
 
-    Detail is the root of the difference to a blur, so that one hard edge does not outdo much texture.
+    Detail is the square root of the difference from a blurred copy: with the root, much texture outweighs one edge.
     """
     grey = torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32))[None, None]
     blurred = F.avg_pool2d(grey, 5, stride=1, padding=2, count_include_pad=False)
     detail = (grey - blurred).abs().sqrt()
     width, height = (max(1, side // 8) for side in crop)
-    cells = F.avg_pool2d(detail, (height, width))  # eighths of a crop first: a large picture has millions of pixels
+    cells = F.avg_pool2d(
+        detail, (height, width)
+    )  # eighths of a crop first, because an image can have millions of pixels
     sums = F.avg_pool2d(cells, (min(8, crop[1]), min(8, crop[0])), stride=1)[0, 0]
     row, column = divmod(int(sums.argmax()), sums.shape[1])
     return column * width, row * height
@@ -107,7 +110,7 @@ def _lay_out(size: tuple[int, int], columns: int) -> _Layout:
 
 
 def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Shrunk smoothly, or enlarged in blocks that show the pixels as they are."""
+    """The image at a size: reduced by Lanczos, or enlarged by nearest neighbour, which shows the pixels."""
     enlarges = size[0] > image.width
     return image.resize(size, Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS)
 
@@ -115,7 +118,7 @@ def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _draw_labels(draw: ImageDraw.ImageDraw, panels: Sequence[Panel], layout: _Layout) -> None:
     titles = font_for([panel.title for panel in panels], _TITLE_SIZE, layout.panel[0])
     captions = font_for([panel.caption for panel in panels], _CAPTION_SIZE, layout.panel[0])
-    top = _MARGIN - 8  # letters begin a little below where a text is put
+    top = _MARGIN - 8  # letters begin a little below the position of their text
     for column, panel in enumerate(panels):
         left = layout.left(column)
         draw.text((left, top), panel.title, _TITLE_COLOUR, titles)
@@ -125,14 +128,14 @@ def _draw_labels(draw: ImageDraw.ImageDraw, panels: Sequence[Panel], layout: _La
 def _draw_mark(
     draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], origin: tuple[int, int], ratio: float
 ) -> None:
-    """The crop's outline on the whole picture, dark around bright so that it shows on everything."""
+    """The outline of the crop on the whole image, dark around bright to be visible on any content."""
     x0, y0, x1, y1 = (round(side * ratio) + origin[i % 2] for i, side in enumerate(box))
     draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=_MARK, width=2)
     draw.rectangle((x0 - 1, y0 - 1, x1, y1), outline=(0, 0, 0), width=1)
 
 
 def font_for(texts: Sequence[str], size: int, width: int) -> Any:
-    """The largest font up to size in which no text is wider than width, or the smallest that can be read."""
+    """The largest font up to `size` in which no text is wider than `width`, or the smallest legible one."""
     font = _font(size)
     while size > _SMALLEST_TEXT and max(font.getlength(text) for text in texts) > width:
         size -= 1
@@ -141,7 +144,7 @@ def font_for(texts: Sequence[str], size: int, width: int) -> Any:
 
 
 def _font(size: int) -> Any:
-    """Pillow's own scalable font (from 10.1, with FreeType), a common system font, or Pillow's tiny bitmap font."""
+    """The scalable font of Pillow (from 10.1, with FreeType), a common system font, or Pillow's small bitmap font."""
     with suppress(TypeError, ImportError, OSError):
         return ImageFont.load_default(size)
     for name in ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "arial.ttf"):

@@ -1,0 +1,86 @@
+"""Arguments that several commands share: their types, defaults and help texts."""
+
+from __future__ import annotations
+
+import math
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from typing import Any
+
+DEFAULT_MODEL = "sd15-x2"
+DTYPES = ("float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+# --- types: functions from the text to the value
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    value = _number(text, float)
+    if not (math.isfinite(value) and value > 0):
+        raise ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number above 0."""
+    value = int(_number(text, int))
+    if value < 1:
+        raise ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT in pixels -> (width, height)."""
+    match = re.fullmatch(r"([1-9]\d{0,6})[xX]([1-9]\d{0,6})", text.strip())
+    if match is None:
+        raise ArgumentTypeError(f"must be WIDTHxHEIGHT in pixels, such as 1920x1080, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def tile(text: str) -> int | str | None:
+    """The side of a tile in latents, "auto", or None for "off"."""
+    return {"auto": "auto", "off": None}[text] if text in ("auto", "off") else count(text)
+
+
+def _number(text: str, kind: Callable[[str], float]) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        what = "whole number" if kind is int else "number"
+        raise ArgumentTypeError(f"must be a {what}, not {text!r}") from None
+
+
+# --- options; `parser` is an ArgumentParser or one of its groups
+
+
+def add_model(parser: Any) -> None:
+    """--model and --codec."""
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help=f"see `fmboost models` (default {DEFAULT_MODEL})"
+    )
+    parser.add_argument(
+        "--codec",
+        default="builtin",
+        metavar="NAME",
+        help="encoder and decoder of the latents: builtin (default), or the common beginning of the files "
+        "NAME_encoder.safetensors and NAME_decoder.safetensors",
+    )
+
+
+def add_tile(parser: Any) -> None:
+    parser.add_argument(
+        "--tile",
+        type=tile,
+        default="auto",
+        metavar="N|auto|off",
+        help="work in tiles of N latents (8 pixels each) to save memory; auto (default) does so for large pictures",
+    )
+
+
+def add_device(parser: Any) -> None:
+    """--device and --dtype."""
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: the fastest)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="number type (default float32)")

@@ -1,0 +1,47 @@
+"""The command `models`: the bundled models, and the ways to name others."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import CheckpointError
+from .arguments import DEFAULT_MODEL
+from .console import one_line
+
+_OTHERS = """
+Other models, wherever NAME|FILE is asked for:
+  path/to/model.safetensors                a model file of FMBoost, or one you trained
+  hf://owner/repo/file.safetensors         from Hugging Face, kept in its cache
+  path/to/last.ckpt                        a checkpoint of CompVis/fm-boosting (see `fmboost convert`)"""
+
+
+def add_command(commands: Any) -> None:
+    help = "list the models that come with FMBoost, and how to name others"
+    parser = commands.add_parser("models", help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..files.locate import bundled_models
+
+    names = bundled_models()
+    print("Bundled models (for --model):" if names else "No models are bundled with this installation.")
+    for name in names:
+        _show(name)
+    print(_OTHERS)
+
+
+def _show(name: str) -> None:
+    from ..files.checkpoint import describe
+
+    try:
+        facts = describe(name)
+    except CheckpointError as error:
+        print(f"  {name}: unusable, {one_line(error)}")
+        return
+    spec = facts["specification"]
+    print(f"  {name}{' (default)' if name == DEFAULT_MODEL else ''}")
+    print(f"    {spec['scale']:g}x for {spec['family']} latents, {spec['nfe']} evaluations by default")
+    print(f"    {facts['parameters'] / 1e6:.1f}M parameters, {facts['bytes'] / 1e6:.1f} MB")
+    print(f"    license {spec['license']}; trained on {spec['trained_on']}")
