@@ -49,9 +49,11 @@ def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
-def test_python_in_a_document_can_be_parsed(path: Path) -> None:
+def test_python_in_a_document_can_be_parsed_and_imports_public_names(path: Path) -> None:
     for block in re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-        ast.parse(block)
+        imports = (node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom))
+        imported = {alias.name for node in imports if node.module == "fmboost_core" for alias in node.names}
+        assert imported <= set(fmboost_core.__all__)
 
 
 def test_every_document_is_linked_from_another() -> None:
