@@ -63,13 +63,18 @@ def test_what_the_registry_leaves_out_is_only_at_the_top() -> None:
 
 
 def test_the_bundled_weights_are_those_of_their_cards() -> None:
-    """Each has a card, and its bytes the checksum that the cards name; no file is too large to be committed."""
-    cards = (BUNDLED_MODELS.parent / "README.md").read_text(encoding="utf-8")
-    files = sorted(BUNDLED_MODELS.glob("*.safetensors"))
+    """The index and a file's own card name its checksum; no file is too large to be committed."""
+    weights = BUNDLED_MODELS.parent
+    index = (weights / "README.md").read_text(encoding="utf-8")
+    files = sorted(weights.rglob("*.safetensors"))
     assert {"sd15-x2", "sd15-x4", "sdxl-x2"} <= {path.stem for path in files}
     for path in files:
-        assert f"{sha256_of(path)}  {path.name}" in cards and f"\n## {path.name}\n" in cards
+        place, checksum = path.relative_to(weights).as_posix(), sha256_of(path)
+        card = weights / "cards" / f"{'codec-' if path.parent.name == 'codecs' else ''}{path.stem}.md"
+        assert f"{checksum}  {place}\n" in index and f"](cards/{card.name})" in index
+        assert f"`{place}`:\n\n    {checksum}\n" in card.read_text(encoding="utf-8")
         assert path.stat().st_size < 32e6
+    assert len(files) == len(list(weights.glob("cards/*.md")))
 
 
 @pytest.mark.parametrize("name", bundled_models())

@@ -1,7 +1,7 @@
-"""Make the pictures of the ComfyUI help pages: PYTHONPATH=. python docs/help_pictures.py path/to/taesd.
+"""Images of the ComfyUI help pages in web/docs: PYTHONPATH=. python tools/help_pictures.py path/to/taesd.
 
-To be run again when the bundled weights change. The photographs are public-domain ones that come with scikit-image;
-everything is decoded by TAESD, whose pair of files is named by its prefix.
+Run it again when the bundled weights change. The photographs come with scikit-image and are in the public domain. TAESD
+decodes everything; its pair of files is given by the common beginning of their names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def photo(name: str, left: int, top: int, side: int) -> Tensor:
 
 
 def grid(panels: Sequence[Panel], left: int, top: int) -> Image.Image:
-    """The same square of each picture, as large as it is, with its words above."""
+    """The same square of each image, at its own resolution, below its label."""
     rows = -(-len(panels) // COLUMNS)
     canvas = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, rows * (SIDE + LABEL) + GAP), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT)
@@ -50,7 +50,7 @@ def grid(panels: Sequence[Panel], left: int, top: int) -> Image.Image:
 
 
 def attention_plot() -> Image.Image:
-    """The factor on the scores by the side of the picture, for a model trained at 512 pixels."""
+    """The scale of the attention scores by the side of the image, for a model trained at 512 pixels."""
     width, height, margin = COLUMNS * (SIDE + GAP) + GAP, 300, 60
     canvas = Image.new("RGB", (width, height), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT)
@@ -76,7 +76,7 @@ def attention_plot() -> Image.Image:
 
 @torch.no_grad()
 def pictures(taesd: str) -> dict[str, Image.Image]:
-    """By the node's id."""
+    """The image of each help page, by node id."""
     codec, model = load_codec(taesd), load_model("sd15-x2")
     large = photo("coffee", 0, 8, 384)
     half, size = (192, 192), (384, 384)
