@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         with _warnings_as_notes():
-            code: int = args.run(args)
+            code: int = args.run(args) or OK
             sys.stdout.flush()  # a closed pipe shows here, and not when Python is leaving
             return code
     except (KeyboardInterrupt, Cancelled):
@@ -104,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="the models that come with FMBoost, and how to get others")
     models.set_defaults(run=_models)
     _add_bench(commands.add_parser("bench", help="measure time and memory on this machine"))
+    for name in ("evaluate", "ablate"):
+        import_module(f"{__package__}.{name}").add_command(commands)
     return parser
 
 
