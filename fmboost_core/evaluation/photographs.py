@@ -72,7 +72,7 @@ class PreparedPhoto:
 @torch.no_grad()
 def prepare(path: Path, codec: Codec, config: EvaluationConfig, device: torch.device | str = "cpu") -> PreparedPhoto:
     """Prepare a photograph on the codec's device. Raises `ImageError` where it is too small or cannot be read."""
-    photo = load_photo(path, config.size, 2 * codec.factor * config.scale).to(device)
+    photo = load_photo(path, config.size, 2 * codec.downscale_factor * config.scale).to(device)
     small = resize(photo, (photo.shape[-2] // config.scale, photo.shape[-1] // config.scale))
     latent = codec.encode(photo)
     reference = photo if config.reference == "photo" else decoded(codec, latent)

@@ -6,7 +6,6 @@ Figures are kept in the work folder by network and photograph, so a table can be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from ..run import run
 from ..summary import Summary, summarise
 from .sampler import Sampler
 from .setup import AblationSetup
+from .shared_codec import SharedCodec
 from .tables import TABLES, TRAININGS, Table, TableRow
 
 METRICS = ("psnr", "ssim", "haarpsi", "gmsd", "swd", "spectrum", "detail", "colour")
@@ -72,20 +72,18 @@ def method_of(row: TableRow) -> str:
 
 def table_comparison(table: Table, networks: Mapping[str, Model], setup: AblationSetup) -> Comparison:
     """The table's rows, bicubic interpolation and the guide alone, on the setup's photographs."""
-    codec, config = setup.codec, EvaluationConfig(table.scale, setup.size, metrics=METRICS)
-    samplers = {
-        method_of(row): Sampler(networks[row.network], codec, row.nfe, row.solver, table.kind) for row in table.rows
-    }
+    config = EvaluationConfig(table.scale, setup.size, metrics=METRICS)
+    samplers = {method_of(row): Sampler(networks[row.network], row.nfe, row.solver, table.kind) for row in table.rows}
     seeds = {path: number for number, path in enumerate(setup.photos.values())}
 
     def open_photo(path: Path) -> tuple[Tensor, Mapping[str, MakeImage]]:
+        codec = SharedCodec(setup.codec)
         photo = prepare_degraded(path, codec, config, seeds[path]) if table.degraded else prepare(path, codec, config)
-        guides = _Guides(photo)
         images: dict[str, MakeImage] = {
             "bicubic": lambda: MethodImage(bicubic(photo), {}),
             "guide": lambda: decoded_image(_guide(photo, codec, table.kind), photo, codec),
         }
-        images |= {name: partial(_sampled_image, sampler, guides) for name, sampler in samplers.items()}
+        images |= {name: partial(_sampled_image, sampler, photo, codec) for name, sampler in samplers.items()}
         return photo.reference, images
 
     return Comparison(setup.photos, [*BASELINES, *samplers], open_photo)
@@ -93,7 +91,7 @@ def table_comparison(table: Table, networks: Mapping[str, Model], setup: Ablatio
 
 def prepare_degraded(path: Path, codec: Codec, config: EvaluationConfig, seed: int) -> PreparedPhoto:
     """`prepare` with a degraded small image; seed: of the degradation."""
-    photo = load_photo(path, config.size, 2 * codec.factor * config.scale)
+    photo = load_photo(path, config.size, 2 * codec.downscale_factor * config.scale)
     small, latent = reduced(photo, config.scale, plan(seed, config.scale)), codec.encode(photo)
     return PreparedPhoto(small, codec.encode(small), latent, decoded(codec, latent))
 
@@ -104,22 +102,7 @@ def _guide(photo: PreparedPhoto, codec: Codec, kind: str) -> Tensor:
     return pixel_upsample(photo.low, codec, photo.size)
 
 
-@dataclass(frozen=True)
-class _Guides:
-    """A photograph's first guides, each made once for all rows: one takes as long as decoding a result."""
-
-    photo: PreparedPhoto
-    made: dict[tuple[str, str, float], Tensor] = field(default_factory=dict)
-
-    def of(self, sampler: Sampler) -> Tensor:
-        spec = sampler.model.spec
-        key = (spec.guide, sampler.kind, spec.scale)
-        if key not in self.made:
-            self.made[key] = sampler.first_guide(self.photo)
-        return self.made[key]
-
-
-def _sampled_image(sampler: Sampler, guides: _Guides) -> MethodImage:
+def _sampled_image(sampler: Sampler, photo: PreparedPhoto, codec: Codec) -> MethodImage:
     """A row's image of a photograph, the latent's error, and the NFE of all stages together."""
     count = 0
 
@@ -127,10 +110,9 @@ def _sampled_image(sampler: Sampler, guides: _Guides) -> MethodImage:
         nonlocal count
         count += 1
 
-    photo = guides.photo
-    latent = sampler(photo, guides.of(sampler), counted)
+    latent = sampler(photo, codec, counted)
     figures = {"latent_mse": latent_mse(latent, photo.latent), "evaluations": float(count)}
-    return MethodImage(decoded(sampler.codec, latent), figures)
+    return MethodImage(decoded(codec, latent), figures)
 
 
 def _summary(table: Table, results: Results, setup: AblationSetup) -> Summary:

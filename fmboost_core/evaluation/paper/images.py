@@ -71,7 +71,7 @@ def _row(model: Model, codec: Codec, photo: PreparedPhoto, name: str) -> list[Pa
     """Bicubic interpolation, the result at each NFE, and the reference."""
     images = {"bicubic": bicubic(photo)}
     for nfe in NFES:
-        images[f"{name}, {nfe}"] = decoded(codec, Sampler(model, codec, nfe)(photo))
+        images[f"{name}, {nfe}"] = decoded(codec, Sampler(model, nfe)(photo, codec))
     return _panels({**images, "reference": photo.reference}, photo.reference, titled=bool(name))
 
 
@@ -91,7 +91,7 @@ def _states_and_ends(
     states, ends = [], []
     for i in range(steps + 1):
         t = i / steps
-        velocity = model.velocity(x, t, guide)
+        velocity = model.velocity(x, t, model.conditioning(guide))
         if t in TIMES:
             states.append(x)
             ends.append(x + (1 - t) * velocity)

@@ -44,10 +44,10 @@ def timing(setup: AblationSetup) -> None:
 
 
 def _parts(size: int, codec: Codec, lite: Model, generator: Any) -> dict[str, Callable[[], Any]]:
-    side = size // codec.factor
+    side = size // codec.downscale_factor
     latent, low = torch.randn(1, codec.channels, side, side), torch.randn(1, codec.channels, side // 2, side // 2)
     parts: dict[str, Callable[[], Any]] = {
-        "one evaluation of lite": lambda: lite.velocity(latent, 0.5, latent),
+        "one evaluation of lite": lambda: lite.velocity(latent, 0.5, lite.conditioning(latent)),
         "the guide (decode small, encode large)": lambda: pixel_upsample(low, codec, (size, size)),
         "decode the result": lambda: codec.decode(latent),
     }
