@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +50,15 @@ def place(tmp_path: Path, codec: TinyVAE) -> Path:
 def _run(place: Path, *names: str, samples: int = 16) -> int:
     parts = {"data": "data", "photos": "photos", "codec": "codec.safetensors", "work": "work", "out": "out"}
     options = [text for option, name in parts.items() for text in (f"--{option}", str(place / name))]
-    return main(["ablate", *names, *options, "--samples", str(samples)])
+    return main(["ablate", *names, *options, "--samples", str(samples), "--size", "64"])
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks that train in a moment, by changes of the recipe that come last."""
+    """Networks that train in a moment, and a table of noise steps with two of them."""
     small = ("network.base=8", "network.multipliers=[1,2]", "network.res_blocks=1", "data.batch=4")
     monkeypatch.setattr(networks, "COMMON", (*networks.COMMON, *small))
+    monkeypatch.setitem(TABLES, "noise", replace(TABLES["noise"], rows=TABLES["noise"].rows[2:4]))
 
 
 def test_a_table_is_trained_evaluated_and_written_and_then_kept(place: Path, tiny: None) -> None:
