@@ -1,37 +1,38 @@
-"""Latents against the true ones: statistics and spread in closed form, and both commands on real files."""
+"""Statistics of latents and the error floor: closed forms, and both commands on real files."""
 
 import pytest
 import torch
 from networks import make_model
 
 from fmboost_core.evaluation.__main__ import main
-from fmboost_core.evaluation.latents import channel_statistics, spread
+from fmboost_core.evaluation.floor import result_variance
+from fmboost_core.evaluation.latents import channel_statistics
 
 
-def test_channel_statistics_are_shifts_and_ratios_of_spreads() -> None:
-    true = torch.randn(1, 2, 40, 40, generator=torch.Generator().manual_seed(0))
-    made = true * torch.tensor([2.0, 1.0]).view(1, 2, 1, 1) + torch.tensor([0.0, 0.5]).view(1, 2, 1, 1)
-    made = made - (made - true).mean((2, 3), keepdim=True) + torch.tensor([0.25, 0.5]).view(1, 2, 1, 1)
-    row = channel_statistics({"made": [(made, true), (made, true)]}).splitlines()[-1]
+def test_channel_statistics_are_shifts_and_ratios_of_standard_deviations() -> None:
+    reference = torch.randn(1, 2, 40, 40, generator=torch.Generator().manual_seed(0))
+    made = reference * torch.tensor([2.0, 1.0]).view(1, 2, 1, 1) + torch.tensor([0.0, 0.5]).view(1, 2, 1, 1)
+    made = made - (made - reference).mean((2, 3), keepdim=True) + torch.tensor([0.25, 0.5]).view(1, 2, 1, 1)
+    row = channel_statistics({"made": [(made, reference), (made, reference)]}).splitlines()[-1]
     assert row == "| made | +0.2500 | +0.5000 | 2.0000 | 1.0000 |"
 
 
 @pytest.mark.parametrize("alpha_bar", [0.2, 0.9])
-def test_the_spread_of_a_flow_that_goes_nowhere_is_the_noise_s_variance(alpha_bar: float) -> None:
+def test_the_variance_of_a_flow_that_goes_nowhere_is_the_noises(alpha_bar: float) -> None:
     model = make_model(alpha_bar=alpha_bar)
     model.network.out[2].weight.data.zero_()
     model.network.out[2].bias.data.zero_()
-    assert spread(model, torch.rand(1, 4, 64, 64), 2) == pytest.approx(1 - alpha_bar, rel=0.05)
+    assert result_variance(model, torch.rand(1, 4, 64, 64), 2) == pytest.approx(1 - alpha_bar, rel=0.05)
 
 
-def test_latents_tells_each_channel(places: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_latents_prints_each_channel(places: list[str], capsys: pytest.CaptureFixture) -> None:
     assert main(["latents", *places, "--nfe", "1", "2"]) == 0
     said = capsys.readouterr().out
     assert "tiny on 3 photographs at 2x" in said
     assert [line.split(" | ")[0] for line in said.splitlines()[-3:]] == ["| guide", "| nfe 1", "| nfe 2"]
 
 
-def test_floor_tells_the_error_of_one_evaluation_and_the_spread_of_each(
+def test_floor_prints_the_error_of_one_evaluation_and_each_variance(
     places: list[str], capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["floor", *places, "--nfe", "1", "3"]) == 0

@@ -1,4 +1,4 @@
-"""Metrics: equal to published code and closed forms, ordered as eyes order, bad input is a sentence."""
+"""Metrics and intervals: published code, closed forms, the order of more and less harm, refusals."""
 
 import math
 from collections.abc import Callable
@@ -11,47 +11,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmboost_core.errors import CheckpointError, ConfigError, ImageError, LatentError, MissingDependencyError
-from fmboost_core.evaluation import features as networks
-from fmboost_core.evaluation.features import Patches, features, frechet, load_clip, load_feature_network
+from fmboost_core.evaluation.clip import load_clip
+from fmboost_core.evaluation.features import Patches, features, frechet, load_feature_network
 from fmboost_core.evaluation.statistics import Interval, bootstrap, paired_bootstrap
-from fmboost_core.metrics.image_metrics import (
-    DEFAULT_METRICS,
-    METRICS,
-    Meaning,
-    colour_shift,
-    gmsd,
-    haarpsi,
-    latent_mse,
-    measure,
-    spectrum,
-    swd,
-)
+from fmboost_core.metrics import lpips
+from fmboost_core.metrics.fidelity import gmsd, haarpsi, latent_mse
+from fmboost_core.metrics.image_metrics import FUNCTIONS, measure
+from fmboost_core.metrics.meanings import DEFAULT_METRICS, METRICS, Meaning
+from fmboost_core.metrics.texture import colour_shift, spectrum, swd
 
 
 def scene(height: int = 64, width: int = 96) -> Tensor:
-    """A picture with structure and texture, the same on every machine."""
+    """An image with structure and texture, the same on every machine."""
     y, x = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
     base = torch.stack([torch.sin(9 * x + 4 * y * y), torch.cos(14 * x * y), torch.sin(25 * (x - y))]) * 0.6
     return (base + 0.15 * torch.sin(71 * x + 40 * y) * torch.cos(83 * y - 30 * x)).clamp(-1, 1)[None]
 
 
-def faded(picture: Tensor) -> Tensor:
-    """Paler, and with a pattern of its own."""
-    height, width = picture.shape[-2:]
+def faded(image: Tensor) -> Tensor:
+    """With less contrast and an added pattern."""
+    height, width = image.shape[-2:]
     pattern = torch.cos(torch.arange(height)[:, None] * 1.3) * torch.sin(torch.arange(width) * 0.9 + 1)
-    return (picture * 0.9 + 0.1 * pattern).clamp(-1, 1)
+    return (image * 0.9 + 0.1 * pattern).clamp(-1, 1)
 
 
-def blurred(picture: Tensor, size: int) -> Tensor:
-    return F.avg_pool2d(picture, size, 1, size // 2, count_include_pad=False)
+def blurred(image: Tensor, size: int) -> Tensor:
+    return F.avg_pool2d(image, size, 1, size // 2, count_include_pad=False)
 
 
-def noisy(picture: Tensor, amount: float) -> Tensor:
-    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
-    return (picture + amount * noise).clamp(-1, 1)
+def noisy(image: Tensor, amount: float) -> Tensor:
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    return (image + amount * noise).clamp(-1, 1)
 
 
-def test_equal_pictures_are_perfect_by_every_metric() -> None:
+def test_equal_images_are_perfect_by_every_metric() -> None:
     best = {"higher": {"psnr": 120.0, "ssim": 1.0, "haarpsi": 1.0}, "lower": 0.0, "zero": 0.0, "one": 1.0}
     for name, value in measure(scene(), scene(), DEFAULT_METRICS).items():
         wanted = best[METRICS[name].better]
@@ -59,39 +52,39 @@ def test_equal_pictures_are_perfect_by_every_metric() -> None:
 
 
 @pytest.mark.parametrize("harm", [lambda x, i: blurred(x, 2 * i + 1), lambda x, i: noisy(x, 0.04 * i)])
-@pytest.mark.parametrize("name", ["psnr", "ssim", "mse", "gmsd", "haarpsi", "swd", "spectrum", "detail"])
-def test_more_blur_and_more_noise_are_worse(name: str, harm: Callable[[Tensor, int], Tensor]) -> None:
-    picture = noisy(scene(), 0.05)  # all frequencies have power, so that blur takes some from each
-    losses = [METRICS[name].loss(measure(harm(picture, i), picture, [name])[name]) for i in range(4)]
-    assert losses == sorted(losses) and losses[0] < losses[1]
+def test_more_blur_and_more_noise_are_worse(harm: Callable[[Tensor, int], Tensor]) -> None:
+    image = noisy(scene(), 0.05)  # all frequencies have power, so that blur takes some from each
+    names = ["psnr", "ssim", "mse", "gmsd", "haarpsi", "swd", "spectrum", "detail"]
+    measured = [measure(harm(image, i), image, names) for i in range(4)]
+    for name in names:
+        losses = [METRICS[name].loss(figures[name]) for figures in measured]
+        assert losses == sorted(losses) and losses[0] < losses[1], name
 
 
-@pytest.mark.parametrize("name", DEFAULT_METRICS)
-def test_mirrored_pictures_measure_alike(name: str) -> None:
-    picture, truth = noisy(scene(), 0.1), scene()
-    value = measure(picture, truth, [name])[name]
+def test_mirrored_images_measure_alike() -> None:
+    image, reference = noisy(scene(), 0.1), scene()
+    mirrored = measure(image.flip(-1), reference.flip(-1), DEFAULT_METRICS)
     # Both papers' even-sized wavelets and the patches' stride of 3 are not quite symmetric.
-    assert measure(picture.flip(-1), truth.flip(-1), [name])[name] == pytest.approx(value, rel=0.02)
+    assert measure(image, reference, DEFAULT_METRICS) == pytest.approx(mirrored, rel=0.02)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 97)])
 def test_published_code_agrees(size: tuple[int, int]) -> None:
-    """HaarPSI by its authors' numpy code (rgcda/haarpsi); GMSD by piq 0.8, whose deviation divides by N, ours as the
-    authors' by N - 1."""
+    """HaarPSI by its authors' numpy code (rgcda/haarpsi); GMSD by piq 0.8 with N - 1 for N, as in the authors' code."""
     expected = {(64, 96): (0.9159118408, 0.0089593528), (61, 97): (0.9238158510, 0.0087893213)}[size]
-    truth = scene(*size)
-    assert haarpsi(faded(truth), truth) == pytest.approx(expected[0], abs=1e-6)
-    assert gmsd(faded(truth), truth) == pytest.approx(expected[1], abs=1e-6)
+    reference = scene(*size)
+    assert haarpsi(faded(reference), reference) == pytest.approx(expected[0], abs=1e-6)
+    assert gmsd(faded(reference), reference) == pytest.approx(expected[1], abs=1e-6)
 
 
 def test_psnr_mse_and_colour_are_their_closed_forms() -> None:
-    truth = scene() * 0.5
-    values = measure(truth + torch.tensor([0.1, -0.2, 0.0]).view(1, 3, 1, 1), truth, ["psnr", "mse", "colour", "red"])
+    reference = scene() * 0.5
+    shift = torch.tensor([0.1, -0.2, 0.0]).view(1, 3, 1, 1)
+    values = measure(reference + shift, reference, ["psnr", "mse", "colour", "red"])
     assert values["mse"] == pytest.approx(0.05 / 3, rel=1e-5)
     assert values["psnr"] == pytest.approx(10 * math.log10(4 * 3 / 0.05), rel=1e-5)
     assert values["colour"] == pytest.approx(0.2 * 127.5, rel=1e-5) and values["red"] == pytest.approx(12.75, rel=1e-5)
-    shift = colour_shift(truth + torch.tensor([0.1, -0.2, 0.0]).view(1, 3, 1, 1), truth)
-    assert shift == pytest.approx((12.75, -25.5, 0.0), abs=1e-4)
+    assert colour_shift(reference + shift, reference) == pytest.approx((12.75, -25.5, 0.0), abs=1e-4)
 
 
 def test_detail_is_the_gradient_s_ratio() -> None:
@@ -107,13 +100,13 @@ def test_spectrum_is_the_power_ratio_of_white_noise_in_db() -> None:
 
 
 def test_swd_ignores_where_the_texture_is() -> None:
-    """A picture that is moved has the same patches; its pixels are all wrong."""
+    """A shifted image has the same patches and other pixels."""
     white = torch.randn(1, 3, 126, 126, generator=torch.Generator().manual_seed(0)) * 0.2
     moved = white.roll((60, 60), (2, 3))
     assert swd(moved, white) < 0.1 * swd(white * 0.5, white)
 
 
-def test_black_and_flat_pictures_have_finite_figures() -> None:
+def test_black_and_flat_images_have_finite_figures() -> None:
     black, grey = -torch.ones(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
     for a, b in ((black, black), (black, grey), (grey, black)):
         assert all(map(math.isfinite, measure(a, b, DEFAULT_METRICS).values()))
@@ -129,27 +122,31 @@ def test_a_ratio_s_loss_is_its_distance_from_one() -> None:
 
 def test_latent_error_is_the_mean_square() -> None:
     assert latent_mse(torch.ones(1, 4, 2, 2), torch.zeros(1, 4, 2, 2)) == 1.0
-    with pytest.raises(LatentError, match=r"\(1, 4, 2, 2\) and the true one \(1, 4, 2, 3\)"):
+    with pytest.raises(LatentError, match=r"\(1, 4, 2, 2\) and the reference latent \(1, 4, 2, 3\)"):
         latent_mse(torch.ones(1, 4, 2, 2), torch.zeros(1, 4, 2, 3))
 
 
-def test_what_cannot_be_measured_is_a_sentence() -> None:
-    picture = scene()
-    with pytest.raises(ConfigError, match=r"no metric psrn; choose of psnr, ssim, .*lpips\.$"):
-        measure(picture, picture, ["psrn"])
+def test_what_cannot_be_measured_is_refused() -> None:
+    image = scene()
+    with pytest.raises(ConfigError, match=r"no metric psrn; choose from psnr, ssim, .*lpips\.$"):
+        measure(image, image, ["psrn"])
     with pytest.raises(ConfigError, match="no metric given"):
-        measure(picture, picture, [])
-    with pytest.raises(ImageError, match="96x64 and the true one 64x96; only equal sizes compare"):
-        measure(picture, picture.transpose(-1, -2), ["mse"])
-    with pytest.raises(ImageError, match="15x64 pixels are too few"):
-        measure(picture[..., :15], picture[..., :15], ["mse"])
+        measure(image, image, [])
+    with pytest.raises(ImageError, match="96x64 and its reference 64x96; only equal sizes compare"):
+        measure(image, image.transpose(-1, -2), ["mse"])
+    with pytest.raises(ImageError, match="15x64; metrics need at least 16 pixels"):
+        measure(image[..., :15], image[..., :15], ["mse"])
     with pytest.raises(ImageError, match="NaN or infinity"):
-        measure(picture * torch.nan, picture, ["mse"])
+        measure(image * torch.nan, image, ["mse"])
     with pytest.raises(ImageError, match=r"must be \(1, 3, height, width\), but it is \(2, 3, 64, 96\)"):
-        measure(picture.repeat(2, 1, 1, 1), picture, ["mse"])
+        measure(image.repeat(2, 1, 1, 1), image, ["mse"])
 
 
-def test_the_smallest_picture_has_all_figures() -> None:
+def test_every_metric_has_a_function() -> None:
+    assert list(FUNCTIONS) == list(METRICS)
+
+
+def test_the_smallest_image_has_all_figures() -> None:
     assert set(measure(scene(16, 16), scene(16, 16), DEFAULT_METRICS)) == set(DEFAULT_METRICS)
 
 
@@ -160,11 +157,11 @@ def test_without_torchmetrics_the_rest_still_works(monkeypatch: pytest.MonkeyPat
         measure(scene(), scene(), ["ssim"])
 
 
-# --- networks' views
+# --- features and CLIP
 
 
 class Moments(nn.Module):
-    """Eight features of a picture of any size: means and deviations of colours and gradients."""
+    """Eight features of an image of any size: means and deviations of colours and gradients."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.float() / 255
@@ -180,7 +177,7 @@ class Switched(nn.Module):
         return found if return_features else found.sum(1, keepdim=True)
 
 
-def pictures(count: int, seed: int, amount: float = 0.3) -> list[Tensor]:
+def images(count: int, seed: int, amount: float = 0.3) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [
         (torch.randn(1, 3, 32, 32, generator=generator) * amount * (i + 1) / count).clamp(-1, 1) for i in range(count)
@@ -188,9 +185,9 @@ def pictures(count: int, seed: int, amount: float = 0.3) -> list[Tensor]:
 
 
 def test_fid_of_a_set_and_itself_is_nothing() -> None:
-    found = features(Moments(), torch.cat(pictures(12, 0)))
+    found = features(Moments(), torch.cat(images(12, 0)))
     assert frechet(found, found) < 1e-6
-    assert frechet(found, features(Moments(), torch.cat(pictures(12, 0, 0.6)))) > 1e-3
+    assert frechet(found, features(Moments(), torch.cat(images(12, 0, 0.6)))) > 1e-3
 
 
 def test_fid_of_gaussians_is_the_closed_form() -> None:
@@ -205,9 +202,9 @@ def test_fid_of_gaussians_is_the_closed_form() -> None:
     assert frechet(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(expected, rel=1e-8)
 
 
-def test_patch_fid_of_whole_pictures_is_fid() -> None:
+def test_patch_fid_of_whole_images_is_fid() -> None:
     whole = Patches(count=1, side=32)
-    sets = [pictures(10, 0), pictures(10, 1, 0.5)]
+    sets = [images(10, 0), images(10, 1, 0.5)]
     fid = frechet(*(features(Moments(), torch.cat(s)) for s in sets))
     crops = [torch.cat([whole.cut(x, str(i)) for i, x in enumerate(s)]) for s in sets]
     assert fid == frechet(*(features(Moments(), c) for c in crops))
@@ -230,21 +227,21 @@ def test_patches_are_seeded_and_the_same_in_both_sets() -> None:
 def test_torchscript_files_are_feature_networks(tmp_path: Path) -> None:
     path = tmp_path / "moments.pt"
     torch.jit.script(Moments()).save(str(path))
-    batch = torch.cat(pictures(3, 0))
+    batch = torch.cat(images(3, 0))
     assert torch.equal(features(load_feature_network(path), batch), features(Moments(), batch))
     torch.jit.script(Switched()).save(str(path))
     assert features(load_feature_network(path), batch).shape == (3, 3)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-def test_bad_feature_networks_are_sentences(tmp_path: Path) -> None:
+def test_bad_feature_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere\.pt does not exist; FID needs a TorchScript file"):
         load_feature_network(tmp_path / "nowhere.pt")
     (tmp_path / "text.pt").write_text("no network")
     with pytest.raises(CheckpointError, match=r"text\.pt is no TorchScript file"):
         load_feature_network(tmp_path / "text.pt")
-    with pytest.raises(ConfigError, match=r"must give \(pictures, features\), but this one gives \(2, 3, 32, 32\)"):
-        features(nn.Identity(), torch.cat(pictures(2, 0)))
+    with pytest.raises(ConfigError, match=r"must give \(images, features\), but this one gives \(2, 3, 32, 32\)"):
+        features(nn.Identity(), torch.cat(images(2, 0)))
     with pytest.raises(ConfigError, match="at least two features of one width"):
         frechet(torch.zeros(1, 4), torch.zeros(3, 4))
 
@@ -275,7 +272,7 @@ def save_tiny_clip(folder: Path) -> None:
     CLIPProcessor(images, tokenizer).save_pretrained(folder)
 
 
-def test_bad_clips_are_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_clips_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="is no folder with a CLIP model; a model of the hub is named hf://"):
         load_clip("openai/clip-vit-base-patch16")
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
@@ -290,7 +287,7 @@ def test_an_empty_folder_is_no_clip(tmp_path: Path) -> None:
 
 
 def test_lpips_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    networks._lpips_network.cache_clear()
+    lpips.load_network.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "torchvision", None)
     with pytest.raises(MissingDependencyError, match=r"LPIPS needs torchvision .*: pip install torchvision"):
         measure(scene(), scene(), ["lpips"])
@@ -354,6 +351,6 @@ def test_pairs_cancel_the_photographs_difficulty() -> None:
         (lambda: Interval(1, 0, 2, 0), "count must be a whole number above 0, but it is 0"),
     ],
 )
-def test_impossible_statistics_are_sentences(call: Callable[[], Interval], words: str) -> None:
+def test_impossible_statistics_are_refused(call: Callable[[], Interval], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         call()

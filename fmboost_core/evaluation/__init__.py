@@ -1,0 +1,1 @@
+"""Evaluation of models and images: metrics over photographs, intervals, tables and plots."""

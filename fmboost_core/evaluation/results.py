@@ -1,4 +1,4 @@
-"""What a run has found so far, in a file that the next run goes on with."""
+"""The file of results: settings, figures by method and photograph, and what was skipped."""
 
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError, ImageError, reason
-from .report import Rows, common_photos, write_json
+from ..errors import ConfigError, reason
+from .output import make_folder, write_json
+from .summary import common_photos
 
 FILE = "results.json"
 _PARTS = ("settings", "weights", "methods", "skipped", "sets")
 
 
 class Results:
-    """OUT/results.json: the settings, each method's figures for each photograph, and what was skipped and why.
+    """FOLDER/results.json, which an interrupted run is continued from.
 
-    sets: figures of a method's pictures together, such as FID. weights: of each model a digest, so that rows of
-    other weights under the same name are not taken for theirs.
+    methods: method -> photograph -> figure -> value; skipped: photograph -> why; sets: method -> figures of all its
+    images together, such as FID; weights: model -> digest, so that other weights of the same name are refused.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Read what is there. Raises `ConfigError` for a damaged file, or one that was made with other settings."""
+        """Read the file if there is one. Raises `ConfigError` where it is damaged or has other settings."""
         self.path = folder / FILE
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as it comes back from the file
         self.weights: dict[str, str] = {}
         self.methods: dict[str, dict[str, dict[str, float]]] = {}
         self.skipped: dict[str, str] = {}
         self.sets: dict[str, dict[str, float]] = {}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"The folder {folder} cannot be made ({error.strerror}).") from None
+        make_folder(folder)
         if self.path.exists():
             self._read()
 
@@ -48,28 +46,28 @@ class Results:
         write_json(self.path, {part: getattr(self, part) for part in _PARTS})
 
     def claim(self, model: str, digest: str) -> None:
-        """Refuse rows of other weights under the model's name."""
+        """Register a model's weights. Raises `ConfigError` where the results have others of this name."""
         if self.weights.setdefault(model, digest) != digest:
             raise ConfigError(
-                f"{self.path} has rows of another model named {model}; rename one, or take another --out."
+                f"{self.path} has figures of another model named {model}; rename one, or take another --out."
             )
 
     def has(self, method: str, photo: str) -> bool:
         return photo in self.methods.get(method, {})
 
-    def add(self, photo: str, rows: Rows) -> None:
-        """A photograph's figures by method."""
+    def add(self, photo: str, figures: Mapping[str, Mapping[str, float]]) -> None:
+        """Add a photograph's figures by method."""
         self.skipped.pop(photo, None)
-        for method, row in rows.items():
-            self.methods.setdefault(method, {})[photo] = dict(row)
+        for method, values in figures.items():
+            self.methods.setdefault(method, {})[photo] = dict(values)
 
     def photos(self) -> list[str]:
-        """Those that every method has. Raises `ConfigError` where there are none."""
+        """The photographs that every method has. Raises `ConfigError` where there are none."""
         found = common_photos(self.methods)
         if not found and self.skipped:
-            raise ConfigError(f"No photograph could be judged: {next(iter(self.skipped.values()))}")
+            raise ConfigError(f"No photograph could be evaluated: {next(iter(self.skipped.values()))}")
         if not found:
-            raise ConfigError(f"{self.path} has no photograph that all its methods were judged on; take another --out.")
+            raise ConfigError(f"{self.path} has no photograph that all its methods share; take another --out.")
         return found
 
 
@@ -81,15 +79,16 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged ({reason(error)}); move it away or take another --out.") from None
     if not isinstance(data, dict) or not all(isinstance(data.get(part), dict) for part in _PARTS):
         raise ConfigError(f"{path} is no results file of FMBoost; move it away or take another --out.")
-    if not all(_is_table(rows) for rows in data["methods"].values()):
-        raise ConfigError(f"{path} has rows that are no numbers; move it away or take another --out.")
+    if not all(_is_table(figures) for figures in data["methods"].values()):
+        raise ConfigError(f"{path} has figures that are no numbers; move it away or take another --out.")
     return data
 
 
-def _is_table(rows: Any) -> bool:
-    return isinstance(rows, dict) and all(
-        isinstance(row, dict) and all(isinstance(value, (int, float)) for value in row.values())
-        for row in rows.values()
+def _is_table(figures: Any) -> bool:
+    """Whether this is `summary.PhotoFigures`."""
+    return isinstance(figures, dict) and all(
+        isinstance(values, dict) and all(isinstance(value, (int, float)) for value in values.values())
+        for values in figures.values()
     )
 
 
@@ -100,22 +99,9 @@ def _refuse_other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str,
         raise ConfigError(f"{path} was made with {differences}; take another --out.")
 
 
-def digest(network: nn.Module) -> str:
-    """A short name for a network's weights."""
+def weights_digest(network: nn.Module) -> str:
+    """A short digest of a network's weights."""
     summary = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         summary.update(name.encode() + tensor.cpu().numpy().tobytes())
     return summary.hexdigest()[:16]
-
-
-def photo_names(found: Mapping[Path, Path]) -> dict[str, Path]:
-    """Each photograph's name in the results, its path within the place it was found in: path -> place to name -> path.
-
-    Raises `ImageError` where two photographs would have one name.
-    """
-    names: dict[str, Path] = {}
-    for path, place in found.items():
-        name = path.relative_to(place).as_posix() if path != place else path.name
-        if names.setdefault(name, path) != path:
-            raise ImageError(f"{names[name]} and {path} would both be called {name} in the results; judge them apart.")
-    return names

@@ -1,4 +1,4 @@
-"""How sure a mean over photographs is: percentile bootstrap (Efron 1979)."""
+"""Confidence intervals of means over photographs, by the percentile bootstrap (Efron 1979)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 
-_BLOCK = 2**22  # drawn values at once: 32 MiB
+_BLOCK = 2**22  # values drawn at once: 32 MiB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over count values and the interval low to high in which the true one lies."""
+    """A mean over count values, and its confidence interval from low to high."""
 
     mean: float
     low: float
@@ -35,7 +35,7 @@ class Interval:
 
 
 def bootstrap(values: Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
-    """The mean of values with its interval of confidence: the middle `level` of the means of resampled values."""
+    """The mean of values with its confidence interval: the middle `level` of the means of resampled values."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ConfigError("An interval needs at least one value, and all of them finite numbers.")
@@ -57,7 +57,7 @@ def _resampled_means(array: NDArray[np.float64], resamples: int, seed: int) -> N
 def paired_bootstrap(
     a: Sequence[float], b: Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """The mean of a - b with its interval; a[i] and b[i] are of the same photograph, whose difficulty cancels out."""
+    """The mean of a - b with its interval; a[i] and b[i] belong to one photograph, whose difficulty cancels out."""
     if len(a) != len(b):
         raise ConfigError(f"Only values of the same photographs pair, but there are {len(a)} and {len(b)}.")
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)

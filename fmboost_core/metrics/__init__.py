@@ -1,0 +1,1 @@
+"""Distances and figures of images and latents, which training and evaluation share."""
