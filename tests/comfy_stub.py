@@ -18,12 +18,14 @@ from functools import cache, partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).parents[1]
 PACK = "fmboost_pack"  # the host imports a pack by its path, under a name of the host's own
@@ -309,6 +311,8 @@ class ModelPatcher:
         self, model: Any, load_device: torch.device, offload_device: torch.device, size: int = 0,
         weight_inplace_update: bool = False,
     ) -> None:  # fmt: skip
+        if getattr(model, "device", None) is None:
+            model.device = offload_device
         self.model, self.load_device, self.offload_device = model, load_device, offload_device
         self.model_options: dict[str, Any] = {"transformer_options": {}}
 
@@ -382,11 +386,15 @@ class VAE:
 
 
 class InterruptProcessingException(Exception):
-    pass
+    """As in the oldest host; in newer ones it is a `BaseException`, which nothing catches by accident."""
 
 
 class ProgressBar:
-    """A bar in the page; `shown` has (value, total) of each update."""
+    """A bar in the page; `shown` has (value, total) of each update.
+
+    Only an update that is sent to the page raises the interrupt: the first, the last, one with a preview. Newer hosts
+    leave out others that follow too soon.
+    """
 
     def __init__(self, host: Host, total: int, node_id: Any = None) -> None:
         self._host, self.total = host, total
@@ -394,8 +402,9 @@ class ProgressBar:
         host.bars.append(self)
 
     def update_absolute(self, value: int, total: int | None = None, preview: Any = None) -> None:
-        self._host.throw_exception_if_processing_interrupted()
         self.total = self.total if total is None else total
+        if not self.shown or value >= self.total or preview is not None:
+            self._host.throw_exception_if_processing_interrupted()
         self.shown.append((min(value, self.total), self.total))
         self._host.previews += [] if preview is None else [preview]
 
@@ -512,8 +521,8 @@ def unet_manual_cast(
     return None if weight_dtype == torch.float32 else torch.float32
 
 
-def _contents(host: Host) -> dict[str, dict[str, Any]]:
-    """What is in the stub's modules, by their names."""
+def contents(host: Host) -> dict[str, dict[str, Any]]:
+    """What is in the stub's modules, by their names; tests/hosts compares it with the host's."""
     cpu = torch.device("cpu")
     out_of_memory = torch.cuda.OutOfMemoryError
     return {
@@ -523,7 +532,7 @@ def _contents(host: Host) -> dict[str, dict[str, Any]]:
             "get_torch_device": lambda: cpu, "unet_offload_device": lambda: cpu, "intermediate_device": lambda: cpu,
             "unet_dtype": unet_dtype, "unet_manual_cast": unet_manual_cast, "load_models_gpu": host.load_models_gpu,
             "soft_empty_cache": host.soft_empty_cache, "OOM_EXCEPTION": out_of_memory,
-            "is_oom": lambda error: isinstance(error, out_of_memory),
+            "is_oom": lambda e: isinstance(e, out_of_memory),
             "InterruptProcessingException": InterruptProcessingException,
             "interrupt_current_processing": host.interrupt_current_processing,
             "throw_exception_if_processing_interrupted": host.throw_exception_if_processing_interrupted,
@@ -560,10 +569,10 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     """Put the stub into `sys.modules` and import the pack as the host does. Afterwards, call `forget_pack`."""
     forget_pack()
     host = Host(tmp_path / "models")
-    for name, contents in {"comfy": {}, "comfy_api": {}, **_contents(host)}.items():
+    for name, members in {"comfy": {}, "comfy_api": {}, **contents(host)}.items():
         module = host.modules[name] = ModuleType(name)
         module.__spec__ = ModuleSpec(name, None)  # the pack looks for it before it imports its nodes
-        vars(module).update(contents)
+        vars(module).update(members)
         monkeypatch.setitem(sys.modules, name, module)
         parent, _, child = name.rpartition(".")
         if parent:
