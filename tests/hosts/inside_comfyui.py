@@ -5,7 +5,9 @@ Runs each `check_...` and prints what became of them, {name: "" or the traceback
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import json
 import sys
 import traceback
@@ -152,6 +154,46 @@ def check_folders_that_are_there_already_stay() -> None:
     assert "/another/disk/fmboost" in paths and str(Path(folder_paths.models_dir) / "fmboost") in paths
     assert len(paths) == len(set(paths)) and ".safetensors" in suffixes
     assert all(folder_paths.folder_names_and_paths[name] is value for name, value in others.items())
+
+
+def check_the_stub_has_the_hosts_signatures() -> None:
+    """tests/comfy_stub.py, in which the nodes run without a host: what it has, the host has, and takes alike."""
+    sys.path.append(str(PACK / "tests"))
+    import comfy.sd
+    import comfy_stub
+    from comfy_api.latest import io
+
+    for name, members in comfy_stub.contents(comfy_stub.Host(Path())).items():
+        for key, member in members.items() if name.startswith(("comfy", "folder", "latent")) else ():
+            real = getattr(importlib.import_module(name), key)
+            if inspect.isroutine(member) or key in ("ModelPatcher", "ProgressBar"):
+                assert parameters(member) == parameters(real)[: len(parameters(member))], f"{name}.{key}"
+    for key in ("encode", "decode", "encode_tiled", "decode_tiled", "spacial_compression_encode"):
+        assert parameters(getattr(comfy_stub.VAE, key)) == parameters(getattr(comfy.sd.VAE, key)), key
+    for key, kind in vars(comfy_stub.IO).items():
+        for side in ("Input", "Output") if hasattr(kind, "io_type") else ():
+            if hasattr(kind, side) and key not in ("Input", "Output"):
+                assert set(parameters(getattr(kind, side))) <= {*parameters(getattr(getattr(io, key), side))}, key
+    for kind in ("Schema", "NodeOutput"):
+        assert set(parameters(getattr(comfy_stub.IO, kind))) <= {*parameters(getattr(io, kind))}, kind
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's or a class's parameters, in order."""
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def check_the_stub_has_the_hosts_latent_scales() -> None:
+    sys.path.append(str(PACK / "tests"))
+    import comfy.latent_formats
+    import comfy_stub
+
+    x = torch.randn(1, 16, 4, 4)
+    for name in ("LatentFormat", "SD15", "SDXL", "SD3", "Flux"):
+        ours, real = getattr(comfy_stub, name)(), getattr(comfy.latent_formats, name)()
+        assert ours.latent_channels == real.latent_channels
+        assert torch.allclose(ours.process_in(x), real.process_in(x))
+        assert torch.allclose(ours.process_out(x), real.process_out(x), atol=1e-5)
 
 
 def main() -> None:

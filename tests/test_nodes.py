@@ -1,0 +1,863 @@
+"""The nodes' `execute` by a stub of their host, with the bundled weights; tests/hosts runs them in the real one.
+
+What a node makes is compared with what the core makes of the same input, in the VAE's raw scale of the host's wires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import astuple
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from comfy_stub import (
+    IO,
+    SD15,
+    SDXL,
+    VAE,
+    Host,
+    InterruptProcessingException,
+    ModelPatcher,
+    Widget,
+    forget_pack,
+    install,
+)  # fmt: skip
+from torch import Tensor
+
+from fmboost_core import FAMILIES, alpha_bar, boost, flow, load_codec, load_model, noise_augment, upscale_image
+
+MODEL, FAST, SDXL_MODEL = "sd15-x2", "sd15-x2-fast", "sdxl-x2"  # made for 4, 1 and 4 evaluations
+FORMATS = {"sd15": SD15(), "sdxl": SDXL()}
+SPACES = {  # channels, scaling factor and shift, as the families' authors published them
+    "sd15": (4, 0.18215, 0.0), "sdxl": (4, 0.13025, 0.0), "sd3": (16, 1.5305, 0.0609), "flux1": (16, 0.3611, 0.1159),
+}  # fmt: skip
+WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield install(patch, tmp_path_factory.mktemp("host"))
+        forget_pack()
+
+
+@pytest.fixture
+def host(installed: Host, tmp_path: Path) -> Host:
+    installed.renew(tmp_path / "models")
+    return installed
+
+
+def load(host: Host, name: str = MODEL, dtype: str = "fp32") -> Any:
+    return host.run("FMBoostLoadCFM", model=name, dtype=dtype).args[0]
+
+
+def family_of(name: str) -> str:
+    return name.partition("-")[0]
+
+
+def vae_of(name: str) -> VAE:
+    return VAE(FORMATS[family_of(name)])
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def latent(*size: int, batch: int = 1, family: str = "sd15", seed: int = 0, **others: Any) -> dict[str, Any]:
+    """A LATENT as KSampler gives it: of the VAE's raw scale."""
+    channels, factor, shift = SPACES[family]
+    return {"samples": noise(batch, channels, *size, seed=seed) / factor + shift, **others}
+
+
+def photo(height: int, width: int, batch: int = 1, channels: int = 3, seed: int = 0) -> Tensor:
+    """A smooth IMAGE (B,H,W,channels) in [0,1]."""
+    coarse = torch.rand(batch, channels, 5, 6, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1).movedim(1, -1)
+
+
+# --- the core's answers, in the host's scales
+
+
+@cache
+def core_model(name: str) -> Any:
+    return load_model(name)
+
+
+@cache
+def core_codec() -> Any:
+    """The bundled codec, for any family."""
+    codec = copy(load_codec("builtin"))
+    codec.family = None
+    return codec
+
+
+def boosted(samples: Tensor, name: str = MODEL, **options: Any) -> Tensor:
+    """`boost` from raw samples to raw samples."""
+    space = FORMATS[family_of(name)]
+    return space.process_out(boost(space.process_in(samples), core_model(name), core_codec(), **options))
+
+
+def flowed(start: Tensor, guide: Tensor, name: str = MODEL, **options: Any) -> Tensor:
+    """`flow` from raw samples to raw samples."""
+    space = FORMATS[family_of(name)]
+    return space.process_out(flow(space.process_in(start), space.process_in(guide), core_model(name), **options))
+
+
+def enlarged(image: Tensor, name: str = MODEL, **options: Any) -> Tensor:
+    """`upscale_image` from IMAGE to IMAGE."""
+    large = upscale_image(image[..., :3].movedim(-1, 1) * 2 - 1, core_model(name), core_codec(), **options)
+    return large.movedim(1, -1) / 2 + 0.5
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    assert a.shape == b.shape
+    return float((a - b).abs().max())
+
+
+def chain(host: Host, small: dict[str, Any], cfm: Any, *, noise_step: int = -1, seed: int = 0, **sample: Any) -> Any:
+    """PSU Upsample, Noise Augment, CFM Sample: the last one's output, the start and the guide."""
+    vae = vae_of(cfm.spec.name)
+    guide = host.run("FMBoostPSUUpsample", latent=small, vae=vae).args[0]
+    start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, noise_step=noise_step, seed=seed).args[0]
+    return host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, **sample), start, guide
+
+
+# --- schemas
+
+
+def test_every_schema_is_one_that_the_host_takes(host: Host) -> None:
+    assert set(host.nodes) == {
+        "FMBoostLoadCFM", "FMBoostPSUUpsample", "FMBoostNoiseAugment", "FMBoostCFMSample", "FMBoostUpscale",
+        "FMBoostUpscaleImage", "FMBoostRestore", "FMBoostAttentionScale",
+    }  # fmt: skip
+    for node_id, node in host.nodes.items():
+        schema = node.GET_SCHEMA()
+        assert schema.category == "FMBoost" and schema.display_name and schema.description, node_id
+        assert all(output.display_name for output in schema.outputs), node_id
+        for widget in schema.inputs:
+            if isinstance(widget, Widget):
+                assert widget.tooltip and widget.problem(widget.start()) is None, f"{node_id}: {widget.id}"
+        required = {i.id: None for i in schema.inputs if not i.optional}
+        inspect.signature(node.execute).bind(**required)
+        inspect.signature(node.execute).bind(**{i.id: None for i in schema.inputs})
+
+
+def test_the_stub_refuses_what_the_host_refuses(host: Host) -> None:
+    shared = IO.Schema("Shared", inputs=[IO.Latent.Input("latent")], outputs=[IO.Latent.Output("latent")])
+    with pytest.raises(ValueError, match="must be unique between inputs and outputs"):
+        shared.validate()
+    with pytest.raises(TypeError, match="search_aliases"):
+        IO.Schema("New", search_aliases=["newer than the oldest host"])
+    for value, problem in [(-2, "value_smaller_than_min"), (1000, "value_bigger_than_max")]:
+        with pytest.raises(ValueError, match=problem):
+            host.run("FMBoostNoiseAugment", latent=latent(8, 8), noise_step=value)
+    with pytest.raises(ValueError, match="value_not_in_list"):
+        host.run("FMBoostLoadCFM", model="none")
+    with pytest.raises(TypeError, match="required_input_missing: latent"):
+        host.run("FMBoostNoiseAugment")
+
+
+# --- Load CFM
+
+
+def test_the_folder_of_models_is_added_to_what_is_there(host: Host, tmp_path: Path) -> None:
+    host.add_model_folder_path("fmboost", "/another/disk")
+    for name in ("own.safetensors", "sub/deep.safetensors", "notes.txt"):
+        (tmp_path / "models/fmboost" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "models/fmboost" / name).touch()
+    (widget,) = (i for i in host.nodes["FMBoostLoadCFM"].GET_SCHEMA().inputs if i.id == "model")
+    bundled = sorted(path.stem for path in WEIGHTS.glob("sd*.safetensors"))
+    assert widget.options == [*bundled, "own.safetensors", "sub/deep.safetensors"]
+    paths, suffixes = host.folders["fmboost"]
+    assert paths == ["/another/disk", str(tmp_path / "models/fmboost")] and suffixes == {".safetensors"}
+
+
+def test_the_server_tells_the_page_what_the_models_are_for(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "models/fmboost").mkdir(parents=True)
+    (tmp_path / "models/fmboost/broken.safetensors").write_bytes(b"none")
+    host.nodes["FMBoostLoadCFM"].GET_SCHEMA()  # as the host does when it starts: it makes the folder known
+    facts = asyncio.run(host.routes["/fmboost/models"](None))
+    assert facts["sd15-x4"] == {"scale": 4.0, "nfe": 4} and facts[FAST] == {"scale": 2.0, "nfe": 1}
+    assert "broken.safetensors" not in facts
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weights", "tolerance"),
+    [
+        ("auto", torch.float32, 1e-6),
+        ("fp32", torch.float32, 1e-6),
+        ("fp16", torch.float16, 1e-2),
+        ("bf16", torch.bfloat16, 0.1),
+    ],
+)
+def test_weights_have_the_type_that_is_chosen_and_the_cpu_computes_in_single(
+    host: Host, dtype: str, weights: torch.dtype, tolerance: float
+) -> None:
+    cfm = load(host, dtype=dtype)
+    assert {p.dtype for p in cfm.network.parameters()} == {weights}
+    assert cfm.dtype == torch.float32 and cfm.device == torch.device("cpu")
+    x, guide = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=1)
+    with torch.inference_mode():
+        assert difference(cfm.velocity(x, 0.5, guide), core_model(MODEL).velocity(x, 0.5, guide)) < tolerance
+
+
+def test_auto_is_what_the_host_chooses_for_so_many_parameters(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def unet_dtype(device: Any = None, model_params: int = 0, supported_dtypes: Any = ()) -> torch.dtype:
+        asked.append((device, model_params, set(supported_dtypes)))
+        return torch.bfloat16
+
+    mm = host.modules["comfy.model_management"]
+    monkeypatch.setattr(mm, "unet_dtype", unet_dtype)
+    monkeypatch.setattr(mm, "unet_manual_cast", lambda weights, device, supported: None)
+    cfm = load(host, dtype="auto")
+    parameters = sum(p.numel() for p in core_model(MODEL).network.parameters())
+    assert asked == [(torch.device("cpu"), parameters, {torch.float32, torch.bfloat16, torch.float16})]
+    assert cfm.dtype == torch.bfloat16 == next(cfm.network.parameters()).dtype
+    load(host, dtype="fp16")
+    assert len(asked) == 1
+
+
+def test_every_evaluation_asks_the_host_for_the_memory_it_takes(host: Host) -> None:
+    cfm = load(host)
+    host.run("FMBoostUpscale", latent=latent(8, 8), vae=VAE(), cfm=cfm, nfe=3)
+    host.run("FMBoostUpscale", latent=latent(8, 8, batch=2), vae=VAE(), cfm=cfm, nfe=2)
+    assert all(models == [cfm.patcher] for models, _ in host.loads)
+    assert cfm.patcher.model is cfm.network
+    single = cfm.working_memory(16 * 16, torch.float32)
+    assert [memory for _, memory in host.loads] == [single] * 3 + [2 * single] * 2 and single > 10**5
+
+
+def test_a_newer_hosts_patcher_is_taken_where_there_is_one(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(load(host).patcher) is ModelPatcher
+    newer = type("CoreModelPatcher", (ModelPatcher,), {})
+    monkeypatch.setattr(host.modules["comfy.model_patcher"], "CoreModelPatcher", newer, raising=False)
+    assert type(load(host).patcher) is newer
+
+
+def test_a_replaced_file_is_loaded_again_and_a_missing_one_is_named(host: Host, tmp_path: Path) -> None:
+    file, node = tmp_path / "models/fmboost/sub/own.safetensors", host.nodes["FMBoostLoadCFM"]
+    file.parent.mkdir(parents=True)
+    shutil.copy(WEIGHTS / f"{FAST}.safetensors", file)
+    assert load(host, "sub/own.safetensors").spec.name == FAST
+    before = node.fingerprint_inputs(model="sub/own.safetensors", dtype="fp32")
+    assert node.fingerprint_inputs(model="sub/own.safetensors", dtype="fp32") == before
+    assert node.fingerprint_inputs(model="sub/own.safetensors", dtype="fp16") != before
+    assert node.fingerprint_inputs(model=FAST, dtype="fp32") != before
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1000))
+    assert node.fingerprint_inputs(model="sub/own.safetensors", dtype="fp32") != before
+    file.unlink()
+    for call in (node.execute, node.fingerprint_inputs):
+        with pytest.raises(host.core.CheckpointError, match=r"no model 'sub/own.safetensors' any more.*sd15-x2"):
+            call(model="sub/own.safetensors", dtype="fp32")
+
+
+# --- the chain
+
+
+@pytest.mark.parametrize("name", [MODEL, SDXL_MODEL])
+def test_the_chain_and_the_one_node_are_boost(host: Host, name: str) -> None:
+    small, cfm = latent(8, 10, batch=2, family=family_of(name)), load(host, name)
+    wanted = boosted(small["samples"], name, seed=5)
+    assert wanted.std() > 2  # raw
+    in_three, _, _ = chain(host, small, cfm, seed=5)
+    in_one = host.run("FMBoostUpscale", latent=small, vae=vae_of(name), cfm=cfm, seed=5)
+    for output in (in_three, in_one):
+        assert output.ui is None and difference(output.args[0]["samples"], wanted) < 1e-4
+
+
+@pytest.mark.parametrize(("family", "space"), SPACES.items())
+def test_a_start_is_mixed_in_the_scale_of_its_family(host: Host, family: str, space: tuple[int, float, float]) -> None:
+    """The closed form, in numbers that are neither the core's nor the host's; both have the same."""
+    assert astuple(FAMILIES[family])[:3] == space
+    guide, (channels, factor, shift) = latent(8, 9, family=family), space
+    start = host.run("FMBoostNoiseAugment", latent=guide, family=family, noise_step=300, seed=11).args[0]["samples"]
+    kept = 1 / (1 + math.tan(math.pi * 300 / 2000) ** 2)
+    mixed = math.sqrt(kept) * (guide["samples"] - shift) * factor + math.sqrt(1 - kept) * noise(
+        1, channels, 8, 9, seed=11
+    )
+    assert difference(start, mixed / factor + shift) < 1e-3
+    assert (
+        difference(
+            host.run("FMBoostNoiseAugment", latent=guide, family=family, noise_step=0).args[0]["samples"],
+            guide["samples"],
+        )
+        < 1e-4
+    )
+
+
+def test_without_a_model_the_start_has_the_papers_noise(host: Host) -> None:
+    own, paper, other = (
+        host.run("FMBoostNoiseAugment", latent=latent(8, 8), noise_step=step).args[0]["samples"]
+        for step in (-1, 400, 401)
+    )
+    assert torch.equal(own, paper) and difference(own, other) > 1e-3
+
+
+def test_a_model_tells_its_own_noise_step_and_family(host: Host) -> None:
+    """SDXL's is 250. The widget of the family is not used where a model is connected."""
+    guide, cfm = latent(8, 8, family="sdxl"), load(host, SDXL_MODEL)
+    own, typed, other = (
+        host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, family="sd15", noise_step=step).args[0]["samples"]
+        for step in (-1, 250, 400)
+    )
+    mixed = noise_augment(SDXL().process_in(guide["samples"]), alpha_bar(250), noise(1, 4, 8, 8))
+    assert torch.equal(own, typed) and difference(own, other) > 0.1
+    assert difference(own, SDXL().process_out(mixed)) < 1e-3
+
+
+def test_the_noise_step_goes_from_noise_augment_to_cfm_sample(host: Host) -> None:
+    """The network is told how much noise the start has: another number makes another latent."""
+    cfm = load(host)
+    output, start, guide = chain(host, latent(8, 8), cfm, noise_step=600)
+    found = output.args[0]["samples"]
+    told = {step: flowed(start["samples"], guide["samples"], noise_step=step) for step in (400, 600)}
+    assert difference(found, told[600]) < 1e-4 and difference(found, told[400]) > 1e-2
+    assert difference(found, boosted(latent(8, 8)["samples"], noise_step=600)) < 1e-4
+    foreign = {"samples": start["samples"]}  # from another pack: nobody knows its step
+    alone = host.run("FMBoostCFMSample", cfm=cfm, start=foreign, guide=guide).args[0]["samples"]
+    assert difference(alone, told[400]) < 1e-4
+
+
+def test_zero_evaluations_are_the_models_own(host: Host) -> None:
+    small, fast = latent(8, 8), load(host, FAST)
+    once, four = boosted(small["samples"], FAST, nfe=1), boosted(small["samples"], FAST, nfe=4)
+    output, _, _ = chain(host, small, fast, nfe=0)
+    assert difference(output.args[0]["samples"], once) < 1e-4 < difference(once, four)
+    output, _, _ = chain(host, small, fast, nfe=4)
+    assert difference(output.args[0]["samples"], four) < 1e-4
+
+
+def test_cfm_sample_follows_the_flow_as_its_widgets_say(host: Host) -> None:
+    start, guide, cfm = latent(8, 60), latent(8, 60, seed=1), load(host)
+    found = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, nfe=4, solver="heun", tile="48").args[0]
+    wanted = flowed(start["samples"], guide["samples"], nfe=4, solver="heun", tile=48)
+    assert difference(found["samples"], wanted) < 1e-4
+    assert host.bars[-1].shown[-1] == (8, 8)  # four evaluations of two tiles
+    euler = flowed(start["samples"], guide["samples"], nfe=4, tile=48)
+    assert difference(found["samples"], euler) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("size", "whole", "shape"),
+    [
+        ({}, (32, 48), (32, 48)),
+        ({"size_by": "scale", "scale": 1.5}, (24, 36), (24, 36)),
+        ({"size_by": "width x height", "width": 256, "height": 256}, (32, 48), (32, 32)),
+        ({"size_by": "megapixels", "megapixels": 0.2}, (46, 68), (46, 68)),
+    ],
+)
+@pytest.mark.parametrize("method", ["psu", "bilinear", "nearest"])
+def test_psu_upsample_makes_a_guide_of_the_size_that_is_chosen(
+    host: Host, size: dict[str, Any], whole: tuple[int, int], shape: tuple[int, int], method: str
+) -> None:
+    """Each widget of the size counts with its own choice alone. Another aspect covers and is cut at the centre."""
+    small, edge = latent(16, 24), (whole[1] - shape[1]) // 2
+    found = host.run("FMBoostPSUUpsample", latent=small, vae=VAE(), method=method, **size).args[0]["samples"]
+    if method == "psu":
+        pixels = VAE().decode(small["samples"]).movedim(-1, 1)
+        large = F.interpolate(pixels, (whole[0] * 8, whole[1] * 8), mode="bilinear").movedim(1, -1)
+        wanted = VAE().encode(large[:, :, edge * 8 : large.shape[2] - edge * 8])
+    else:
+        mode = "bilinear" if method == "bilinear" else "nearest-exact"
+        wanted = F.interpolate(small["samples"], whole, mode=mode)[..., edge : whole[1] - edge]
+    assert found.shape == (1, 4, *shape) and difference(found, wanted) < 1e-4
+
+
+# --- trajectory
+
+
+@pytest.mark.parametrize(
+    ("length", "places"),
+    [(0, [4]), (1, [4]), (2, [0, 4]), (3, [0, 2, 4]), (4, [0, 1, 3, 4]), (5, [0, 1, 2, 3, 4]), (64, [0, 1, 2, 3, 4])],
+)
+def test_a_trajectory_is_evenly_chosen_from_start_to_end(host: Host, length: int, places: list[int]) -> None:
+    """Of the first item, at four evaluations: the start and four states."""
+    start, guide = latent(8, 8, batch=2, noise_mask=torch.ones(2, 8, 8)), latent(8, 8, batch=2, seed=1)
+    states: list[Tensor] = [SD15().process_in(start["samples"])]
+    flowed(start["samples"], guide["samples"], nfe=4, on_state=lambda t, state: states.append(state))
+    end, path = host.run(
+        "FMBoostCFMSample", cfm=load(host), start=start, guide=guide, nfe=4, trajectory_length=length
+    ).args  # fmt: skip
+    wanted = SD15().process_out(torch.cat([states[place][:1] for place in places]))
+    assert set(path) == {"samples"} and difference(path["samples"], wanted) < 1e-4
+    assert torch.equal(path["samples"][-1:], end["samples"][:1])
+
+
+def test_an_adaptive_solver_tells_the_start_and_the_end(host: Host) -> None:
+    pytest.importorskip("torchdiffeq")
+    start, guide = latent(8, 8), latent(8, 8, seed=1)
+    options = {"cfm": load(host), "start": start, "guide": guide, "solver": "bosh3", "trajectory_length": 5}
+    end, path = host.run("FMBoostCFMSample", **options).args
+    assert difference(path["samples"], torch.cat([start["samples"], end["samples"]])) < 1e-4
+    (bar,) = host.bars
+    values = [value for value, _ in bar.shown]
+    assert values == list(range(1, len(values) + 1)) and all(value < total for value, total in bar.shown)
+
+
+# --- what a LATENT carries
+
+
+@pytest.mark.parametrize(("node_id", "shape"), [("FMBoostPSUUpsample", (18, 32)), ("FMBoostUpscale", (18, 32))])
+def test_a_mask_is_resized_and_cut_with_its_latent(host: Host, node_id: str, shape: tuple[int, int]) -> None:
+    """From 1:1 to 16:9, twice as wide: what is in the upper 28 of 128 rows is cut away."""
+    mask = torch.zeros(2, 128, 128)
+    mask[:, :20], mask[:, 60:68, 20:60] = 1, 1
+    small = latent(16, 16, batch=2, noise_mask=mask, kept=["as it was"], downscale_ratio_spacial=8)
+    before = dict(small)
+    cfm = {"cfm": load(host), "nfe": 1} if node_id == "FMBoostUpscale" else {}
+    options = {"method": "nearest", "size_by": "width x height", "width": 256, "height": 144}
+    large = host.run(node_id, latent=small, vae=VAE(), **options, **cfm).args[0]
+    assert large["samples"].shape == (2, 4, *shape) and large["noise_mask"].shape == (2, 144, 256)
+    assert large["noise_mask"][:, :50].max() == 0
+    assert large["noise_mask"][:, 66:78, 42:118].min() == 1 and large["noise_mask"][:, :, 124:].max() == 0
+    assert large["kept"] is small["kept"] and "downscale_ratio_spacial" not in large
+    assert small == before  # the host caches what comes in
+
+
+def test_a_mask_of_latents_keeps_its_shape_and_type(host: Host) -> None:
+    mask = torch.eye(16).half().reshape(1, 1, 16, 16)
+    large = host.run("FMBoostPSUUpsample", latent=latent(16, 16, noise_mask=mask), vae=VAE(), method="nearest").args[0]
+    assert large["noise_mask"].shape == (1, 1, 32, 32) and large["noise_mask"].dtype == torch.float16
+
+
+def test_extra_keys_go_along_the_chain(host: Host) -> None:
+    small = latent(8, 8, noise_mask=torch.ones(1, 64, 64), batch_index=[3], kept="as it was")
+    output, start, guide = chain(host, small, load(host), nfe=1)
+    for made in (guide, start, output.args[0]):
+        assert made["kept"] == "as it was" and made["batch_index"] == [3] and made["noise_mask"].shape[-1] == 128
+    assert set(output.args[0]) == {*small}
+    start["kept"] = "the start's"
+    sampled = host.run("FMBoostCFMSample", cfm=load(host), start=start, guide=guide, nfe=1).args[0]
+    assert sampled["kept"] == "the start's"
+
+
+@pytest.mark.parametrize("node_id", ["chain", "FMBoostUpscale"])
+def test_an_item_keeps_the_noise_of_its_place_in_the_batch(host: Host, node_id: str) -> None:
+    cfm, batch = load(host), latent(8, 8, batch=3)
+
+    def made(small: dict[str, Any]) -> Tensor:
+        if node_id == "chain":
+            return chain(host, small, cfm, seed=7, nfe=1)[0].args[0]["samples"]
+        return host.run(node_id, latent=small, vae=VAE(), cfm=cfm, seed=7, nfe=1).args[0]["samples"]
+
+    whole = made(batch)
+    assert difference(whole, boosted(batch["samples"], seed=[7, 8, 9], nfe=1)) < 1e-4
+    picked = made({"samples": batch["samples"][[2, 0]], "batch_index": [2, 0]})
+    assert difference(picked, whole[[2, 0]]) < 1e-4
+    assert difference(made({"samples": batch["samples"][2:]}), whole[2:]) > 0.1  # without its place
+
+
+def test_the_greatest_seed_works(host: Host) -> None:
+    seeds = [2**64 - 1, 2**64]
+    found = host.run(
+        "FMBoostUpscale", latent=latent(8, 8, batch=2), vae=VAE(), cfm=load(host), seed=seeds[0], nfe=1
+    ).args[0]["samples"]  # fmt: skip
+    assert difference(found, boosted(latent(8, 8, batch=2)["samples"], seed=seeds, nfe=1)) < 1e-4
+
+
+def test_a_latent_in_half_precision_is_taken(host: Host) -> None:
+    small = latent(8, 8)["samples"].half()
+    found = host.run("FMBoostUpscale", latent={"samples": small}, vae=VAE(), cfm=load(host), nfe=1).args[0]["samples"]
+    assert found.dtype == torch.float32 and difference(found, boosted(small.float(), nfe=1)) < 1e-4
+
+
+# --- Upscale
+
+
+@pytest.mark.filterwarnings("ignore:.*was trained at noise step")
+@pytest.mark.parametrize(
+    ("widgets", "options"),
+    [
+        ({}, {}),
+        ({"scale": 3.5, "nfe": 1}, {"scale": 3.5, "nfe": 1}),  # two stages
+        ({"size_by": "width x height", "width": 160, "height": 112}, {"scale": None, "size": (160, 112)}),
+        ({"size_by": "megapixels", "megapixels": 0.03}, {"scale": None, "megapixels": 0.03}),
+        ({"nfe": 2, "solver": "midpoint"}, {"nfe": 2, "solver": "midpoint"}),
+        ({"seed": 9}, {"seed": 9}),
+        ({"noise_step": 150}, {"noise_step": 150}),
+        ({"noise_step": 0}, {"noise_step": 0}),
+        ({"method": "bilinear"}, {"upsample": "bilinear"}),
+        ({"method": "nearest"}, {"upsample": "nearest"}),
+    ],
+)
+def test_each_widget_of_upscale_is_an_option_of_boost(
+    host: Host, widgets: dict[str, Any], options: dict[str, Any]
+) -> None:
+    small, usual = latent(8, 10), {"scale": 2.0, "nfe": 4, "seed": 0}
+    found = host.run("FMBoostUpscale", latent=small, vae=VAE(), cfm=load(host), **widgets).args[0]["samples"]
+    assert difference(found, boosted(small["samples"], **usual | options)) < 1e-4
+    default = boosted(small["samples"], **usual)
+    assert not widgets or found.shape != default.shape or difference(found, default) > 1e-2
+
+
+def test_upscale_to_four_times_with_the_model_for_it(host: Host) -> None:
+    found = host.run("FMBoostUpscale", latent=latent(8, 8), vae=VAE(), cfm=load(host, "sd15-x4"), scale=4.0).args[0]
+    assert difference(found["samples"], boosted(latent(8, 8)["samples"], "sd15-x4", scale=4)) < 1e-4
+    assert host.bars[-1].shown == [(1, 4), (2, 4), (3, 4), (4, 4)]  # in one stage
+
+
+def test_the_tile_is_the_networks(host: Host) -> None:
+    small, cfm, seen = latent(4, 60), load(host), []
+    forward = cfm.network.forward
+    cfm.network.forward = lambda x, *rest: seen.append(x.shape[-1]) or forward(x, *rest)
+    host.run("FMBoostUpscale", latent=small, vae=VAE(), cfm=cfm, nfe=1, tile="48")
+    assert len(seen) == 3 and max(seen) < 120
+    host.run("FMBoostUpscale", latent=small, vae=VAE(), cfm=cfm, nfe=1, tile="off")
+    assert seen[3:] == [120]
+
+
+def test_the_vae_works_in_tiles_where_it_is_told_to(host: Host) -> None:
+    cfm, image = load(host, FAST), photo(32, 32)
+    for node_id, given in [
+        ("FMBoostPSUUpsample", {"latent": latent(8, 8)}), ("FMBoostUpscale", {"latent": latent(8, 8), "cfm": cfm}),
+        ("FMBoostUpscaleImage", {"image": image, "cfm": cfm}),
+    ]:  # fmt: skip
+        for tiled in (False, True):
+            vae = VAE()
+            host.run(node_id, vae=vae, tiled_vae=tiled, **given)
+            assert vae.calls and all(call.endswith("_tiled") == tiled for call in vae.calls), node_id
+
+
+# --- Upscale Image
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ({"scale": 2.5}, {"scale": 2.5}),
+        ({"size_by": "width x height", "width": 72, "height": 64}, {"size": (72, 64)}),
+        ({"size_by": "megapixels", "megapixels": 0.01}, {"megapixels": 0.01}),
+    ],
+)
+@pytest.mark.parametrize("with_vae", [False, True])
+def test_upscale_image_makes_any_size_with_and_without_a_vae(
+    host: Host, size: dict[str, Any], options: dict[str, Any], with_vae: bool
+) -> None:
+    image, vae = photo(33, 21, channels=4), {"vae": VAE()} if with_vae else {}
+    found = host.run("FMBoostUpscaleImage", image=image, cfm=load(host), seed=4, nfe=2, **size, **vae).args[0]
+    wanted = enlarged(image, seed=4, nfe=2, **options)
+    assert difference(found, wanted) < 1e-4
+    if "scale" in size:
+        assert found.shape == (1, 82, 52, 3)
+
+
+def test_an_sdxl_picture_is_enlarged_through_its_own_vae(host: Host) -> None:
+    image, cfm = photo(32, 40), load(host, SDXL_MODEL)
+    found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(SDXL()), seed=2).args[0]
+    assert difference(found, enlarged(image, SDXL_MODEL, scale=2, seed=2)) < 1e-4
+    with pytest.raises(
+        host.core.ConfigError, match="bundled codec is for sd15, but sdxl-x2 is for sdxl; connect a VAE"
+    ):
+        host.run("FMBoostUpscaleImage", image=image, cfm=cfm)
+
+
+def test_what_the_codec_loses_is_put_back_unless_told_otherwise(host: Host) -> None:
+    image, cfm = photo(32, 32), load(host, FAST)
+    for restore in (True, False):
+        found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, restore=restore).args[0]
+        assert difference(found, enlarged(image, FAST, scale=2, restore=restore)) < 1e-4
+    assert difference(found, enlarged(image, FAST, scale=2, restore=True)) > 1e-2
+
+
+@pytest.mark.parametrize("method", ["bilinear", "nearest"])
+def test_upscale_image_takes_the_other_methods(host: Host, method: str) -> None:
+    image = photo(32, 32)
+    found = host.run("FMBoostUpscaleImage", image=image, cfm=load(host), nfe=1, method=method, noise_step=200).args[0]
+    assert difference(found, enlarged(image, nfe=1, scale=2, upsample=method, noise_step=200)) < 1e-4
+
+
+def test_a_batch_of_pictures_is_its_singles_on_one_bar(host: Host) -> None:
+    images, cfm = photo(24, 32, batch=3), load(host)
+    whole = host.run("FMBoostUpscaleImage", image=images, cfm=cfm, seed=6, nfe=2).args[0]
+    (bar,) = host.bars
+    assert bar.shown == [(value, 6) for value in range(1, 7)]
+    for item in range(3):
+        alone = host.run("FMBoostUpscaleImage", image=images[item : item + 1], cfm=cfm, seed=6 + item, nfe=2).args[0]
+        assert torch.equal(alone, whole[item : item + 1])
+
+
+# --- Restore
+
+
+def test_restore_gives_the_small_pictures_colours_back(host: Host) -> None:
+    """What the small picture shows comes from it; what is finer, and the transparency, from the large one."""
+    small, alpha = photo(24, 32, batch=2), torch.rand(2, 48, 64, 1)
+    large = F.interpolate(small.movedim(-1, 1), scale_factor=2, mode="bilinear").movedim(1, -1) * 0.6 + 0.2
+    grain = torch.tensor([0.02, -0.02]).repeat(32).reshape(1, 1, 64, 1)
+    found = host.run("FMBoostRestore", image=torch.cat([large + grain, alpha], -1), small=small).args[0]
+    assert found.shape == (2, 48, 64, 4) and torch.equal(found[..., 3:], alpha)
+    shown = found[..., :3].reshape(2, 24, 2, 32, 2, 3)
+    assert (shown.mean(dim=(2, 4)) - small).abs().mean() < 1e-2
+    assert (large.reshape(2, 24, 2, 32, 2, 3).mean(dim=(2, 4)) - small).abs().mean() > 5e-2
+    inner = (shown[..., 0, :] - shown[..., 1, :])[:, :, :, 4:-4]
+    assert float(inner.mean()) == pytest.approx(0.04, abs=5e-3)
+
+
+def test_restore_takes_one_small_picture_for_all_and_refuses_what_does_not_fit(host: Host) -> None:
+    large, small = photo(32, 48, batch=2), photo(16, 24, batch=3)
+    one = host.run("FMBoostRestore", image=large, small=small[:1]).args[0]
+    two = host.run("FMBoostRestore", image=large, small=small[[0, 0]]).args[0]
+    assert torch.equal(one, two)
+    with pytest.raises(host.core.ImageError, match="connect them the other way round"):
+        host.run("FMBoostRestore", image=small, small=large)
+    with pytest.raises(host.core.ImageError, match="2 large pictures and 3 small ones"):
+        host.run("FMBoostRestore", image=large, small=small)
+
+
+# --- Attention Scale
+
+
+@pytest.mark.parametrize(
+    ("size", "trained_size", "stride"),
+    [((128, 96), 512, 1), ((128, 96), 512, 4), ((32, 32), 512, 2), ((96, 160), 1024, 2), ((64, 64), 64, 8)],
+)
+def test_queries_are_scaled_by_the_root_of_the_logarithm_of_the_tokens(
+    host: Host, size: tuple[int, int], trained_size: int, stride: int
+) -> None:
+    """sqrt(log_T N) at each level: N tokens now, T at the size that the model was trained on."""
+    tokens, trained = (size[0] // stride) * (size[1] // stride), max(2, (trained_size // 8 // stride) ** 2)
+    q, k, v, found = attended(host, trained_size, size, tokens)
+    assert torch.equal(found[1], k) and torch.equal(found[2], v)
+    assert difference(found[0], q * math.sqrt(math.log(tokens) / math.log(trained))) < 1e-5
+
+
+def test_at_the_trained_size_queries_stay(host: Host) -> None:
+    q, _, _, found = attended(host, 768, (96, 96), 48 * 48)
+    assert torch.equal(found[0], q)
+
+
+def attended(host: Host, trained_size: int, size: tuple[int, int], tokens: int) -> Any:
+    """A patch of the node's model, called as the host's transformer block calls it: q, k, v and what it makes."""
+    cpu = torch.device("cpu")
+    model = ModelPatcher(SimpleNamespace(), cpu, cpu)
+    patched = host.run("FMBoostAttentionScale", model=model, trained_size=trained_size).args[0]
+    assert model.model_options == {"transformer_options": {}} and patched is not model
+    (patch,) = patched.model_options["transformer_options"]["patches"]["attn1_patch"]
+    q, k, v = (noise(2, tokens, 6, seed=seed) for seed in range(3))
+    extra = {
+        "original_shape": [2, 4, *size], "n_heads": 2, "dim_head": 3, "block": ("input", 1), "block_index": 0,
+        "cond_or_uncond": [0, 1], "sigmas": torch.ones(1),
+    }  # fmt: skip
+    return q, k, v, patch(q, k, v, extra)
+
+
+# --- refusals and warnings
+
+
+def test_a_latent_of_other_channels_is_refused_with_the_families_it_could_be_of(host: Host) -> None:
+    wide, narrow, cfm = latent(8, 8, family="flux1"), latent(8, 8), load(host)
+    sentence = "sd15 has 4 channels, but this one has 16, which looks like sd3 or flux1"
+    for node_id, given in [
+        ("FMBoostNoiseAugment", {"latent": wide}), ("FMBoostNoiseAugment", {"latent": wide, "cfm": cfm}),
+        ("FMBoostCFMSample", {"cfm": cfm, "start": wide, "guide": narrow}),
+        ("FMBoostCFMSample", {"cfm": cfm, "start": narrow, "guide": wide}),
+        ("FMBoostUpscale", {"cfm": cfm, "latent": wide, "vae": VAE()}),
+    ]:  # fmt: skip
+        with pytest.raises(host.core.LatentError, match=sentence):
+            host.run(node_id, **given)
+    vae = VAE()
+    vae.latent_channels = 16
+    with pytest.raises(host.core.LatentError, match="VAE is for latents of 16 channels, but this one has 4"):
+        host.run("FMBoostPSUUpsample", latent=narrow, vae=vae)
+    for node_id, given in [("FMBoostUpscale", {"latent": narrow}), ("FMBoostUpscaleImage", {"image": photo(16, 16)})]:
+        with pytest.raises(host.core.LatentError, match="codec makes 16"):
+            host.run(node_id, cfm=cfm, vae=vae, **given)
+
+
+def test_latents_of_video_and_sound_are_refused(host: Host) -> None:
+    cfm, still = load(host), latent(8, 8)
+    for samples in (noise(1, 4, 3, 8, 8), noise(1, 4, 8), Nested()):
+        moving = {"samples": samples}
+        for node_id, given in [
+            ("FMBoostPSUUpsample", {"latent": moving, "vae": VAE()}), ("FMBoostNoiseAugment", {"latent": moving}),
+            ("FMBoostCFMSample", {"cfm": cfm, "start": moving, "guide": still}),
+            ("FMBoostCFMSample", {"cfm": cfm, "start": still, "guide": moving}),
+        ]:  # fmt: skip
+            with pytest.raises(host.core.LatentError, match="this one is of video or sound"):
+                host.run(node_id, **given)
+
+
+class Nested:
+    """A newer host's nested tensor: several tensors in one LATENT."""
+
+    is_nested, shape, ndim = True, (1, 4, 8, 8), 4
+
+
+def foreign(*size: int) -> dict[str, Any]:
+    """A LATENT with the statistics of SDXL's."""
+    deviations = torch.tensor([1.0, 1.0, 30.0, 30.0]).reshape(1, 4, 1, 1)
+    return {"samples": noise(1, 4, *size) * deviations * 0.3}
+
+
+def test_what_the_core_warns_of_is_on_the_nodes_face(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    cfm, strange = load(host), foreign(32, 32)
+    family = "This latent looks like sdxl's, but the model is for sd15: wrong colours or patterns may come."
+    step = "sd15-x2 was trained at noise step 100 to 700, not 900; expect artefacts."
+    start = host.run("FMBoostNoiseAugment", latent=strange, cfm=cfm, noise_step=900)
+    large = host.run("FMBoostUpscale", latent=strange, vae=VAE(), cfm=cfm, nfe=1, noise_step=900, scale=1.0)
+    assert sorted(start.ui["text"]) == sorted(large.ui["text"]) == [family, step]
+    image = host.run("FMBoostUpscaleImage", image=photo(16, 16, batch=2), cfm=cfm, nfe=1, noise_step=900)
+    assert image.ui == {"text": [step]}
+    assert caplog.text.count(f"FMBoost: {step}") == 3 and caplog.text.count(f"FMBoost: {family}") == 2
+
+
+def test_a_start_is_no_evidence_of_a_family(host: Host) -> None:
+    """It is noise in part; the guide is not."""
+    cfm, strange, plain = load(host), foreign(32, 32), {"samples": noise(1, 4, 32, 32) * 3}
+    told = host.run("FMBoostCFMSample", cfm=cfm, start=plain, guide=strange, nfe=1)
+    untold = host.run("FMBoostCFMSample", cfm=cfm, start=strange, guide=plain, nfe=1)
+    assert len(told.ui["text"]) == 1 and untold.ui is None
+
+
+def test_latents_go_where_the_host_keeps_them(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = torch.device("meta")
+    monkeypatch.setattr(host.modules["comfy.model_management"], "intermediate_device", lambda: elsewhere)
+    cfm = load(host)
+    for node_id, given in [
+        ("FMBoostPSUUpsample", {"latent": latent(8, 8), "vae": VAE()}),
+        ("FMBoostNoiseAugment", {"latent": latent(8, 8)}),
+        ("FMBoostCFMSample", {"cfm": cfm, "start": latent(8, 8), "guide": latent(8, 8)}),
+        ("FMBoostUpscale", {"cfm": cfm, "latent": latent(8, 8), "vae": VAE()}),
+    ]:  # fmt: skip
+        outputs = host.run(node_id, **given).args
+        assert {output["samples"].device for output in outputs} == {elsewhere}, node_id
+
+
+# --- memory, interrupt, progress
+
+
+def full_above(cfm: Any, width: int, after: int = 0) -> list[int]:
+    """Let the network fail as a full device does on wider latents; the widths it is asked for, in order.
+
+    after: so many evaluations are done before memory is short.
+    """
+    forward, asked = cfm.network.forward, []
+
+    def failing(x: Tensor, *rest: Any) -> Tensor:
+        asked.append(x.shape[-1])
+        if x.shape[-1] > width and len(asked) > after:
+            raise torch.cuda.OutOfMemoryError("as if the device were full")
+        return forward(x, *rest)
+
+    cfm.network.forward = failing
+    return asked
+
+
+@pytest.fixture
+def old_host(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """One that has no `is_oom` yet."""
+    monkeypatch.delattr(host.modules["comfy.model_management"], "is_oom")
+    return host
+
+
+def wide_runs(host: Host, cfm: Any) -> dict[str, Callable[[], Any]]:
+    start, guide = latent(4, 160), latent(4, 160, seed=1)
+    small, image = latent(2, 80), photo(16, 640)
+    return {
+        "FMBoostCFMSample": lambda: host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, nfe=2, tile="off"),
+        "FMBoostUpscale": lambda: host.run("FMBoostUpscale", cfm=cfm, latent=small, vae=VAE(), nfe=2, tile="off"),
+        "FMBoostUpscaleImage": lambda: host.run("FMBoostUpscaleImage", cfm=cfm, image=image, nfe=2, tile="off"),
+    }
+
+
+@pytest.mark.parametrize("node_id", ["FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"])
+def test_where_memory_runs_out_it_goes_on_in_smaller_tiles(host: Host, node_id: str) -> None:
+    cfm = load(host)
+    run = wide_runs(host, cfm)[node_id]
+    whole = run().args[0]
+    asked = full_above(cfm, 100, after=1)
+    tiled = run().args[0]
+    pair = (whole, tiled) if isinstance(whole, Tensor) else (whole["samples"], tiled["samples"])
+    assert difference(*pair) < 0.1
+    assert asked[:3] == [160, 160, 120] and max(asked[3:]) <= 100 and host.emptied == 2
+    bars = [[(1, 2), (2, 2)], [(1, 2)], [(place + 1, len(asked) - 3) for place in range(len(asked) - 3)]]
+    assert [bar.shown for bar in host.bars] == bars
+
+
+@pytest.mark.parametrize("age", ["host", "old_host"])
+def test_where_memory_never_suffices_it_is_the_hosts_own_error(age: str, request: pytest.FixtureRequest) -> None:
+    host = request.getfixturevalue(age)
+    cfm = load(host)
+    asked = full_above(cfm, 0)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        wide_runs(host, cfm)["FMBoostCFMSample"]()
+    assert asked[0] == 160 and 2 < len(asked) < 10
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_other_errors_are_raised_at_once(old_host: Host, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torch has no error for a full device, the oldest host calls every error one."""
+    if not known:
+        monkeypatch.setattr(old_host.modules["comfy.model_management"], "OOM_EXCEPTION", Exception)
+    cfm = load(old_host)
+    asked: list[int] = []
+
+    def failing(x: Tensor, *rest: Any) -> Tensor:
+        asked.append(x.shape[-1])
+        raise RuntimeError("something else")
+
+    cfm.network.forward = failing
+    with pytest.raises(RuntimeError, match="something else"):
+        wide_runs(old_host, cfm)["FMBoostCFMSample"]()
+    assert asked == [160]
+
+
+@pytest.mark.parametrize("node_id", ["FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"])
+@pytest.mark.parametrize("age", ["host", "old_host"])
+def test_an_interrupt_stops_after_the_evaluation_it_comes_in(
+    age: str, node_id: str, request: pytest.FixtureRequest
+) -> None:
+    host = request.getfixturevalue(age)
+    cfm, asked = load(host), []
+    forward = cfm.network.forward
+
+    def interrupted(x: Tensor, *rest: Any) -> Tensor:
+        asked.append(x.shape[-1])
+        if len(asked) == 2:
+            host.modules["comfy.model_management"].interrupt_current_processing()
+        return forward(x, *rest)
+
+    cfm.network.forward = interrupted
+    given = {
+        "FMBoostCFMSample": {"start": latent(8, 8), "guide": latent(8, 8)},
+        "FMBoostUpscale": {"latent": latent(8, 8), "vae": VAE()}, "FMBoostUpscaleImage": {"image": photo(16, 16)},
+    }[node_id]  # fmt: skip
+    with pytest.raises(InterruptProcessingException):
+        host.run(node_id, cfm=cfm, nfe=50, **given)
+    assert len(asked) == 2
+    assert host.run(node_id, cfm=cfm, nfe=1, **given)
+
+
+def test_progress_counts_evaluations_times_tiles_times_stages(host: Host) -> None:
+    cfm = load(host)
+    host.run("FMBoostUpscale", latent=latent(8, 8), vae=VAE(), cfm=cfm, nfe=3, scale=4.0)
+    host.run("FMBoostUpscale", latent=latent(4, 28), vae=VAE(), cfm=cfm, nfe=2, tile="48")
+    host.run("FMBoostUpscaleImage", image=photo(16, 16), cfm=cfm, scale=3.0, nfe=2)
+    totals = [6, 4, 4]
+    assert [bar.shown for bar in host.bars] == [[(i + 1, total) for i in range(total)] for total in totals]
+
+
+def test_previews_are_shown_in_the_scaled_space(host: Host) -> None:
+    host.shows_previews = True
+    for node_id, given in [
+        ("FMBoostCFMSample", {"start": latent(8, 8), "guide": latent(8, 8)}),
+        ("FMBoostUpscale", {"latent": latent(8, 8), "vae": VAE()}),
+    ]:  # fmt: skip
+        host.previews.clear()
+        large = host.run(node_id, cfm=load(host), nfe=3, **given).args[0]
+        assert [(kind, size) for kind, _, size in host.previews] == [("JPEG", 512)] * 3
+        assert difference(host.previews[-1][1], SD15().process_in(large["samples"])) < 1e-4
+        assert max(host.bars[-1].shown) == (3, 3)
