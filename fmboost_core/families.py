@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from .errors import ConfigError, LatentError, is_count, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class LatentFamily:
         for field in ("channels", "downscale_factor"):
             require(is_count(getattr(self, field)), field, getattr(self, field), "a whole number above 0")
         require(self.scaling_factor > 0, "scaling_factor", self.scaling_factor, "above 0")
+
+    def to_scaled(self, raw: Tensor) -> Tensor:
+        """The diffusion model's latents from the VAE's."""
+        return (raw - self.shift) * self.scaling_factor
+
+    def to_raw(self, scaled: Tensor) -> Tensor:
+        """The VAE's latents from the diffusion model's."""
+        return scaled / self.scaling_factor + self.shift
 
 
 FAMILIES: dict[str, LatentFamily] = {}

@@ -1,4 +1,7 @@
-"""The nodes of the pack, thin over `fmboost_core`: a schema, a conversion, a call. `host.py` alone knows ComfyUI."""
+"""The ComfyUI nodes, thin over `fmboost_core`: a schema, a conversion, a call.
+
+`host.py` alone knows the host. `inputs.py` has the shared widgets, `latents.py` and `vae.py` the host's data.
+"""
 
 from comfy_api.latest import ComfyExtension, io
 

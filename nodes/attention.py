@@ -1,4 +1,4 @@
-"""Attention Scale: a diffusion model at another size than it was trained at (paper appendix A.4.1)."""
+"""Attention Scale: a diffusion model at another size than in training (paper appendix A.4.1)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class AttentionScale(io.ComfyNode):
             node_id="FMBoostAttentionScale",
             display_name="Attention Scale",
             category=CATEGORY,
-            description="Scales self-attention by the number of tokens, so that a model suffers less when it makes "
-            "smaller or larger pictures than it was trained on. (The paper also fine-tuned the model.)",
+            description="Scales self-attention by the number of tokens. A model then loses less quality at smaller or "
+            "larger sizes than in training. (The paper also fine-tuned the model.)",
             inputs=[
                 io.Model.Input("model"),
                 io.Int.Input(
@@ -28,7 +28,7 @@ class AttentionScale(io.ComfyNode):
                     min=64,
                     max=4096,
                     step=64,
-                    tooltip="Side in pixels of the pictures the model was trained on: 512 for SD1.5, 1024 for SDXL.",
+                    tooltip="Side in pixels of the model's training pictures: 512 for SD1.5, 1024 for SDXL.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="patched model")],
@@ -42,9 +42,9 @@ class AttentionScale(io.ComfyNode):
 
 
 class ScaledQueries:
-    """A patch of self-attention (attn1): q is scaled, so that q·k/sqrt(d) becomes q·k sqrt(log_T N / d).
+    """A patch of self-attention (attn1) that scales q, so that q·k/sqrt(d) becomes q·k sqrt(log_T N / d).
 
-    Each level of the U-Net has its own N and T, both the latent's reduced by the level's stride.
+    Each level of the U-Net has its own N and T: those of the latent, divided by the square of the level's stride.
     """
 
     def __init__(self, trained_latents: int) -> None:

@@ -8,16 +8,15 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..fmboost_core import alpha_bar, flow, noise_augment
-from ..fmboost_core.errors import LatentError
-from ..fmboost_core.families import FAMILIES, families_with
+from ..fmboost_core import FAMILIES, alpha_bar, flow, noise_augment
+from ..fmboost_core.families import Party, require_same_family
 from ..fmboost_core.sampling.guide import latent_size, latent_upsample, pixel_upsample
 from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
-from ..fmboost_core.sampling.target import Target
 from . import host, inputs
+from .latents import START, Latent, Start, item_seeds, raw, scaled, with_raw, with_samples
+from .vae import HostVAE
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
-NOISE_STEP = "fmboost_noise_step"  # in the LATENT of a start: how much noise it has
 
 
 class PSUUpsample(io.ComfyNode):
@@ -27,10 +26,10 @@ class PSUUpsample(io.ComfyNode):
             node_id="FMBoostPSUUpsample",
             display_name="PSU Upsample",
             category=inputs.CATEGORY,
-            description="Pixel-space upsampling: decodes a latent, enlarges the picture and encodes it again. "
-            "The result has the size but not the detail; it guides the flow.",
+            description="Pixel-space upsampling: decodes a latent, upscales the picture and encodes it again. "
+            "The result is the guide of the flow: it has the size but not the detail.",
             inputs=[
-                io.Latent.Input("latent", tooltip="The small latent, as KSampler gives it."),
+                io.Latent.Input("latent", tooltip="The small latent, from KSampler."),
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
                 *inputs.size_inputs(),
                 inputs.method_input(),
@@ -40,22 +39,18 @@ class PSUUpsample(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: host.Latent, vae: Any, method: str, tiled_vae: bool, **size: Any) -> io.NodeOutput:
-        # Decoding, enlarging and encoding are the same in every scale: no family is needed here.
-        samples, codec = host.raw(latent), host.HostVAE(vae, None, tiled_vae)
-        if codec.channels != samples.shape[1]:
-            raise LatentError(
-                f"The VAE is for latents of {codec.channels} channels, but this one has {samples.shape[1]}, which "
-                f"looks like {families_with(samples.shape[1])}; connect the VAE of the latent's family."
-            )
-        start = (samples.shape[-2] * codec.downscale_factor, samples.shape[-1] * codec.downscale_factor)
-        target = Target(**inputs.wanted_size(**size))
-        end = target.pixels(start, inputs.DEFAULT_SCALE, codec.downscale_factor)
+    def execute(cls, latent: Latent, vae: Any, method: str, tiled_vae: bool, **size: Any) -> io.NodeOutput:
+        # Decoding, resizing and encoding are the same in every family's scale, so that raw latents do.
+        samples, codec = raw(latent), HostVAE(vae, None, tiled_vae)
+        require_same_family(Party("the latent", None, samples.shape[1]), codec.party)
+        unit, target = codec.downscale_factor, inputs.target_of(**size)
+        start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
+        end = target.pixels(start, inputs.DEFAULT_SCALE, unit)
         if method == "psu":
             guide = pixel_upsample(samples, codec, end, target.distorts)
         else:
-            guide = latent_upsample(samples, latent_size(end, codec.downscale_factor), method, target.distorts)
-        return io.NodeOutput(host.with_raw(latent, guide))
+            guide = latent_upsample(samples, latent_size(end, unit), method, target.distorts)
+        return io.NodeOutput(with_raw(latent, guide))
 
 
 class NoiseAugment(io.ComfyNode):
@@ -65,17 +60,17 @@ class NoiseAugment(io.ComfyNode):
             node_id="FMBoostNoiseAugment",
             display_name="Noise Augment",
             category=inputs.CATEGORY,
-            description="Mixes noise into the guide: the start of the flow, from which new detail can grow.",
+            description="Mixes noise into the guide. The result is the start of the flow, from which detail grows.",
             inputs=[
                 io.Latent.Input("latent", tooltip="The guide, from PSU Upsample."),
-                inputs.CFM.Input("cfm", optional=True, tooltip="The model, which knows its noise step and its family."),
+                inputs.CFM.Input("cfm", optional=True, tooltip="The model. It tells the noise step and the family."),
                 inputs.noise_step_input(),
                 inputs.seed_input(),
                 io.Combo.Input(
                     "family",
                     options=list(FAMILIES),
-                    default="sd15",
-                    tooltip="Which family the latent is of. Used only where no CFM is connected.",
+                    default=next(iter(FAMILIES)),
+                    tooltip="The latent's family. The node uses it only where no CFM is connected.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="start")],
@@ -83,21 +78,25 @@ class NoiseAugment(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, latent: host.Latent, noise_step: int, seed: int, family: str, cfm: host.HostModel | None = None
+        cls, latent: Latent, noise_step: int, seed: int, family: str, cfm: host.HostModel | None = None
     ) -> io.NodeOutput:
-        if noise_step == inputs.OWN_NOISE_STEP:
-            noise_step = PAPER_NOISE_STEP if cfm is None else cfm.spec.noise_step
-        with host.told() as notes:
-            if cfm is None:
-                signal = alpha_bar(noise_step)
-            else:
-                family, signal = cfm.spec.family, start_alpha_bar(cfm.spec, noise_step)
-            guide = host.scaled(latent, family)
-            noise = seeded_noise(host.item_seeds(latent, seed), guide.shape[0])(tuple(guide.shape))
-            start = noise_augment(guide, signal, noise)
-        # A network that is told the noise needs to know it in CFM Sample.
-        made = host.with_samples(latent, start, family) | {NOISE_STEP: noise_step}
-        return io.NodeOutput(made, ui=host.shown(notes))
+        with host.noted() as notes:
+            start = _start(inputs.noise_step_of(noise_step), cfm)
+            chosen = Party("the widget family", family, instead="choose the latent's family there")
+            guide = scaled(latent, chosen if cfm is None else cfm.party)
+            noise = seeded_noise(item_seeds(latent, seed), guide.shape[0])(tuple(guide.shape))
+            noisy = noise_augment(guide, start.alpha_bar, noise)
+        made = with_samples(latent, noisy, family if cfm is None else cfm.spec.family)
+        return io.NodeOutput(made | {START: start}, ui=host.shown(notes))
+
+
+def _start(noise_step: int | None, cfm: host.HostModel | None) -> Start:
+    """The noise step of a start, resolved. None: the model's own step, or the paper's without a model."""
+    if cfm is None:
+        step = PAPER_NOISE_STEP if noise_step is None else noise_step
+        return Start(step, alpha_bar(step), None)
+    step = cfm.spec.noise_step if noise_step is None else noise_step
+    return Start(step, start_alpha_bar(cfm.spec, step), cfm.spec.name)
 
 
 class CFMSample(io.ComfyNode):
@@ -107,11 +106,11 @@ class CFMSample(io.ComfyNode):
             node_id="FMBoostCFMSample",
             display_name="CFM Sample",
             category=inputs.CATEGORY,
-            description="Follows the learned flow from the noisy start to the large latent, in few evaluations.",
+            description="Follows the learned flow from the noisy start to the large latent, in few steps.",
             inputs=[
                 inputs.CFM.Input("cfm"),
-                io.Latent.Input("start", tooltip="From Noise Augment."),
-                io.Latent.Input("guide", tooltip="From PSU Upsample, of the start's size."),
+                io.Latent.Input("start", tooltip="The start, from Noise Augment."),
+                io.Latent.Input("guide", tooltip="The guide, from PSU Upsample, of the start's size."),
                 inputs.nfe_input(),
                 inputs.solver_input(),
                 inputs.tile_input(),
@@ -121,8 +120,8 @@ class CFMSample(io.ComfyNode):
                     min=0,
                     max=64,
                     optional=True,
-                    tooltip="How many latents along the way to put out (of the first item), the start and the end "
-                    "among them; 0: the end alone.",
+                    tooltip="How many latents along the trajectory to put out, of the first item: the start, the end "
+                    "and those between. 0: the end alone.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent"), io.Latent.Output(display_name="trajectory")],
@@ -132,15 +131,14 @@ class CFMSample(io.ComfyNode):
     def execute(
         cls,
         cfm: host.HostModel,
-        start: host.Latent,
-        guide: host.Latent,
+        start: Latent,
+        guide: Latent,
         nfe: int,
         solver: str,
         tile: str,
         trajectory_length: int = 0,
     ) -> io.NodeOutput:
-        family = cfm.spec.family
-        progress = host.Progress(cfm)
+        family, progress, options = cfm.spec.family, host.Progress(cfm), inputs.options_of(nfe, solver, tile=tile)
         states: list[Tensor] = []
 
         def on_state(t: float, state: Tensor) -> None:
@@ -150,25 +148,35 @@ class CFMSample(io.ComfyNode):
         def run(tile: int | str | None) -> Tensor:
             states[:] = [x[:1]]
             return flow(
-                x, g, cfm, nfe=inputs.wanted_nfe(nfe), solver=solver, noise_step=start.get(NOISE_STEP), tile=tile,
+                x, g, cfm, alpha_bar=signal, nfe=options.nfe, solver=options.solver, tile=tile,
                 progress=progress.on_progress, on_state=on_state if trajectory_length > 1 else progress.on_state,
             )  # fmt: skip
 
-        with host.told() as notes:
-            # The start is noise in part and proves nothing.
-            x, g = host.scaled(start, family, look=False), host.scaled(guide, family)
-            end = host.with_smaller_tiles(run, tile, progress)
-        # The adaptive solvers tell nothing of their way.
+        with host.noted() as notes:
+            signal = _signal(start.get(START), cfm)
+            # The start is noise in part, so that its statistics tell no family.
+            x, g = scaled(start, cfm.party, look=False), scaled(guide, cfm.party)
+            end = host.with_smaller_tiles(run, options.tile, progress)
+        # Adaptive solvers give no states on the way.
         path = evenly(states if len(states) > 1 else [x[:1], end[:1]], trajectory_length)
         return io.NodeOutput(
-            host.with_samples({k: v for k, v in start.items() if k != NOISE_STEP}, end, family),
-            host.with_samples({"samples": start["samples"][:1]}, torch.cat(path), family),
+            with_samples({k: v for k, v in start.items() if k != START}, end, family),
+            with_samples({"samples": start["samples"][:1]}, torch.cat(path), family),
             ui=host.shown(notes),
         )
 
 
+def _signal(start: Start | None, cfm: host.HostModel) -> float | None:
+    """The signal kept in a start; None, the model's own, where the start does not tell."""
+    if start is None:
+        return None
+    if start.model == cfm.spec.name:
+        return start.alpha_bar
+    return start_alpha_bar(cfm.spec, start.noise_step)  # it warns where this model does not know the step
+
+
 def evenly(states: list[Tensor], length: int) -> list[Tensor]:
-    """At most `length` of the states, evenly chosen, the last one always and the first one where two are wanted."""
+    """At most `length` of the states, evenly spaced: always the last one, and the first one where two are asked for."""
     length = min(max(1, length), len(states))
     if length == 1:
         return states[-1:]

@@ -1,10 +1,9 @@
-"""The only bridge to ComfyUI: model files, memory, the VAE, the latent's scale, progress, previews, interrupts."""
+"""The bridge to ComfyUI: model files, memory, progress, notes. No other module knows the host."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,49 +17,37 @@ import comfy.utils
 import folder_paths
 import latent_preview
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..fmboost_core.errors import CheckpointError, FMBoostWarning, LatentError, collected_warnings
-from ..fmboost_core.families import FAMILIES, families_with
+from ..fmboost_core.errors import CheckpointError, collected_warnings
+from ..fmboost_core.families import FAMILIES
 from ..fmboost_core.files.checkpoint import load_model, read_spec
 from ..fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
-from ..fmboost_core.imaging.resample import cover
 from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
-from ..fmboost_core.networks.unet import LatentUNet
-from ..fmboost_core.recognition import recognise
-from ..fmboost_core.sampling.tiling import in_smaller_tiles, parse_tile
+from ..fmboost_core.sampling.hooks import total_to_show
+from ..fmboost_core.sampling.tiling import in_smaller_tiles
 from ..fmboost_core.spec import ModelSpec
 
 FOLDER = "fmboost"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-Latent = dict[str, Any]
-
-_FORMATS: dict[str, Callable[[], Any]] = {
-    "sd15": comfy.latent_formats.SD15,
-    "sdxl": comfy.latent_formats.SDXL,
-    "sd3": comfy.latent_formats.SD3,
-    "flux1": comfy.latent_formats.Flux,
-}
-
-
 # --- model files
 
 
 def register_folder() -> None:
-    """Make `models/fmboost` a folder of models, beside whatever extra_model_paths.yaml gave it."""
+    """Make `models/fmboost` a folder of models, beside the folders that extra_model_paths.yaml names."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
 
 
 def model_choices() -> list[str]:
-    """Bundled models by name, then the files of `models/fmboost` with their suffix."""
+    """The bundled models by name, then the files of `models/fmboost` with their suffix."""
     return bundled_models() + folder_paths.get_filename_list(FOLDER)
 
 
 def model_facts() -> dict[str, dict[str, float]]:
-    """The scale and the evaluations each choice is made for; files that do not say them are left out."""
+    """Each choice's upscale factor and NFE, for the page; files without a specification are left out."""
     facts = {}
     for choice in model_choices():
         with suppress(CheckpointError):
@@ -70,7 +57,7 @@ def model_facts() -> dict[str, dict[str, float]]:
 
 
 def serve_models() -> None:
-    """Tell the page what the models are made for: its line on the nodes counts with it. Only inside the server."""
+    """Serve `model_facts` to the page, whose line on the nodes counts with them. It needs the running server."""
     from aiohttp import web
     from server import PromptServer
 
@@ -92,11 +79,11 @@ def model_path(choice: str) -> Path:
 
 
 class HostModel(Model):
-    """A model in the host's memory management: on its device while it works, in part or whole."""
+    """A model in the host's memory management, which keeps it on the device in part or whole while it works."""
 
-    def __init__(self, spec: ModelSpec, network: LatentUNet, compute: torch.dtype) -> None:
+    def __init__(self, spec: ModelSpec, network: nn.Module, compute: torch.dtype) -> None:
         super().__init__(spec, network)
-        # Newer hosts stream weights with a patcher of their own.
+        # Newer hosts stream weights through a patcher of their own.
         patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
         self.patcher = patcher(network, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
         self._compute = compute
@@ -110,14 +97,17 @@ class HostModel(Model):
         return self.patcher.load_device
 
     def velocity(self, x: Tensor, t: float | Tensor, conditioning: Conditioning) -> Tensor:
-        # Between evaluations the host may have put the weights away, for the VAE say; else this costs nothing.
+        # The host may have offloaded the weights since the last evaluation, for the VAE say; otherwise this is free.
         positions = x.shape[0] * x.shape[-2] * x.shape[-1]
         mm.load_models_gpu([self.patcher], memory_required=self.working_memory(positions, self._compute))
         return super().velocity(x, t, conditioning)
 
 
 def load_cfm(choice: str, dtype: str) -> HostModel:
-    """Load a model with the host's layers, which cast and offload. dtype: "auto" or a key of `DTYPES`."""
+    """Load a model with the host's layers, which cast and offload.
+
+    choice: one of `model_choices`. dtype: "auto" (what suits the device) or a key of `DTYPES`.
+    """
     model = load_model(model_path(choice), comfy.ops.manual_cast)
     device, known = mm.get_torch_device(), list(DTYPES.values())
     parameters = sum(p.numel() for p in model.network.parameters())
@@ -126,98 +116,16 @@ def load_cfm(choice: str, dtype: str) -> HostModel:
     return HostModel(model.spec, model.network.to(weights), compute)
 
 
-# --- latents: raw in the host's wires, scaled in the core
-
-
-def raw(latent: Latent) -> Tensor:
-    """The samples of a LATENT as they are, (B,C,h,w) fp32."""
-    samples = latent["samples"]
-    if getattr(samples, "is_nested", False) or samples.ndim != 4:
-        raise LatentError(
-            "FMBoost enlarges latents of pictures (batch, channels, height, width), but this one is of video or sound."
-        )
-    return samples.float()
-
-
-def scaled(latent: Latent, family: str, look: bool = True) -> Tensor:
-    """The samples of a LATENT, (B,C,h,w) fp32, scaled as the diffusion model sees them.
-
-    look: warn where the statistics say that it is of another family.
-    """
-    samples, known = raw(latent), FAMILIES[family].channels
-    if samples.shape[1] != known:
-        raise LatentError(
-            f"A latent of {family} has {known} channels, but this one has {samples.shape[1]}, which looks like "
-            f"{families_with(samples.shape[1])}; load a model for the family it comes from."
-        )
-    seems = recognise(samples) if look else None
-    if seems is not None and seems != family:
-        message = (
-            f"This latent looks like {seems}'s, but the model is for {family}: wrong colours or patterns may come."
-        )
-        warnings.warn(message, FMBoostWarning, stacklevel=2)
-    return _FORMATS[family]().process_in(samples)
-
-
-def with_samples(latent: Latent, samples: Tensor, family: str) -> Latent:
-    """A copy of a LATENT with new scaled samples; its mask follows their size, everything else stays."""
-    return with_raw(latent, _FORMATS[family]().process_out(samples))
-
-
-def with_raw(latent: Latent, samples: Tensor) -> Latent:
-    """`with_samples` for samples of the VAE's own scale."""
-    result = dict(latent)
-    result["samples"] = samples.to(mm.intermediate_device())
-    result.pop("downscale_ratio_spacial", None)  # of an empty latent; KSampler takes it away too
-    if "noise_mask" in result:
-        result["noise_mask"] = _resized_mask(result["noise_mask"], latent["samples"], samples)
-    return result
-
-
-def _resized_mask(mask: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """A mask of any resolution (..., h, w), as much larger as the latent became, and cut where that was."""
-    height, width = (round(mask.shape[i] * after.shape[i] / before.shape[i]) for i in (-2, -1))
-    flat = mask.reshape(-1, 1, *mask.shape[-2:]).float()
-    return cover(flat, (height, width)).reshape(*mask.shape[:-2], height, width).to(mask)
-
-
-def item_seeds(latent: Latent, seed: int) -> list[int]:
-    """One seed an item: of its place in the batch it was made in, so that a picked item keeps its noise."""
-    places = latent.get("batch_index") or range(latent["samples"].shape[0])
-    return [seed + place for place in places]
-
-
-class HostVAE:
-    """The host's VAE as the core's `Codec`, in the scaled space of a family, or in the VAE's own scale."""
-
-    def __init__(self, vae: Any, family: str | None, tiled: bool = False) -> None:
-        """family None: the VAE's own scale. tiled: always in tiles; otherwise the host does so when memory runs out."""
-        self._vae, self._tiled = vae, tiled
-        self._format = comfy.latent_formats.LatentFormat() if family is None else _FORMATS[family]()
-        self.channels: int = vae.latent_channels
-        self.downscale_factor: int = vae.spacial_compression_encode()
-
-    def encode(self, images: Tensor) -> Tensor:
-        pixels = images.movedim(1, -1) / 2 + 0.5
-        raw = self._vae.encode_tiled(pixels) if self._tiled else self._vae.encode(pixels)
-        return self._format.process_in(raw.float()).to(images.device)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        raw = self._format.process_out(latents)
-        pixels = self._vae.decode_tiled(raw) if self._tiled else self._vae.decode(raw)
-        return pixels.movedim(-1, 1).to(latents) * 2 - 1
-
-
-# --- while it works
+# --- progress, previews, interrupts, memory
 
 
 class Progress:
-    """The host's progress bar, previews and interrupt, as the core's hooks."""
+    """The host's progress bar, previews and interrupt as the core's hooks."""
 
     def __init__(self, model: HostModel, runs: int = 1) -> None:
-        """runs: calls of the core that share the bar, one after the other."""
-        format_ = _FORMATS[model.spec.family]()
-        self._previewer = latent_preview.get_previewer(model.device, format_)
+        """runs: calls of the core, one after the other, that share the bar."""
+        format_ = getattr(comfy.latent_formats, FAMILIES[model.spec.family].comfyui, None)
+        self._previewer = latent_preview.get_previewer(model.device, format_()) if format_ else None
         self._bar: Any = None
         self._runs, self._run, self._place = runs, 0, (0, 0)
 
@@ -229,8 +137,7 @@ class Progress:
         self._bar = None
 
     def on_progress(self, done: int, total: int) -> None:
-        # An adaptive solver does not know its total: the bar stays a little ahead of it.
-        total = total or max(24, done + 6)
+        total = total or total_to_show(done)
         self._place = (self._run * total + done, self._runs * total)
         self._show(None)
 
@@ -245,32 +152,40 @@ class Progress:
         self._bar.update_absolute(*self._place, preview)
 
 
-def with_smaller_tiles(run: Callable[[int | str | None], Tensor], tile: str, progress: Progress) -> Tensor:
-    """run(tile), in smaller tiles where the device's memory runs out. tile: as the widget has it."""
+def with_smaller_tiles(run: Callable[[int | str | None], Tensor], tile: int | str | None, progress: Progress) -> Tensor:
+    """run(tile), again with smaller tiles when the device's memory runs out."""
 
-    def before_again(smaller: int) -> None:
-        logging.warning("FMBoost: out of memory, going on with tiles of %d latents", smaller)
+    def before_retry(smaller: int) -> None:
+        logging.warning("FMBoost: out of memory; retrying with tiles of %d latents", smaller)
         mm.soft_empty_cache()
         progress.restart()
 
-    return in_smaller_tiles(run, parse_tile(tile), _is_out_of_memory, before_again)
+    return in_smaller_tiles(run, tile, _is_out_of_memory, before_retry)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
     if hasattr(mm, "is_oom"):
         return bool(mm.is_oom(error))
-    # Where torch has no such exception the host puts Exception in its place, which would swallow everything.
+    # Where torch has no such exception, the host names Exception itself, which would swallow everything.
     return mm.OOM_EXCEPTION is not Exception and isinstance(error, mm.OOM_EXCEPTION)
 
 
+def intermediate(samples: Tensor) -> Tensor:
+    """A tensor on the device where the host keeps what goes over its wires."""
+    return samples.to(mm.intermediate_device())
+
+
+# --- notes on a node
+
+
 def shown(notes: list[str]) -> dict[str, list[str]] | None:
-    """What the node's face shows."""
+    """The `ui` of an output that shows notes on the node; None without notes."""
     return {"text": notes} if notes else None
 
 
 @contextmanager
-def told() -> Iterator[list[str]]:
-    """Collect the core's warnings, for the node's face and the log."""
+def noted() -> Iterator[list[str]]:
+    """Collect the core's warnings, for the node and the log."""
     with collected_warnings() as notes:
         yield notes
     for note in notes:

@@ -1,11 +1,19 @@
-"""Load CFM: a model file into the host's memory management."""
+"""Load CFM: a model file in the host's memory management."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..fmboost_core import FAMILIES
+from ..fmboost_core.files.locate import bundled_models
 from . import host
 from .inputs import CATEGORY, CFM
+
+
+def _families() -> str:
+    """The families that have bundled models, with the beginning of those models' names."""
+    found = dict.fromkeys(family for family in FAMILIES for name in bundled_models() if name.startswith(f"{family}-"))
+    return ", ".join(f"{family} for {FAMILIES[family].title}" for family in found)
 
 
 class LoadCFM(io.ComfyNode):
@@ -16,19 +24,19 @@ class LoadCFM(io.ComfyNode):
             node_id="FMBoostLoadCFM",
             display_name="Load CFM",
             category=CATEGORY,
-            description="Loads the small network that carries a small latent to a large one.",
+            description="Loads the small network that upscales latents.",
             inputs=[
                 io.Combo.Input(
                     "model",
                     options=host.model_choices(),
-                    tooltip="Bundled models, then the files of models/fmboost. Take one for your checkpoint's family: "
-                    "sd15 for Stable Diffusion 1.5, sdxl for SDXL.",
+                    tooltip="The bundled models, then the files of models/fmboost. Choose one for your checkpoint's "
+                    f"family: {_families()}.",
                 ),
                 io.Combo.Input(
                     "dtype",
                     options=["auto", *host.DTYPES],
                     default="auto",
-                    tooltip="Type of the weights. auto: what suits the device.",
+                    tooltip="Number type of the weights. auto: what suits the device.",
                 ),
             ],
             outputs=[CFM.Output(display_name="CFM")],
@@ -40,6 +48,6 @@ class LoadCFM(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> tuple[str, int, str]:
-        """A replaced file is loaded again."""
+        """The file and its time, so that a replaced file is loaded again."""
         path = host.model_path(model)
         return str(path), path.stat().st_mtime_ns, dtype

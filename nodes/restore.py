@@ -1,4 +1,4 @@
-"""After VAE Decode: what the small picture shows and the way through the latents has lost."""
+"""Restore: the small picture's colours and shapes for the large one, after VAE Decode."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Restore(io.ComfyNode):
             node_id="FMBoostRestore",
             display_name="Restore",
             category=inputs.CATEGORY,
-            description="Gives a large picture the small one's colours and shapes back, which suffer a little on the "
-            "way through the latents; its fine detail stays.",
+            description="Gives a large picture the colours and shapes of the small one, which change a little in the "
+            "latents. Its fine detail stays.",
             inputs=[
                 io.Image.Input("image", tooltip="The large picture, from VAE Decode."),
                 io.Image.Input("small", tooltip="The small picture: another VAE Decode, of KSampler's latent."),

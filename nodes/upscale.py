@@ -1,18 +1,24 @@
-"""The whole chain in one node, in stages, for latents and for pictures."""
+"""The whole method in one node, in stages, for latents and for images."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..fmboost_core import boost, load_codec, upscale_image
+from ..fmboost_core import Hooks, Upscaler, load_codec
+from ..fmboost_core.codecs.load import has_builtin_codec
 from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError
+from ..fmboost_core.families import titles
+from ..fmboost_core.sampling.schedule import seeded_noise
 from . import host, inputs
+from .latents import Latent, item_seeds, scaled, with_samples
+from .vae import HostVAE
 
 
 def _flow_inputs() -> list[io.Input]:
@@ -28,20 +34,6 @@ def _flow_inputs() -> list[io.Input]:
     ]
 
 
-def _options(
-    size_by: str, scale: float, width: int, height: int, megapixels: float,
-    nfe: int, solver: str, noise_step: int, method: str,
-) -> dict[str, Any]:  # fmt: skip
-    """The widgets as arguments of `boost` and `upscale_image`."""
-    return {
-        **inputs.wanted_size(size_by, scale, width, height, megapixels),
-        "nfe": inputs.wanted_nfe(nfe),
-        "solver": solver,
-        "noise_step": None if noise_step == inputs.OWN_NOISE_STEP else noise_step,
-        "upsample": method,
-    }
-
-
 class Upscale(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -49,10 +41,10 @@ class Upscale(io.ComfyNode):
             node_id="FMBoostUpscale",
             display_name="FMBoost Upscale",
             category=inputs.CATEGORY,
-            description="Carries a small latent to a large one: PSU Upsample, Noise Augment and CFM Sample in one "
-            "node. What is beyond the model's own scale is reached in stages.",
+            description="Upscales a small latent: PSU Upsample, Noise Augment and CFM Sample in one node. "
+            "Beyond the model's own upscale factor it works in stages.",
             inputs=[
-                io.Latent.Input("latent", tooltip="The small latent, as KSampler gives it."),
+                io.Latent.Input("latent", tooltip="The small latent, from KSampler."),
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
                 inputs.CFM.Input("cfm"),
                 *_flow_inputs(),
@@ -62,22 +54,22 @@ class Upscale(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, latent: host.Latent, vae: Any, cfm: host.HostModel, seed: int, tile: str, tiled_vae: bool, **widgets: Any
-    ) -> io.NodeOutput:
-        family, options = cfm.spec.family, _options(**widgets)
-        codec = host.HostVAE(vae, family, tiled_vae)
-        seeds, progress = host.item_seeds(latent, seed), host.Progress(cfm)
+        cls, latent: Latent, vae: Any, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str,
+        noise_step: int, method: str, tile: str, **size: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        family, target = cfm.spec.family, inputs.target_of(**size)
+        options = inputs.options_of(nfe, solver, noise_step, method, tile)
+        codec, progress = HostVAE(vae, family, tiled_vae), host.Progress(cfm)
+        hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
 
         def run(tile: int | str | None) -> Tensor:
-            return boost(
-                small, cfm, codec, seed=seeds, tile=tile, progress=progress.on_progress, on_state=progress.on_state,
-                **options,
-            )  # fmt: skip
+            noise = seeded_noise(item_seeds(latent, seed), small.shape[0])
+            return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise)
 
-        with host.told() as notes:
-            small = host.scaled(latent, family)
-            large = host.with_smaller_tiles(run, tile, progress)
-        return io.NodeOutput(host.with_samples(latent, large, family), ui=host.shown(notes))
+        with host.noted() as notes:
+            small = scaled(latent, cfm.party)
+            large = host.with_smaller_tiles(run, options.tile, progress)
+        return io.NodeOutput(with_samples(latent, large, family), ui=host.shown(notes))
 
 
 class UpscaleImage(io.ComfyNode):
@@ -87,21 +79,21 @@ class UpscaleImage(io.ComfyNode):
             node_id="FMBoostUpscaleImage",
             display_name="FMBoost Upscale Image",
             category=inputs.CATEGORY,
-            description="Enlarges any picture through the latent space of the model: encode, boost, decode.",
+            description="Upscales any picture through the model's latent space: encode, upscale, decode.",
             inputs=[
                 io.Image.Input("image"),
                 inputs.CFM.Input("cfm"),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="The VAE of the model's family. Without one the bundled tiny codec (SD1.5) serves.",
+                    tooltip="The VAE of the model's family. Without one the node uses a built-in tiny codec.",
                 ),
                 *_flow_inputs(),
                 io.Boolean.Input(
                     "restore",
                     default=True,
-                    tooltip="Put back what the VAE loses of the picture: text, faces and fine lines stay what they "
-                    "were, and the flow adds to them. Only with the method psu.",
+                    tooltip="Puts back what the VAE loses of the picture: text, faces and fine lines stay as they "
+                    "were, and the flow adds detail. Only with the method psu.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="large image")],
@@ -109,43 +101,37 @@ class UpscaleImage(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        image: Tensor,
-        cfm: host.HostModel,
-        seed: int,
-        tile: str,
-        tiled_vae: bool,
-        restore: bool,
-        vae: Any = None,
-        **widgets: Any,
-    ) -> io.NodeOutput:
-        options, progress = _options(**widgets), host.Progress(cfm, runs=image.shape[0])
-        codec = _builtin_codec(cfm) if vae is None else host.HostVAE(vae, cfm.spec.family, tiled_vae)
-        # One by one: a batch may be a film, and its large pictures together more than the memory.
+        cls, image: Tensor, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
+        method: str, tile: str, restore: bool, vae: Any = None, **size: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        target, options = inputs.target_of(**size), inputs.options_of(nfe, solver, noise_step, method, tile)
+        codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae)
+        progress = host.Progress(cfm, runs=image.shape[0])
+        hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
+
+        def upscaled(item: int, pixels: Tensor) -> Tensor:
+            def run(tile: int | str | None) -> Tensor:
+                upscaler = Upscaler(cfm, codec, replace(options, tile=tile), hooks)
+                return upscaler.image(pixels, target, seeded_noise(seed + item, 1), restore)
+
+            return host.with_smaller_tiles(run, options.tile, progress)
+
         large = []
-        with host.told() as notes:
-            for item, picture in enumerate(image.split(1)):
-                pixels = picture[..., :3].movedim(-1, 1) * 2 - 1
-
-                def run(tile: int | str | None, item: int = item, pixels: Tensor = pixels) -> Tensor:
-                    return upscale_image(
-                        pixels, cfm, codec, seed=seed + item, tile=tile, restore=restore, progress=progress.on_progress,
-                        on_state=progress.on_state, **options,
-                    )  # fmt: skip
-
-                large.append(host.with_smaller_tiles(run, tile, progress).movedim(1, -1) / 2 + 0.5)
+        with host.noted() as notes:
+            # One by one: a batch may be a film, whose large images together are more than the memory.
+            for item, single in enumerate(image.split(1)):
+                large.append(upscaled(item, single[..., :3].movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)
                 progress.next_run()
         return io.NodeOutput(torch.cat(large), ui=host.shown(notes))
 
 
-@lru_cache(maxsize=1)
-def _codec_file() -> TinyVAE:
-    return load_codec("builtin")
+@cache
+def _codec_of(family: str) -> TinyVAE:
+    return load_codec("builtin", family)
 
 
 def _builtin_codec(cfm: host.HostModel) -> TinyVAE:
-    if cfm.spec.family != "sd15":
-        raise ConfigError(
-            f"The bundled codec is for sd15, but {cfm.spec.name} is for {cfm.spec.family}; connect a VAE."
-        )
-    return _codec_file().to(cfm.device)
+    """The built-in codec of the model's family, on its device. Raises `ConfigError` where there is none."""
+    if not has_builtin_codec(cfm.spec.family):
+        raise ConfigError(f"There is no built-in codec for {titles([cfm.spec.family])} latents; connect a VAE.")
+    return _codec_of(cfm.spec.family).to(cfm.device)

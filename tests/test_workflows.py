@@ -28,14 +28,14 @@ def twin_of(name: str) -> dict[str, dict[str, Any]]:
 
 def is_widget(entry: SimpleNamespace) -> bool:
     """Only values have a default or choices."""
-    return hasattr(entry, "default") or bool(entry.options)
+    return hasattr(entry, "default") or bool(getattr(entry, "options", None))
 
 
 def check_value(entry: SimpleNamespace, value: Any) -> None:
     """A value that the server takes for an input."""
     if entry.id == "model":  # bundled models and the user's files: no file of ours to know them
         assert (ROOT / "fmboost_core/weights/models" / f"{value}.safetensors").exists()
-    elif entry.options:
+    elif getattr(entry, "options", None):
         assert value in entry.options, entry.id
     elif isinstance(entry.default, bool):
         assert isinstance(value, bool), entry.id

@@ -31,7 +31,10 @@ class Codec(Protocol):
 
 
 def codec_party(codec: Codec) -> Party:
-    """The codec in `require_same_family`."""
+    """The codec in `require_same_family`: its own `party`, or one by its name and family."""
+    own = getattr(codec, "party", None)
+    if isinstance(own, Party):
+        return own
     name = getattr(codec, "name", "")
     return Party(f"the codec {name}" if name else "the codec", getattr(codec, "family", None), codec.channels)
 

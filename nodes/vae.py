@@ -1,0 +1,43 @@
+"""The host's VAE as the core's `Codec`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..fmboost_core.families import FAMILIES, LatentFamily, Party, family_of_space
+
+
+class HostVAE:
+    """The host's VAE as the core's `Codec`."""
+
+    def __init__(self, vae: Any, family: str | None, tiled: bool = False) -> None:
+        """family: whose scaled latents the codec takes and gives; None: the VAE's own raw ones.
+
+        tiled: always in tiles; otherwise the host works in tiles when memory runs out.
+        """
+        self._vae, self._tiled = vae, tiled
+        self._space = LatentFamily("raw", "raw", vae.latent_channels, 1.0) if family is None else FAMILIES[family]
+        self.channels: int = vae.latent_channels
+        self.downscale_factor: int = vae.spacial_compression_encode()
+        self.family = _family_of_vae(vae)
+        self.party = Party("the VAE", self.family, self.channels, "connect the VAE of the latent's family")
+
+    def encode(self, images: Tensor) -> Tensor:
+        pixels = images.movedim(1, -1) / 2 + 0.5
+        raw = self._vae.encode_tiled(pixels) if self._tiled else self._vae.encode(pixels)
+        return self._space.to_scaled(raw.float()).to(images.device)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        raw = self._space.to_raw(latents)
+        pixels = self._vae.decode_tiled(raw) if self._tiled else self._vae.decode(raw)
+        return pixels.movedim(-1, 1).to(latents) * 2 - 1
+
+
+def _family_of_vae(vae: Any) -> str | None:
+    """The family of a VAE: a tiny VAE carries its scaling factor and shift, other VAEs do not tell."""
+    network: Any = getattr(vae, "first_stage_model", None)
+    if not hasattr(network, "vae_scale") or not hasattr(network, "vae_shift"):
+        return None
+    return family_of_space(vae.latent_channels, float(network.vae_scale), float(network.vae_shift))
