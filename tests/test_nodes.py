@@ -42,6 +42,9 @@ FORMATS = {"sd15": SD15(), "sdxl": SDXL()}
 SPACES = {  # channels, scaling factor and shift, as the families' authors published them
     "sd15": (4, 0.18215, 0.0), "sdxl": (4, 0.13025, 0.0), "sd3": (16, 1.5305, 0.0609), "flux1": (16, 0.3611, 0.1159),
 }  # fmt: skip
+OPTIONAL = {  # what a saved graph may leave out
+    "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length"}, "FMBoostUpscaleImage": {"vae"},
+}  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights"
 
 
@@ -148,7 +151,9 @@ def test_every_schema_is_one_that_the_host_takes(host: Host) -> None:
         for widget in schema.inputs:
             if isinstance(widget, Widget):
                 assert widget.tooltip and widget.problem(widget.start()) is None, f"{node_id}: {widget.id}"
-        required = {i.id: None for i in schema.inputs if not i.optional}
+        optional = {i.id for i in schema.inputs if i.optional}
+        assert optional == OPTIONAL.get(node_id, set()), node_id
+        required = {i.id: None for i in schema.inputs if i.id not in optional}
         inspect.signature(node.execute).bind(**required)
         inspect.signature(node.execute).bind(**{i.id: None for i in schema.inputs})
 
@@ -525,9 +530,9 @@ def test_the_vae_works_in_tiles_where_it_is_told_to(host: Host) -> None:
         ("FMBoostPSUUpsample", {"latent": latent(8, 8)}), ("FMBoostUpscale", {"latent": latent(8, 8), "cfm": cfm}),
         ("FMBoostUpscaleImage", {"image": image, "cfm": cfm}),
     ]:  # fmt: skip
-        for tiled in (False, True):
+        for tiled, widget in ((False, {}), (True, {"tiled_vae": True})):
             vae = VAE()
-            host.run(node_id, vae=vae, tiled_vae=tiled, **given)
+            host.run(node_id, vae=vae, **widget, **given)
             assert vae.calls and all(call.endswith("_tiled") == tiled for call in vae.calls), node_id
 
 
