@@ -41,6 +41,9 @@ FORMATS = {"sd15": SD15(), "sdxl": SDXL()}
 SPACES = {  # channels, scaling factor and shift, as the families' authors published them
     "sd15": (4, 0.18215, 0.0), "sdxl": (4, 0.13025, 0.0), "sd3": (16, 1.5305, 0.0609), "flux1": (16, 0.3611, 0.1159),
 }  # fmt: skip
+OPTIONAL = {  # what a saved graph may leave out
+    "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length"}, "FMBoostUpscaleImage": {"vae"},
+}  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
 
 
@@ -48,6 +51,7 @@ WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     with pytest.MonkeyPatch.context() as patch:
         yield install(patch, tmp_path_factory.mktemp("host"))
+        LOADED.clear()
         forget_pack()
 
 
@@ -59,6 +63,16 @@ def host(installed: Host, tmp_path: Path) -> Host:
 
 def load(host: Host, name: str = MODEL, dtype: str = "fp32") -> Any:
     return host.run("FMBoostLoadCFM", model=name, dtype=dtype).args[0]
+
+
+LOADED: dict[str, Any] = {}
+
+
+def ready(host: Host, name: str = MODEL) -> Any:
+    """A model that is loaded once, as the host keeps it, for tests that leave it as it is."""
+    if name not in LOADED:
+        LOADED[name] = load(host, name)
+    return LOADED[name]
 
 
 def family_of(name: str) -> str:
@@ -147,7 +161,9 @@ def test_every_schema_is_one_that_the_host_takes(host: Host) -> None:
         for widget in schema.inputs:
             if isinstance(widget, Widget):
                 assert widget.tooltip and widget.problem(widget.start()) is None, f"{node_id}: {widget.id}"
-        required = {i.id: None for i in schema.inputs if not i.optional}
+        optional = {i.id for i in schema.inputs if i.optional}
+        assert optional == OPTIONAL.get(node_id, set()), node_id
+        required = {i.id: None for i in schema.inputs if i.id not in optional}
         inspect.signature(node.execute).bind(**required)
         inspect.signature(node.execute).bind(**{i.id: None for i in schema.inputs})
 
@@ -231,7 +247,7 @@ def test_auto_is_what_the_host_chooses_for_so_many_parameters(host: Host, monkey
 
 
 def test_every_evaluation_asks_the_host_for_the_memory_it_takes(host: Host) -> None:
-    cfm = load(host)
+    cfm = ready(host)
     host.run("FMBoostUpscale", latent=latent(8, 8), vae=VAE(), cfm=cfm, nfe=3)
     host.run("FMBoostUpscale", latent=latent(8, 8, batch=2), vae=VAE(), cfm=cfm, nfe=2)
     assert all(models == [cfm.patcher] for models, _ in host.loads)
@@ -269,7 +285,7 @@ def test_a_replaced_file_is_loaded_again_and_a_missing_one_is_named(host: Host, 
 
 @pytest.mark.parametrize("name", [MODEL, SDXL_MODEL])
 def test_the_chain_and_the_one_node_are_boost(host: Host, name: str) -> None:
-    small, cfm = latent(8, 10, batch=2, family=family_of(name)), load(host, name)
+    small, cfm = latent(8, 10, batch=2, family=family_of(name)), ready(host, name)
     wanted = boosted(small["samples"], name, seed=5)
     assert wanted.std() > 2  # raw
     in_three, _, _ = chain(host, small, cfm, seed=5)
@@ -309,7 +325,7 @@ def test_without_a_model_the_start_has_the_papers_noise(host: Host) -> None:
 
 def test_a_model_tells_its_own_noise_step_and_family(host: Host) -> None:
     """SDXL's is 250. The widget of the family is not used where a model is connected."""
-    guide, cfm = latent(8, 8, family="sdxl"), load(host, SDXL_MODEL)
+    guide, cfm = latent(8, 8, family="sdxl"), ready(host, SDXL_MODEL)
     own, typed, other = (
         host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, family="sd15", noise_step=step).args[0]["samples"]
         for step in (-1, 250, 400)
@@ -321,7 +337,7 @@ def test_a_model_tells_its_own_noise_step_and_family(host: Host) -> None:
 
 def test_the_noise_step_goes_from_noise_augment_to_cfm_sample(host: Host) -> None:
     """The network is told how much noise the start has: another number makes another latent."""
-    cfm = load(host)
+    cfm = ready(host)
     output, start, guide = chain(host, latent(8, 8), cfm, noise_step=600)
     found = output.args[0]["samples"]
     told = {step: flowed(start["samples"], guide["samples"], noise_step=step) for step in (400, 600)}
@@ -333,7 +349,7 @@ def test_the_noise_step_goes_from_noise_augment_to_cfm_sample(host: Host) -> Non
 
 
 def test_zero_evaluations_are_the_models_own(host: Host) -> None:
-    small, fast = latent(8, 8), load(host, FAST)
+    small, fast = latent(8, 8), ready(host, FAST)
     once, four = boosted(small["samples"], FAST, nfe=1), boosted(small["samples"], FAST, nfe=4)
     output, _, _ = chain(host, small, fast, nfe=0)
     assert difference(output.args[0]["samples"], once) < 1e-4 < difference(once, four)
@@ -342,7 +358,7 @@ def test_zero_evaluations_are_the_models_own(host: Host) -> None:
 
 
 def test_cfm_sample_follows_the_flow_as_its_widgets_say(host: Host) -> None:
-    start, guide, cfm = latent(8, 60), latent(8, 60, seed=1), load(host)
+    start, guide, cfm = latent(8, 60), latent(8, 60, seed=1), ready(host)
     found = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, nfe=4, solver="heun", tile="48").args[0]
     wanted = flowed(start["samples"], guide["samples"], nfe=4, solver="heun", tile=48)
     assert difference(found["samples"], wanted) < 1e-4
@@ -390,7 +406,7 @@ def test_a_trajectory_is_evenly_chosen_from_start_to_end(host: Host, length: int
     states: list[Tensor] = [SD15().process_in(start["samples"])]
     flowed(start["samples"], guide["samples"], nfe=4, on_state=lambda t, state: states.append(state))
     end, path = host.run(
-        "FMBoostCFMSample", cfm=load(host), start=start, guide=guide, nfe=4, trajectory_length=length
+        "FMBoostCFMSample", cfm=ready(host), start=start, guide=guide, nfe=4, trajectory_length=length
     ).args  # fmt: skip
     wanted = SD15().process_out(torch.cat([states[place][:1] for place in places]))
     assert set(path) == {"samples"} and difference(path["samples"], wanted) < 1e-4
@@ -400,7 +416,7 @@ def test_a_trajectory_is_evenly_chosen_from_start_to_end(host: Host, length: int
 def test_an_adaptive_solver_tells_the_start_and_the_end(host: Host) -> None:
     pytest.importorskip("torchdiffeq")
     start, guide = latent(8, 8), latent(8, 8, seed=1)
-    options = {"cfm": load(host), "start": start, "guide": guide, "solver": "bosh3", "trajectory_length": 5}
+    options = {"cfm": ready(host), "start": start, "guide": guide, "solver": "bosh3", "trajectory_length": 5}
     end, path = host.run("FMBoostCFMSample", **options).args
     assert difference(path["samples"], torch.cat([start["samples"], end["samples"]])) < 1e-4
     (bar,) = host.bars
@@ -418,7 +434,7 @@ def test_a_mask_is_resized_and_cut_with_its_latent(host: Host, node_id: str, sha
     mask[:, :20], mask[:, 60:68, 20:60] = 1, 1
     small = latent(16, 16, batch=2, noise_mask=mask, kept=["as it was"], downscale_ratio_spacial=8)
     before = dict(small)
-    cfm = {"cfm": load(host), "nfe": 1} if node_id == "FMBoostUpscale" else {}
+    cfm = {"cfm": ready(host), "nfe": 1} if node_id == "FMBoostUpscale" else {}
     options = {"method": "nearest", "size_by": "width x height", "width": 256, "height": 144}
     large = host.run(node_id, latent=small, vae=VAE(), **options, **cfm).args[0]
     assert large["samples"].shape == (2, 4, *shape) and large["noise_mask"].shape == (2, 144, 256)
@@ -436,18 +452,18 @@ def test_a_mask_of_latents_keeps_its_shape_and_type(host: Host) -> None:
 
 def test_extra_keys_go_along_the_chain(host: Host) -> None:
     small = latent(8, 8, noise_mask=torch.ones(1, 64, 64), batch_index=[3], kept="as it was")
-    output, start, guide = chain(host, small, load(host), nfe=1)
+    output, start, guide = chain(host, small, ready(host), nfe=1)
     for made in (guide, start, output.args[0]):
         assert made["kept"] == "as it was" and made["batch_index"] == [3] and made["noise_mask"].shape[-1] == 128
     assert set(output.args[0]) == {*small}
     start["kept"] = "the start's"
-    sampled = host.run("FMBoostCFMSample", cfm=load(host), start=start, guide=guide, nfe=1).args[0]
+    sampled = host.run("FMBoostCFMSample", cfm=ready(host), start=start, guide=guide, nfe=1).args[0]
     assert sampled["kept"] == "the start's"
 
 
 @pytest.mark.parametrize("node_id", ["chain", "FMBoostUpscale"])
 def test_an_item_keeps_the_noise_of_its_place_in_the_batch(host: Host, node_id: str) -> None:
-    cfm, batch = load(host), latent(8, 8, batch=3)
+    cfm, batch = ready(host), latent(8, 8, batch=3)
 
     def made(small: dict[str, Any]) -> Tensor:
         if node_id == "chain":
@@ -464,14 +480,14 @@ def test_an_item_keeps_the_noise_of_its_place_in_the_batch(host: Host, node_id: 
 def test_the_greatest_seed_works(host: Host) -> None:
     seeds = [2**64 - 1, 2**64]
     found = host.run(
-        "FMBoostUpscale", latent=latent(8, 8, batch=2), vae=VAE(), cfm=load(host), seed=seeds[0], nfe=1
+        "FMBoostUpscale", latent=latent(8, 8, batch=2), vae=VAE(), cfm=ready(host), seed=seeds[0], nfe=1
     ).args[0]["samples"]  # fmt: skip
     assert difference(found, boosted(latent(8, 8, batch=2)["samples"], seed=seeds, nfe=1)) < 1e-4
 
 
 def test_a_latent_in_half_precision_is_taken(host: Host) -> None:
     small = latent(8, 8)["samples"].half()
-    found = host.run("FMBoostUpscale", latent={"samples": small}, vae=VAE(), cfm=load(host), nfe=1).args[0]["samples"]
+    found = host.run("FMBoostUpscale", latent={"samples": small}, vae=VAE(), cfm=ready(host), nfe=1).args[0]["samples"]
     assert found.dtype == torch.float32 and difference(found, boosted(small.float(), nfe=1)) < 1e-4
 
 
@@ -498,14 +514,14 @@ def test_each_widget_of_upscale_is_an_option_of_boost(
     host: Host, widgets: dict[str, Any], options: dict[str, Any]
 ) -> None:
     small, usual = latent(8, 10), {"scale": 2.0, "nfe": 4, "seed": 0}
-    found = host.run("FMBoostUpscale", latent=small, vae=VAE(), cfm=load(host), **widgets).args[0]["samples"]
+    found = host.run("FMBoostUpscale", latent=small, vae=VAE(), cfm=ready(host), **widgets).args[0]["samples"]
     assert difference(found, boosted(small["samples"], **usual | options)) < 1e-4
     default = boosted(small["samples"], **usual)
     assert not widgets or found.shape != default.shape or difference(found, default) > 1e-2
 
 
 def test_upscale_to_four_times_with_the_model_for_it(host: Host) -> None:
-    found = host.run("FMBoostUpscale", latent=latent(8, 8), vae=VAE(), cfm=load(host, "sd15-x4"), scale=4.0).args[0]
+    found = host.run("FMBoostUpscale", latent=latent(8, 8), vae=VAE(), cfm=ready(host, "sd15-x4"), scale=4.0).args[0]
     assert difference(found["samples"], boosted(latent(8, 8)["samples"], "sd15-x4", scale=4)) < 1e-4
     assert host.bars[-1].shown == [(1, 4), (2, 4), (3, 4), (4, 4)]  # in one stage
 
@@ -521,14 +537,14 @@ def test_the_tile_is_the_networks(host: Host) -> None:
 
 
 def test_the_vae_works_in_tiles_where_it_is_told_to(host: Host) -> None:
-    cfm, image = load(host, FAST), photo(32, 32)
+    cfm, image = ready(host, FAST), photo(32, 32)
     for node_id, given in [
         ("FMBoostPSUUpsample", {"latent": latent(8, 8)}), ("FMBoostUpscale", {"latent": latent(8, 8), "cfm": cfm}),
         ("FMBoostUpscaleImage", {"image": image, "cfm": cfm}),
     ]:  # fmt: skip
-        for tiled in (False, True):
+        for tiled, widget in ((False, {}), (True, {"tiled_vae": True})):
             vae = VAE()
-            host.run(node_id, vae=vae, tiled_vae=tiled, **given)
+            host.run(node_id, vae=vae, **widget, **given)
             assert vae.calls and all(call.endswith("_tiled") == tiled for call in vae.calls), node_id
 
 
@@ -548,7 +564,7 @@ def test_upscale_image_makes_any_size_with_and_without_a_vae(
     host: Host, size: dict[str, Any], options: dict[str, Any], with_vae: bool
 ) -> None:
     image, vae = photo(33, 21, channels=4), {"vae": VAE()} if with_vae else {}
-    found = host.run("FMBoostUpscaleImage", image=image, cfm=load(host), seed=4, nfe=2, **size, **vae).args[0]
+    found = host.run("FMBoostUpscaleImage", image=image, cfm=ready(host), seed=4, nfe=2, **size, **vae).args[0]
     wanted = enlarged(image, seed=4, nfe=2, **options)
     assert difference(found, wanted) < 1e-4
     if "scale" in size:
@@ -556,7 +572,7 @@ def test_upscale_image_makes_any_size_with_and_without_a_vae(
 
 
 def test_an_sdxl_picture_is_enlarged_through_its_own_vae(host: Host) -> None:
-    image, cfm = photo(32, 40), load(host, SDXL_MODEL)
+    image, cfm = photo(32, 40), ready(host, SDXL_MODEL)
     found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(SDXL()), seed=2).args[0]
     assert difference(found, enlarged(image, SDXL_MODEL, scale=2, seed=2)) < 1e-4
     with pytest.raises(host.core.ConfigError, match="no built-in codec for SDXL latents; connect a VAE"):
@@ -564,7 +580,7 @@ def test_an_sdxl_picture_is_enlarged_through_its_own_vae(host: Host) -> None:
 
 
 def test_what_the_codec_loses_is_put_back_unless_told_otherwise(host: Host) -> None:
-    image, cfm = photo(32, 32), load(host, FAST)
+    image, cfm = photo(32, 32), ready(host, FAST)
     for restore in (True, False):
         found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, restore=restore).args[0]
         assert difference(found, enlarged(image, FAST, scale=2, restore=restore)) < 1e-4
@@ -574,12 +590,12 @@ def test_what_the_codec_loses_is_put_back_unless_told_otherwise(host: Host) -> N
 @pytest.mark.parametrize("method", ["bilinear", "nearest"])
 def test_upscale_image_takes_the_other_methods(host: Host, method: str) -> None:
     image = photo(32, 32)
-    found = host.run("FMBoostUpscaleImage", image=image, cfm=load(host), nfe=1, method=method, noise_step=200).args[0]
+    found = host.run("FMBoostUpscaleImage", image=image, cfm=ready(host), nfe=1, method=method, noise_step=200).args[0]
     assert difference(found, enlarged(image, nfe=1, scale=2, upsample=method, noise_step=200)) < 1e-4
 
 
 def test_a_batch_of_pictures_is_its_singles_on_one_bar(host: Host) -> None:
-    images, cfm = photo(24, 32, batch=3), load(host)
+    images, cfm = photo(24, 32, batch=3), ready(host)
     whole = host.run("FMBoostUpscaleImage", image=images, cfm=cfm, seed=6, nfe=2).args[0]
     (bar,) = host.bars
     assert bar.shown == [(value, 6) for value in range(1, 7)]
@@ -657,7 +673,7 @@ def attended(host: Host, trained_size: int, size: tuple[int, int], tokens: int) 
 
 
 def test_a_latent_of_other_channels_is_refused_with_the_families_it_could_be_of(host: Host) -> None:
-    wide, narrow, cfm = latent(8, 8, family="flux1"), latent(8, 8), load(host)
+    wide, narrow, cfm = latent(8, 8, family="flux1"), latent(8, 8), ready(host)
     sentence = r"is for SD1.5 latents \(4 channels\), but the latent has 16 channels \(SD3 or FLUX.1\); connect"
     for node_id, given in [
         ("FMBoostNoiseAugment", {"latent": wide}), ("FMBoostNoiseAugment", {"latent": wide, "cfm": cfm}),
@@ -677,7 +693,7 @@ def test_a_latent_of_other_channels_is_refused_with_the_families_it_could_be_of(
 
 
 def test_latents_of_video_and_sound_are_refused(host: Host) -> None:
-    cfm, still = load(host), latent(8, 8)
+    cfm, still = ready(host), latent(8, 8)
     for samples in (noise(1, 4, 3, 8, 8), noise(1, 4, 8), Nested()):
         moving = {"samples": samples}
         for node_id, given in [
@@ -702,7 +718,7 @@ def foreign(*size: int) -> dict[str, Any]:
 
 
 def test_what_the_core_warns_of_is_on_the_nodes_face(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    cfm, strange = load(host), foreign(32, 32)
+    cfm, strange = ready(host), foreign(32, 32)
     family = "This latent looks like one of SDXL, but the model sd15-x2 is for SD1.5: expect wrong colours or patterns."
     step = "sd15-x2 was trained at noise step 100 to 700, not 900; expect artefacts."
     start = host.run("FMBoostNoiseAugment", latent=strange, cfm=cfm, noise_step=900)
@@ -715,7 +731,7 @@ def test_what_the_core_warns_of_is_on_the_nodes_face(host: Host, caplog: pytest.
 
 def test_a_start_is_no_evidence_of_a_family(host: Host) -> None:
     """It is noise in part; the guide is not."""
-    cfm, strange, plain = load(host), foreign(32, 32), {"samples": noise(1, 4, 32, 32) * 3}
+    cfm, strange, plain = ready(host), foreign(32, 32), {"samples": noise(1, 4, 32, 32) * 3}
     told = host.run("FMBoostCFMSample", cfm=cfm, start=plain, guide=strange, nfe=1)
     untold = host.run("FMBoostCFMSample", cfm=cfm, start=strange, guide=plain, nfe=1)
     assert len(told.ui["text"]) == 1 and untold.ui is None
@@ -724,7 +740,7 @@ def test_a_start_is_no_evidence_of_a_family(host: Host) -> None:
 def test_latents_go_where_the_host_keeps_them(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = torch.device("meta")
     monkeypatch.setattr(host.modules["comfy.model_management"], "intermediate_device", lambda: elsewhere)
-    cfm = load(host)
+    cfm = ready(host)
     for node_id, given in [
         ("FMBoostPSUUpsample", {"latent": latent(8, 8), "vae": VAE()}),
         ("FMBoostNoiseAugment", {"latent": latent(8, 8)}),
@@ -841,7 +857,7 @@ def test_an_interrupt_stops_after_the_evaluation_it_comes_in(
 
 
 def test_progress_counts_evaluations_times_tiles_times_stages(host: Host) -> None:
-    cfm = load(host)
+    cfm = ready(host)
     host.run("FMBoostUpscale", latent=latent(8, 8), vae=VAE(), cfm=cfm, nfe=3, scale=4.0)
     host.run("FMBoostUpscale", latent=latent(4, 28), vae=VAE(), cfm=cfm, nfe=2, tile="48")
     host.run("FMBoostUpscaleImage", image=photo(16, 16), cfm=cfm, scale=3.0, nfe=2)
@@ -856,7 +872,7 @@ def test_previews_are_shown_in_the_scaled_space(host: Host) -> None:
         ("FMBoostUpscale", {"latent": latent(8, 8), "vae": VAE()}),
     ]:  # fmt: skip
         host.previews.clear()
-        large = host.run(node_id, cfm=load(host), nfe=3, **given).args[0]
+        large = host.run(node_id, cfm=ready(host), nfe=3, **given).args[0]
         assert [(kind, size) for kind, _, size in host.previews] == [("JPEG", 512)] * 3
         assert difference(host.previews[-1][1], SD15().process_in(large["samples"])) < 1e-4
         assert max(host.bars[-1].shown) == (3, 3)
