@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import CheckpointError
+from ..families import FAMILIES
 from .arguments import DEFAULT_MODEL
 from .console import one_line
 
@@ -42,6 +43,6 @@ def _show(name: str) -> None:
         return
     spec = facts["specification"]
     print(f"  {name}{' (default)' if name == DEFAULT_MODEL else ''}")
-    print(f"    {spec['scale']:g}x for {spec['family']} latents, {spec['nfe']} evaluations by default")
+    print(f"    {spec['scale']:g}x for {FAMILIES[spec['family']].title} latents, {spec['nfe']} evaluations by default")
     print(f"    {facts['parameters'] / 1e6:.1f}M parameters, {facts['bytes'] / 1e6:.1f} MB")
     print(f"    license {spec['license']}; trained on {spec['trained_on']}")
