@@ -137,7 +137,7 @@ def test_the_core_refuses_a_codec_and_a_latent_of_another_family(codec: TinyVAE)
     xl = make_model(family="sdxl", latent_factor=0.13025)
     builtin = load_codec("builtin")
     for call in (lambda: boost(latent, xl, builtin), lambda: upscale_image(image, xl, builtin)):
-        with pytest.raises(LatentError, match=r"for SDXL latents .*but the codec builtin is for SD1.5 latents"):
+        with pytest.raises(LatentError, match=r"for SDXL latents .*but the codec builtin is for SD1.5"):
             call()
     with pytest.raises(LatentError, match=r"for SD1.5 latents .*the latent has 16 channels \(SD3 or FLUX.1\)"):
         boost(torch.zeros(1, 16, 4, 4), make_model(), builtin)
