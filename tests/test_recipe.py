@@ -1,4 +1,4 @@
-"""Recipes: those that come with FMBoost are the paper's, and whatever is wrong with another one is named."""
+"""Recipes: the bundled ones, changes of single fields, and the names in errors."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,11 @@ import torch
 
 from fmboost_core.errors import ConfigError
 from fmboost_core.networks.unet import LatentUNet
-from fmboost_core.training.recipe import Loop, Recipe, load_recipe, recipe_names, recipe_of
+from fmboost_core.training.recipe import Recipe, load_recipe, recipe_of
+from fmboost_core.training.recipes import recipe_names
+from fmboost_core.training.sections import LoopSection
 
-CHANGES = {  # the recipes that cannot do without a word
+CHANGES = {  # what these recipes require
     "straighten": ["start.model=any.safetensors"],
     "decoded": ["start.model=any.safetensors", "objective.decoder=any"],
 }
@@ -69,7 +71,7 @@ def test_a_preset_may_be_chosen_and_changed() -> None:
     assert network.base == 64 and network.multipliers == (1, 2, 3, 4) and network.norm == "group"
 
 
-def test_a_network_that_learns_several_noise_steps_is_told_them() -> None:
+def test_a_network_that_learns_several_noise_steps_is_conditioned_on_the_noise_level() -> None:
     assert not load_recipe("lite", ["network.noise_level=true"]).network.noise_level
     recipe = load_recipe("lite", ["objective.noise_steps=[100, 600]"])
     assert recipe.network.noise_level and recipe.objective.noise_steps == (100, 600)
@@ -166,8 +168,8 @@ def test_a_recipe_that_is_no_toml_is_a_sentence(text: str, tmp_path: Path) -> No
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
-    loop = Loop(rate=1.0, warmup=10, decay=0.3)
+    loop = LoopSection(rate=1.0, warmup=10, decay=0.3)
     rates = [loop.rate_at(step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9:70] == [1.0] * 61
     assert rates[85] == pytest.approx(0.5) and rates[-1] == pytest.approx(1 / 30)
-    assert Loop(rate=1.0, warmup=0, decay=0.0).rate_at(0, 1) == 1.0
+    assert LoopSection(rate=1.0, warmup=0, decay=0.0).rate_at(0, 1) == 1.0
