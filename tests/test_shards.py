@@ -20,7 +20,7 @@ from torch import Tensor
 from fmboost_core import boost
 from fmboost_core.cli.processes import share
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ConfigError, FileError, FMBoostError
+from fmboost_core.errors import ConfigError, FMBoostError
 from fmboost_core.imaging.resample import resize
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.training.data import encode
@@ -226,10 +226,10 @@ def test_a_killed_encoding_makes_only_what_is_missing(
     assert sorted(whole) == ["encode.json", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
     (maker.out / "shard-000001.tar").unlink()
     kept = (maker.out / "shard-000000.tar").stat().st_mtime_ns
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     again = ShardMaker(maker.views, maker.how, codec, maker.out)
-    again.make(again.shards, lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)] and contents(maker.out) == whole
+    again.make(again.shards, lambda done, total: progress.append((done, total)))
+    assert progress == [(1, 2), (2, 2)] and contents(maker.out) == whole
     assert (maker.out / "shard-000000.tar").stat().st_mtime_ns == kept
 
 
@@ -247,7 +247,7 @@ def test_an_interrupt_leaves_no_half_shard(photos: Path, codec: TinyVAE, tmp_pat
 
 def test_a_full_disk_leaves_no_half_shard(photos: Path, codec: TinyVAE, tmp_path: Path, small_shards: None) -> None:
     maker = ShardMaker(plan_views(find_photos([photos])), Encoding(), codec, tmp_path / "out")
-    with full_disk(3000), pytest.raises(FileError, match=r"shard-000000\.tar cannot be written"):
+    with full_disk(3000), pytest.raises(FMBoostError, match=r"shard-000000\.tar cannot be written"):
         maker.make(maker.shards)
     assert list(contents(maker.out)) == ["encode.json"]
 

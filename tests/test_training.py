@@ -15,7 +15,7 @@ from torch import Tensor
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
-from fmboost_core.errors import CheckpointError, ConfigError, ImageError
+from fmboost_core.errors import CheckpointError, ConfigError, FMBoostError
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.model import Model
 from fmboost_core.networks.unet import LatentUNet
@@ -109,19 +109,6 @@ def test_from_photographs_to_a_model_and_its_rectified_flow(
     small = torch.randn(1, 4, 4, 4)
     large = boost(small, load_model(straight), load_codec(codec_file), nfe=2)
     assert large.shape == (1, 4, 8, 8)
-    sharp, before = tmp_path / "sharp.safetensors", load_model(out).network.state_dict()
-    seen = ("--recipe", "decoded", *SMALL, "--set", f"start.model={out}", "--set", f"objective.decoder={codec_file}")
-    status, said = run("train", latents, sharp, *seen)
-    assert status == 2 and "data.crop must be 7 or above for textures" in said
-    other = tmp_path / "other.safetensors"
-    save_codec(tiny_codec(16, width=8, blocks=1, stem=4), other, license="MIT", trained_on="nothing")
-    status, said = run("train", latents, sharp, *seen, "--set", "data.crop=8", "--set", f"objective.decoder={other}")
-    assert status == 2 and "is for latents of 16 channels" in said
-    status, said = run("train", latents, sharp, *seen, "--set", "data.crop=8")
-    assert status == 0, said
-    after = load_model(sharp)
-    assert (after.spec.objective, after.spec.nfe) == ("cfm", 4)
-    assert any(not torch.equal(w, before[name]) for name, w in after.network.state_dict().items())
 
 
 def test_latents_of_two_models_of_one_name_are_not_mixed(
@@ -359,13 +346,26 @@ def test_only_wider_networks_of_local_norms_are_widened() -> None:
         start_from(LatentUNet(replace(TINY, base=16, res_blocks=2)), make_model())
 
 
-def test_decoded_may_begin_at_another_noise_step(latents: Path, codec_file: Path, tmp_path: Path) -> None:
-    """It trains the whole trajectory; the model file has the new noise step."""
-    save_model(make_model(recipe_for().network), tmp_path / "flow.safetensors")
-    changes = [f"start.model={tmp_path / 'flow.safetensors'}", f"objective.decoder={codec_file}", "data.crop=8"]
+@pytest.mark.parametrize(("since", "nfe"), [(0.25, 4), (0.0, 1)])
+def test_decoded_continues_from_a_flow_even_at_another_noise_step(
+    since: float, nfe: int, latents: Path, codec_file: Path, tmp_path: Path
+) -> None:
+    """It trains the whole trajectory; the model file is a flow with the new noise step."""
+    flow, other = tmp_path / "flow.safetensors", tmp_path / "other.safetensors"
+    save_model(make_model(recipe_for().network), flow)
+    changes = [f"start.model={flow}", f"objective.decoder={codec_file}", f"objective.since={since}", "data.crop=8"]
     recipe = recipe_for(*changes, "objective.noise_step=250", "objective.window=8", name="decoded")
     trainer, _ = make_trainer(recipe, load_shards(latents))
-    assert finished(recipe, trainer.network, 2, "mine").spec.noise_steps == (250,)
+    before = {name: weight.clone() for name, weight in trainer.network.state_dict().items()}
+    trainer.train_step()
+    assert any(not torch.equal(weight, before[name]) for name, weight in trainer.network.state_dict().items())
+    spec = finished(recipe, trainer.network, 2, "mine").spec
+    assert (spec.objective, spec.noise_steps, spec.nfe) == ("cfm", (250,), nfe)
+    save_codec(tiny_codec(16, width=8, blocks=1, stem=4), other, license="MIT", trained_on="nothing")
+    with pytest.raises(ConfigError, match="is for latents of 16 channels"):
+        make_trainer(recipe_for(*changes, f"objective.decoder={other}", name="decoded"), load_shards(latents))
+    with pytest.raises(ConfigError, match=r"data\.crop must be 7 or above for textures"):
+        recipe_for(*changes, "data.crop=6", name="decoded")
 
 
 def test_reflow_starts_from_its_teacher_which_does_not_change(latents: Path, tmp_path: Path) -> None:
@@ -452,6 +452,6 @@ def test_a_journal_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "mine.safetensors", 0)
     (tmp_path / "mine.csv").unlink()
     (tmp_path / "mine.csv").mkdir()
-    with pytest.raises(ImageError, match=r"mine\.csv cannot be written"):
+    with pytest.raises(FMBoostError, match=r"mine\.csv cannot be written"):
         journal.note({"step": 0, "loss": 1.0})
     journal.close()
