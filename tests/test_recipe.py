@@ -26,6 +26,22 @@ def test_bundled_recipes_load_and_their_facts_are_json(name: str) -> None:
     assert facts["data.batch"] == recipe.data.batch and facts["network.multipliers"] == list(recipe.network.multipliers)
 
 
+def test_no_setting_that_checkpoints_store_was_renamed() -> None:
+    """A renamed field would stop every training that is under way; a new one counts as its default."""
+    stored = {
+        "network": "channels base multipliers res_blocks norm attention_rates middle_attention heads head_width "
+        "attention attention_layout classes noise_level",
+        "data": "crop batch upsampling shares",
+        "objective": "name noise_step noise_steps octave sigma_min start_share since teacher_steps decoder texture "
+        "lines mean coarse latents window",
+        "start": "model frozen",
+        "loop": "samples rate warmup decay beta2 weight_decay clip ema seed bf16 accumulate checkpointing compile",
+        "card": "family license trained_on",
+    }
+    names = {f"{section}.{name}" for section, fields in stored.items() for name in fields.split()}
+    assert names <= set(Recipe().flat())
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "batch", "crop"),
     [

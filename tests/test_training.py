@@ -95,7 +95,8 @@ def test_from_photographs_to_a_model_and_its_rectified_flow(
     latents, out, straight = tmp_path / "latents", tmp_path / "mine.safetensors", tmp_path / "mine4.safetensors"
     (photos / "corrupt.png").write_bytes(b"none")
     status, said = run("encode", photos, "--codec", codec_file, "--out", latents)
-    assert status == 0 and "6 views, 2 skipped" in said and said.count("\nskipped: ") == 2
+    assert status == 0 and "6/6 views, 0 min left" in said
+    assert "6 views, 2 skipped" in said and said.count("\nskipped: ") == 2
     card = ("--set", "card.license=MIT", "--set", "card.trained_on=two photographs")
     status, said = run("train", latents, out, *SMALL, *card, "--set", "data.shares={image=1}")
     assert status == 0 and "8/8 samples" in said

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CONTINUES = "Stopped; the same command continues."
+CONTINUES = "Stopped; the same command continues."  # said after Ctrl-C
 
 
 def add_command(commands: Any) -> None:

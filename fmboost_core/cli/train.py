@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..training.recipes import recipe_names
-
-CONTINUES = "Stopped; the same command continues."
+from .encode import CONTINUES
 
 
 def add_command(commands: Any) -> None:

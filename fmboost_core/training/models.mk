@@ -19,6 +19,7 @@ from = --set start.model=$(filter %.safetensors,$^)
 decoded = $(train) --recipe decoded $(from)
 sd15 = --set objective.decoder=$(CODECS)/taesd
 sdxl = --set card.family=sdxl --set objective.decoder=$(CODECS)/taesdxl
+# Shares of the groups of guides: by the training codec and the built-in one; by what guides were encoded from.
 own = {latent=0.7, image=0.08, "latent:builtin"=0.07, "image:builtin"=0.15}
 kinds = --set data.shares.latent=0.8 --set data.shares.image=0.2
 

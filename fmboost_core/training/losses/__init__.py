@@ -25,7 +25,7 @@ from .reflow import Reflow
 from .regression import Regression
 from .weighted import WeightedDistance
 
-# Weights of "decoded" for images and for latents, found by measurement (docs/training-log.md).
+# Weights of "decoded" for images and for latents, found by measurement (see the training log).
 IMAGES = WeightedDistance(error=2.0, coarse=1.0, texture=6.0, lines=3.0, mean=250.0)
 LATENTS = WeightedDistance(error=0.3, texture=0.5, mean=10.0)
 
