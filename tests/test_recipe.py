@@ -119,6 +119,8 @@ def test_a_family_brings_its_channels() -> None:
         ("data.shares.image=much", r"data\.shares\.image must be a number"),
         ("data=3", "data must be a table"),
         ("network.base=[3]", r"network\.base must be a whole number"),
+        ("network.architecture=[1]", r"network\.architecture must be text"),
+        ("network.architecture=gan", r"architecture 'gan' is not known"),
         ("network.base=-3", r"network\.base must be a whole number above 0"),
         ("network.norm=batch", r"network\.norm must be 'group' or 'channel'"),
         ("network=large", r"network must be paper-113m or .*'large'"),

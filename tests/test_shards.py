@@ -20,7 +20,7 @@ from torch import Tensor
 from fmboost_core import boost
 from fmboost_core.cli.processes import share
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ConfigError, FMBoostError
+from fmboost_core.errors import ConfigError, FMBoostError, LatentError
 from fmboost_core.imaging.resample import resize
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.training.data import encode
@@ -323,12 +323,20 @@ def test_low_latents_can_be_a_model_s_results_and_disturbed(photos: Path, codec:
     LatentCrops(data, 4, {"latent:boosted": 0.5, "latent:boosted:disturbed": 0.5})
 
 
+def test_codecs_of_two_families_do_not_share_shards(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    other = _ZeroCodec()
+    codec.family, other.family = "sd15", "sdxl"
+    with pytest.raises(LatentError, match="the codec is for SDXL latents"):
+        made(photos, codec, tmp_path / "out", Encoding(guide_codec="other"), guide_codec=other)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
         ({"scale": 1.5}, "must have a whole scale, but tiny has 1.5"),
         ({"objective": "l2"}, "trained as a baseline"),
-        ({"config": replace(TINY, channels=16), "family": "flux1"}, "but the codec makes 4"),
+        ({"config": replace(TINY, channels=16), "family": "flux1"}, "but the codec has 4 channels"),
     ],
 )
 def test_a_model_that_cannot_boost_low_latents_is_refused_before_anything_is_written(
@@ -422,7 +430,7 @@ def test_groups_are_drawn_by_their_shares() -> None:
 class _ZeroCodec:
     """A codec whose every latent is zero."""
 
-    channels, factor = 4, 8
+    channels, downscale_factor = 4, 8
 
     def encode(self, images: Tensor) -> Tensor:
         return torch.zeros(images.shape[0], 4, images.shape[-2] // 8, images.shape[-1] // 8)

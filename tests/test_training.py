@@ -15,7 +15,7 @@ from torch import Tensor
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
-from fmboost_core.errors import CheckpointError, ConfigError, FMBoostError
+from fmboost_core.errors import CheckpointError, ConfigError, FMBoostError, LatentError
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.model import Model
 from fmboost_core.networks.unet import LatentUNet
@@ -136,8 +136,9 @@ def test_a_baseline_can_be_sampled_but_is_not_boosted_with(
     with pytest.raises(ConfigError, match=rf"baseline was trained as a baseline \({name}\)"):
         boost(torch.zeros(1, 4, 4, 4), model, codec)
     guide = torch.randn(2, 4, 8, 8)
+    predict = conditioned(model.network, model.spec.network, torch.zeros(2, dtype=torch.long), torch.ones(2))
     with torch.no_grad():
-        made = objective_of(model.spec).sample(model.velocity, guide, torch.randn_like(guide), 3)
+        made = objective_of(model.spec).sample(predict, guide, torch.randn_like(guide), 3)
     assert made.shape == guide.shape and torch.isfinite(made).all()
 
 
@@ -200,7 +201,8 @@ def test_an_interrupted_command_leaves_a_model_and_continues(
 def test_a_codec_is_trained_from_photographs(latents: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "tiny.safetensors"
     changes = ("--set", "data.crop=2", "--set", "data.batch=2", "--set", "loop.samples=4", "--set", "loop.bf16=false")
-    assert run("train-codec", latents, out, *changes)[0] == 0
+    assert run("train-codec", latents, out, *changes, "--set", "card.family=sdxl")[0] == 0
+    assert load_codec(out).family == "sdxl"
     assert load_codec(out).encode(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 2, 2)
     status, said = run("train-codec", latents, tmp_path / "b.safetensors", *changes, "--set", "loop.checkpointing=true")
     assert status == 2 and "loop.checkpointing" in said
@@ -226,7 +228,7 @@ def test_a_recipe_can_be_printed_and_used_again(run: Run, tmp_path: Path) -> Non
             "shares names pictures, but the shards' groups of guides are image, latent",
         ),
         ("train {latents} {out} --set data.shares={{image=-1}}", "Shares must be 0 or above"),
-        ("train {latents} {out} --set card.family=flux1", "set card.family to what the shards' codec makes"),
+        ("train {latents} {out} --set card.family=flux1", "set card.family to the family of the shards' codec"),
         ("train {latents} {out} --set data.crop=64", "take a smaller crop"),
         ("train {latents} {out} --set loop.accumulate=3", "data.batch must be a multiple of 3"),
         ("train {latents} {out} --set start.frozen=['none']", "start.frozen: no parameter's name begins with 'none'"),
@@ -363,7 +365,7 @@ def test_decoded_continues_from_a_flow_even_at_another_noise_step(
     spec = finished(recipe, trainer.network, 2, "mine").spec
     assert (spec.objective, spec.noise_steps, spec.nfe) == ("cfm", (250,), nfe)
     save_codec(tiny_codec(16, width=8, blocks=1, stem=4), other, license="MIT", trained_on="nothing")
-    with pytest.raises(ConfigError, match="is for latents of 16 channels"):
+    with pytest.raises(LatentError, match=r"objective\.decoder = .* \(16 channels\)"):
         make_trainer(recipe_for(*changes, f"objective.decoder={other}", name="decoded"), load_shards(latents))
     with pytest.raises(ConfigError, match=r"data\.crop must be 7 or above for textures"):
         recipe_for(*changes, "data.crop=6", name="decoded")
@@ -445,7 +447,7 @@ def test_validation_is_the_same_every_time_and_is_of_its_own_shards(latents: Pat
         high = np.zeros((channels, 8, 8), np.float16)
         (tmp_path / "other").mkdir(exist_ok=True)
         write_shard(tmp_path / "other" / "a.tar", [Sample("0", facts, {"high": high, "latent": high})])
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(FMBoostError, match=words):
             Validation(task, load_shards(tmp_path / "other"), None)
 
 

@@ -55,7 +55,7 @@ def checkpoint_activations(network: nn.Module) -> None:
     for name in ("input_blocks", "middle_block", "output_blocks"):
         blocks = getattr(network, name, None)
         if blocks is None:
-            raise ConfigError("loop.checkpointing is for flows; of this network, set it to false.")
+            raise ConfigError("loop.checkpointing is for U-Nets; set it to false for this network.")
         for block in blocks if isinstance(blocks, nn.ModuleList) else [blocks]:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ConfigError, MissingDependencyError, require
 from ..families import FAMILIES
 from ..metrics.distances import PATCH
-from ..networks.config import PRESETS, UNetConfig
+from ..networks import PRESETS, NetworkConfig, config_class
 from .recipes import recipe_names, recipe_text
 from .sections import CONTINUING, CardSection, DataSection, LoopSection, ObjectiveSection, StartSection
 
@@ -21,11 +21,12 @@ from .sections import CONTINUING, CardSection, DataSection, LoopSection, Objecti
 class Recipe:
     """All settings of a training.
 
-    network: a table of `UNetConfig`'s fields, or the name of one of its presets. Two fields follow from others,
-        whatever the table says: `channels` from card.family, `noise_level` from objective.noise_steps.
+    network: the name of a preset, or a table of fields of a configuration: its `architecture` (default "unet"), and for
+        that one `UNetConfig`'s. Two fields follow from others, whatever the table says: `channels` from card.family,
+        `noise_level` from objective.noise_steps.
     """
 
-    network: UNetConfig = PRESETS["lite"]
+    network: NetworkConfig = PRESETS["lite"]
     data: DataSection = field(default_factory=DataSection)
     objective: ObjectiveSection = field(default_factory=ObjectiveSection)
     start: StartSection = field(default_factory=StartSection)
@@ -40,7 +41,8 @@ class Recipe:
         textured = self.objective.name == "decoded" and self.objective.texture > 0
         require(not textured or self.data.crop >= PATCH, "data.crop", self.data.crop, f"{PATCH} or above for textures")
         channels, conditioned = FAMILIES[self.card.family].channels, bool(self.objective.noise_steps)
-        object.__setattr__(self, "network", replace(self.network, channels=channels, noise_level=conditioned))
+        network: Any = self.network
+        object.__setattr__(self, "network", replace(network, channels=channels, noise_level=conditioned))
 
     def flat(self) -> dict[str, Any]:
         """Every field by its dotted name, as JSON holds it. Checkpoints store these names: they must not change."""
@@ -125,13 +127,18 @@ def _build(kind: Any, table: Any, where: str) -> Any:
     try:
         return kind(**values)
     except ConfigError as error:
-        if kind is not UNetConfig:  # which does not know that it is part of a recipe
+        if where != "network":  # a network's configuration does not know that it is part of a recipe
             raise
         raise ConfigError(f"{prefix}{error}") from None
 
 
 def _converted(kind: Any, value: Any, name: str) -> Any:
     """A TOML value as a field's type: a whole number is a float where one is wanted, a list a tuple."""
+    if kind is NetworkConfig:
+        require(isinstance(value, Mapping), name, value, "a table of fields")
+        architecture = value.get("architecture", "")
+        require(isinstance(architecture, str), f"{name}.architecture", architecture, "text")
+        kind, value = config_class(value)
     if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
         return _build(kind, value, name)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,16 +19,18 @@ from .widen import require_wider, widened
 _LATENT_LAYERS = ("input_blocks.0.", "out.2.")  # the layers whose shapes depend on the latent's channels
 
 
-def start_from(network: LatentUNet, model: Model) -> None:
-    """Load the weights of a trained model into a network, which may be wider or of another latent space.
+def start_from(network: nn.Module, model: Model) -> None:
+    """Load the weights of a trained model into a network. A U-Net may be wider, or of another latent space.
 
     Layers without a counterpart in the model stay fresh: the embedding of the noise level, and, where the latents have
     another number of channels, the first and the last layer. A new embedding of what the guide was encoded from is
     zero. A network that is no longer conditioned on the noise level keeps the level of the model's own start. A wider
     network is `widened`. Raises `ConfigError` for other widths, `CheckpointError` for other architectures.
     """
-    before, now = model.spec.network, network.config
-    assert isinstance(before, UNetConfig)
+    if not isinstance(network, LatentUNet) or not isinstance(model.network, LatentUNet):
+        _load(network, model.network.state_dict(), model)
+        return
+    before, now = model.network.config, network.config
     if now.base != before.base:
         require_wider(before, now)
         narrow = LatentUNet(replace(now, base=before.base))
@@ -43,6 +45,10 @@ def start_from(network: LatentUNet, model: Model) -> None:
         weights["label_emb.weight"] = torch.zeros_like(network.label_emb.weight)
     if now.channels != before.channels:
         weights |= {name: w for name, w in network.state_dict().items() if name.startswith(_LATENT_LAYERS)}
+    _load(network, weights, model)
+
+
+def _load(network: nn.Module, weights: Mapping[str, Tensor], model: Model) -> None:
     require_fit(Path(model.spec.name), network, {name: tuple(w.shape) for name, w in weights.items()})
     network.load_state_dict(weights)
 

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..codecs.kl import Decoder
+from ..networks import NetworkConfig
 from ..networks.conditioning import Conditioning
-from ..networks.config import UNetConfig
-from ..networks.unet import LatentUNet
 from .data.crops import LatentCrops
 from .losses import make_objective
 from .losses.diffusion import SIGNALS
@@ -23,7 +22,7 @@ Network = Callable[..., Tensor]
 OTHER_STEPS = 0.6  # share of crops that start at another noise step than the recipe's own, where it has a range
 
 
-def conditioned(network: Network, config: UNetConfig, kind: Tensor, alpha_bar: Tensor) -> Predict:
+def conditioned(network: Network, config: NetworkConfig, kind: Tensor, alpha_bar: Tensor) -> Predict:
     """A network's prediction as a function of state, time and guide, with the rest of its conditioning bound.
 
     kind: what the guides were encoded from (B,), indices into `GUIDE_KINDS`. alpha_bar: signal kept in the starts (B,).
@@ -40,7 +39,7 @@ class TrainingTask:
 
     recipe: Recipe
     crops: LatentCrops
-    teacher: LatentUNet | None = None
+    teacher: nn.Module | None = None
     decoder: Decoder | None = None
 
     def draw(self, batch: int, generator: torch.Generator) -> Examples:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..codecs.kl import Decoder, open_codec
+from ..codecs.protocol import codec_party
 from ..codecs.tiny import tiny_codec
 from ..errors import ConfigError
-from ..families import FAMILIES
+from ..families import FAMILIES, Party, require_same_family
 from ..files.checkpoint import load_model, save_model
 from ..model import Model
-from ..networks.unet import LatentUNet
 from ..sampling.schedule import alpha_bar
 from ..spec import ModelSpec
 from .data.crops import LatentCrops, PhotoCrops
@@ -34,20 +36,21 @@ BASELINE_STARTS: Mapping[str, tuple[int, float]] = {
 
 
 def require_family(recipe: Recipe, data: LatentSet) -> None:
-    """Refuse shards whose latents cannot be of the recipe's family."""
-    if data.channels != recipe.network.channels:
-        raise ConfigError(
-            f"The shards hold latents of {data.channels} channels, but card.family = {recipe.card.family!r} has "
-            f"{recipe.network.channels}; set card.family to what the shards' codec makes."
-        )
+    """Refuse shards whose latents cannot be of the recipe's family: a `LatentError`."""
+    advice = "set card.family to the family of the shards' codec"
+    require_same_family(_party(recipe), Party("the set of shards", channels=data.channels, instead=advice))
 
 
-def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[LatentUNet], TrainingTask]:
+def _party(recipe: Recipe) -> Party:
+    return Party(f"the training with card.family = {recipe.card.family!r}", recipe.card.family)
+
+
+def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], TrainingTask]:
     """A trainer at its first step, and what it trains on."""
     require_family(recipe, data)
     crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling)
     torch.manual_seed(recipe.loop.seed)
-    network = LatentUNet(recipe.network)
+    network = recipe.network.build()
     if recipe.start.model:
         trained = load_model(recipe.start.model)
         if recipe.objective.name in CONTINUING:
@@ -70,19 +73,18 @@ def make_codec_trainer(recipe: Recipe, data: LatentSet) -> Trainer[CodecPasses]:
     require_family(recipe, data)
     crops = PhotoCrops(data, recipe.data.crop)
     torch.manual_seed(recipe.loop.seed)
-    passes = CodecPasses(tiny_codec(data.channels))
+    codec = tiny_codec(data.channels)
+    codec.family = recipe.card.family
+    passes = CodecPasses(codec)
     facts = recipe.flat() | {"samples in the shards": len(data.samples)}
     return Trainer(passes, crops.draw, codec_loss, recipe.loop, recipe.data.batch, facts=facts)
 
 
 def _decoder(recipe: Recipe) -> Decoder:
-    """The decoder that the recipe names; `ConfigError` where its latents have other channels than the network's."""
-    codec, channels = open_codec(recipe.objective.decoder), recipe.network.channels
-    if codec.channels != channels:
-        raise ConfigError(
-            f"objective.decoder = {recipe.objective.decoder!r} is for latents of {codec.channels} channels, but "
-            f"those of card.family = {recipe.card.family!r} have {channels}."
-        )
+    """The decoder that the recipe names; `LatentError` where it is of another family."""
+    codec = open_codec(recipe.objective.decoder)
+    named = replace(codec_party(codec), what=f"objective.decoder = {recipe.objective.decoder!r}")
+    require_same_family(_party(recipe), named)
     return Decoder(codec)
 
 
@@ -101,7 +103,7 @@ def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:
         )
 
 
-def finished(recipe: Recipe, network: LatentUNet, scale: int, name: str) -> Model:
+def finished(recipe: Recipe, network: nn.Module, scale: int, name: str) -> Model:
     """The trained network as a model. Its specification names the baseline, or the start of the flow."""
     family = FAMILIES[recipe.card.family]
     continued = recipe.objective.name in CONTINUING

@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...codecs.protocol import Codec
+from ...codecs.protocol import Codec, codec_party
 from ...errors import ConfigError, ImageError
+from ...families import require_same_family
 from ...files.atomic import replacing
 from ...imaging.resample import resize
 from ...model import Model
@@ -115,11 +116,12 @@ class ShardMaker:
     ) -> None:  # fmt: skip
         """guide_codec, model: those that `how` names; None: codec makes the guides, low latents are encodings.
 
-        Raises `ConfigError` where `out` holds another plan, or the model's scale is no whole number; `FMBoostError`
-        where the model cannot boost latents of the codec.
+        Raises `LatentError` for codecs and a model of different families, `ConfigError` where the model cannot boost,
+        its scale is no whole number, or `out` holds another plan.
         """
         self.views, self.how, self.out, self.device = views, how, out, device or torch.device("cpu")
         self.codec, self.guide_codec, self.model = codec, guide_codec or codec, model
+        require_same_family(codec_party(codec), codec_party(self.guide_codec))
         if model:
             check_pair(model, self.guide_codec)
         self.earlier = _whole_scale(model) if model else 1  # upscale factor of the model's stage before
