@@ -15,7 +15,7 @@ import torch
 from networks import TINY, randomised
 from torch import Tensor, nn
 
-from fmboost_core.errors import CheckpointError, ConfigError, FMBoostError, NonFiniteError
+from fmboost_core.errors import CheckpointError, ConfigError, FileError, NonFiniteError
 from fmboost_core.networks.unet import LatentUNet
 from fmboost_core.sampling.schedule import alpha_bar
 from fmboost_core.training.loop import FREE, Trainer, step_generator
@@ -283,7 +283,7 @@ def test_a_full_disk_is_a_sentence_and_the_old_checkpoint_stays(tmp_path: Path) 
     trainer.save(path)
     before = path.read_bytes()
     trainer.train_step()
-    with full_disk(), pytest.raises(FMBoostError, match=r"state cannot be written") as refused:
+    with full_disk(), pytest.raises(FileError, match=r"state cannot be written") as refused:
         trainer.save(path)
     assert "Errno None" not in str(refused.value)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

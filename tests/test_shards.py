@@ -20,7 +20,7 @@ from torch import Tensor
 from fmboost_core import boost
 from fmboost_core.cli.processes import share
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ConfigError, FMBoostError, LatentError
+from fmboost_core.errors import ConfigError, FileError, FMBoostError, LatentError
 from fmboost_core.imaging.resample import resize
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.training.data import encode
@@ -247,7 +247,7 @@ def test_an_interrupt_leaves_no_half_shard(photos: Path, codec: TinyVAE, tmp_pat
 
 def test_a_full_disk_leaves_no_half_shard(photos: Path, codec: TinyVAE, tmp_path: Path, small_shards: None) -> None:
     maker = ShardMaker(plan_views(find_photos([photos])), Encoding(), codec, tmp_path / "out")
-    with full_disk(3000), pytest.raises(FMBoostError, match=r"shard-000000\.tar cannot be written"):
+    with full_disk(3000), pytest.raises(FileError, match=r"shard-000000\.tar cannot be written"):
         maker.make(maker.shards)
     assert list(contents(maker.out)) == ["encode.json"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import ImageError, MissingDependencyError, reason
+from ..errors import FileError, MissingDependencyError, reason
 from ..files.atomic import replacing
 
 COLUMNS = ("step", "samples", "loss", "rate", "samples_per_second", "validation_loss")
@@ -37,7 +37,7 @@ class Journal:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow({name: f"{value:.10g}" for name, value in values.items()})
         except OSError as error:
-            raise ImageError(f"{self.path} cannot be written ({reason(error)}).") from None
+            raise FileError(f"{self.path} cannot be written ({reason(error)}).") from None
         for name in values.keys() - {"step", "samples"}:
             self.board.add_scalar(name, values[name], int(values["step"]))
 

@@ -22,7 +22,6 @@ from ..spec import ModelSpec
 from .data.crops import LatentCrops, PhotoCrops
 from .data.latents import LatentSet
 from .loop import Trainer
-from .losses import objective_of as objective_of
 from .losses.codec import CodecPasses, codec_loss
 from .recipe import Recipe
 from .sections import CONTINUING

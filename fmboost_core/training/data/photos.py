@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, ImageError
-from ...imaging.picture_file import READ_SUFFIXES, read_picture
+from ...imaging.formats import READ_SUFFIXES
+from ...imaging.read import read_picture
 from ...imaging.resample import resize
 
 

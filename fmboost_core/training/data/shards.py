@@ -32,7 +32,7 @@ class Sample:
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> None:
-    """Write a shard. Raises an `FMBoostError` where that fails, as on a full disk, and leaves nothing of it."""
+    """Write a shard. Raises `FileError` where that fails, as on a full disk, and leaves nothing of it."""
     with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
             _add(tar, f"{sample.key}.json", json.dumps(sample.facts).encode())
