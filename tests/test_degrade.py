@@ -1,4 +1,4 @@
-"""Degradations: exact again from seed and JSON, exact in size, each step does what its name says."""
+"""Degradations: repeated exactly from seed and JSON, exact in size, and each step's effect."""
 
 import itertools
 import json
@@ -11,18 +11,16 @@ from PIL import Image
 from skimage import data
 
 from fmboost_core.errors import ConfigError, ImageError, MissingDependencyError
-from fmboost_core.training.data.degrade import (
+from fmboost_core.training.data.degradation_steps import (
     FILTERS,
     Blur,
-    Degradation,
     GaussianNoise,
     Jpeg,
     PoissonNoise,
     Resize,
     Step,
-    degrade,
-    plan,
 )
+from fmboost_core.training.data.degrade import Degradation, degrade, plan
 
 PHOTO = Image.fromarray(data.astronaut()).crop((128, 0, 384, 256))
 
@@ -42,16 +40,16 @@ def gradient(image: Image.Image, axis: int | None = None) -> float:
     )
 
 
-def test_a_seed_and_its_json_make_the_same_picture_again() -> None:
+def test_a_seed_and_its_json_make_the_same_image_again() -> None:
     seen = set()
     for seed in range(6):
         degradation = plan(seed, 4)
-        picture = degrade(PHOTO, 4, degradation)
+        image = degrade(PHOTO, 4, degradation)
         text = degradation.as_json()
         again = Degradation.from_json(json.loads(json.dumps(text)))
         assert again == degradation == plan(seed, 4) and again.as_json() == text
-        assert degrade(PHOTO, 4, again).tobytes() == picture.tobytes()
-        seen.add(picture.tobytes())
+        assert degrade(PHOTO, 4, again).tobytes() == image.tobytes()
+        seen.add(image.tobytes())
     assert len(seen) == 6
 
 
@@ -145,14 +143,14 @@ def test_resizing_counts_from_the_photograph() -> None:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "no list of degrading steps"),
-        ("7", "no list of degrading steps"),
-        ('["blur"]', "no list of degrading steps"),
-        ('{"step": "jpeg"}', "no list of degrading steps"),
-        ("[" * 100_000, "no list of degrading steps"),
-        ("[{}]", "no degrading step None; the steps are blur, resize, gaussian, poisson, jpeg"),
-        ('[{"step": "sharpen"}]', "no degrading step 'sharpen'"),
-        ('[{"step": ["jpeg"]}]', "no list of degrading steps"),
+        ("{", "no list of degradation steps"),
+        ("7", "no list of degradation steps"),
+        ('["blur"]', "no list of degradation steps"),
+        ('{"step": "jpeg"}', "no list of degradation steps"),
+        ("[" * 100_000, "no list of degradation steps"),
+        ("[{}]", "no degradation step None; the steps are blur, resize, gaussian, poisson, jpeg"),
+        ('[{"step": "sharpen"}]', "no degradation step 'sharpen'"),
+        ('[{"step": ["jpeg"]}]', "no list of degradation steps"),
         ('[{"step": "jpeg"}]', "missing 1 required positional argument: 'quality'"),
         ('[{"step": "jpeg", "quality": 50, "more": 1}]', "unexpected keyword argument 'more'"),
         ('[{"step": "jpeg", "quality": "50"}]', "from 1 to 100, but it is '50'"),

@@ -1,4 +1,4 @@
-"""The loop: it learns, goes on exactly wherever it was stopped, and shares a step out without changing it."""
+"""The training loop: learning, exact resumption after an interrupt, and division of a step over processes."""
 
 import math
 import os
@@ -18,16 +18,19 @@ from torch import Tensor, nn
 from fmboost_core.errors import CheckpointError, ConfigError, FileError, NonFiniteError
 from fmboost_core.networks.unet import LatentUNet
 from fmboost_core.sampling.schedule import alpha_bar
-from fmboost_core.training.loop import FREE, Trainer, freeze, step_generator
-from fmboost_core.training.losses.objectives import CouplingFlow, Examples
-from fmboost_core.training.recipe import Loop
+from fmboost_core.training.loop import FREE, Trainer, step_generator
+from fmboost_core.training.losses.flow_matching import CouplingFlow
+from fmboost_core.training.losses.objective import Examples
+from fmboost_core.training.sections import LoopSection
+from fmboost_core.training.start import freeze
+from fmboost_core.training.task import conditioned
 
 BATCH = 8
 ROOT = Path(__file__).parents[1]
 
 
 def draw(batch: int, generator: torch.Generator) -> Examples:
-    """Latents that are their guide, twice as large and shifted: there is something to learn."""
+    """The high latent is 2 guide + 1."""
     guide = torch.randn(batch, 4, 4, 4, generator=generator)
     noise = torch.randn(batch, 2, 4, 4, 4, generator=generator)
     times = torch.rand(batch, generator=generator)
@@ -36,7 +39,9 @@ def draw(batch: int, generator: torch.Generator) -> Examples:
 
 
 def loss(network: nn.Module, *parts: Tensor) -> Tensor:
-    return CouplingFlow(alpha_bar(400)).loss(network, Examples(*parts))
+    drawn = Examples(*parts)
+    predict = conditioned(network, TINY, drawn.kind, drawn.alpha_bar)
+    return CouplingFlow(alpha_bar(400)).loss(predict, drawn)
 
 
 def make_trainer(random: bool = True, **changes: object) -> Trainer[LatentUNet]:
@@ -44,15 +49,15 @@ def make_trainer(random: bool = True, **changes: object) -> Trainer[LatentUNet]:
     network = LatentUNet(TINY)
     if random:
         randomised(network)
-    loop = Loop(**{"samples": 6 * BATCH, "warmup": 2, "bf16": False, **changes})
+    loop = LoopSection(**{"samples": 6 * BATCH, "warmup": 2, "bf16": False, **changes})
     facts = {f"loop.{name}": value for name, value in vars(loop).items()}
     return Trainer(network, draw, loss, loop, BATCH, facts=facts)
 
 
 def state_of(trainer: Trainer[LatentUNet]) -> list[Tensor]:
-    """All that goes on: weights, their average, and what the optimiser remembers."""
-    remembered = [x for state in trainer.optimizer.state_dict()["state"].values() for x in state.values()]
-    return [*trainer.network.parameters(), *trainer.average.parameters(), *remembered]
+    """What a checkpoint keeps: weights, EMA weights, and the optimiser's moments."""
+    moments = [x for state in trainer.optimizer.state_dict()["state"].values() for x in state.values()]
+    return [*trainer.network.parameters(), *trainer.average.parameters(), *moments]
 
 
 def assert_equal(a: Trainer[LatentUNet], b: Trainer[LatentUNet]) -> None:
@@ -90,19 +95,17 @@ def test_the_loop_learns_the_gaussian_velocity() -> None:
         noise = start[:, None].expand(-1, 2, -1, -1, -1)
         return Examples(start + 1, start, torch.zeros(batch), torch.ones(batch), noise, time)
 
-    def velocity_loss(network: nn.Module, *parts: Tensor) -> Tensor:
-        return CouplingFlow(1.0).loss(network, Examples(*parts))
-
     torch.manual_seed(0)
-    loop = Loop(samples=16 * 150, warmup=10, bf16=False)
-    trainer = Trainer(LatentUNet(TINY), shifted, velocity_loss, loop, 16, facts={})
+    loop = LoopSection(samples=8 * 80, rate=3e-3, warmup=5, bf16=False)
+    trainer = Trainer(LatentUNet(TINY), shifted, loss, loop, 8, facts={})
     losses = [trainer.train_step() for _ in range(trainer.steps)]
     assert losses[0] == pytest.approx(1) and sum(losses[-10:]) / 10 < 0.02
     x = torch.randn(1, 4, 4, 4)
-    assert trainer.average(x, torch.tensor([0.3]), x).mean() == pytest.approx(1, abs=0.1)
+    predict = conditioned(trainer.average, TINY, torch.zeros(1), torch.ones(1))
+    assert predict(x, torch.tensor([0.3]), x).mean() == pytest.approx(1, abs=0.1)
 
 
-def test_the_average_forgets_the_start_and_then_remembers_as_told() -> None:
+def test_the_ema_weights_forget_the_start_and_then_keep_the_recipe_s_share() -> None:
     trainer = make_trainer(ema=0.5)
     name, average = "out.2.bias", [p.clone() for p in trainer.average.parameters()]
     for step in range(6):
@@ -141,7 +144,7 @@ def test_frozen_parameters_stay() -> None:
     freeze(network, ["input_blocks.0", "time_embed"])
     before = {name: p.clone() for name, p in network.named_parameters()}
     trainer = Trainer(
-        network, draw, loss, Loop(samples=3 * BATCH, warmup=0, weight_decay=0.1, bf16=False), BATCH, facts={}
+        network, draw, loss, LoopSection(samples=3 * BATCH, warmup=0, weight_decay=0.1, bf16=False), BATCH, facts={}
     )
     for _ in range(3):
         trainer.train_step()
@@ -151,7 +154,7 @@ def test_frozen_parameters_stay() -> None:
             assert torch.equal(p, trainer.average.state_dict()[name])
 
 
-def test_an_unknown_beginning_is_not_frozen_silently() -> None:
+def test_an_unknown_prefix_is_not_frozen_silently() -> None:
     with pytest.raises(ConfigError, match=r"start\.frozen: no parameter's name begins with 'encoder'; .*input_blocks"):
         freeze(LatentUNet(TINY), ["out", "encoder"])
 
@@ -171,7 +174,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path: Path) 
     path, trainer = tmp_path / "state", make_trainer(clip=0.0)
 
     def broken(network: nn.Module, *parts: Tensor) -> Tensor:
-        """A finite loss with an infinite slope: the root of what is always 0."""
+        """A finite loss with an infinite gradient: the root of what is always 0."""
         return loss(network, *parts) + (0 * loss(network, *parts)).sqrt()
 
     trainer.loss = broken
@@ -181,7 +184,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path: Path) 
     assert not path.exists()
 
 
-# --- going on
+# --- resuming
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"bf16": True}])
@@ -193,7 +196,7 @@ def test_killed_and_resumed_equals_uninterrupted(changes: dict[str, object], tmp
         if step == 2:
             break
     second = make_trainer(**changes)
-    second.network.out[2].bias.data += 1  # whatever a fresh start has must not matter
+    second.network.out[2].bias.data += 1  # fresh weights must not matter
     second.resume(tmp_path / "cut")
     assert second.step == 3
     list(second.run(tmp_path / "cut"))
@@ -201,9 +204,7 @@ def test_killed_and_resumed_equals_uninterrupted(changes: dict[str, object], tmp
 
 
 @pytest.mark.parametrize("place", ["loss", "before the step", "in the step", "in the average"])
-def test_an_interrupt_anywhere_leaves_what_goes_on_exactly(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_anywhere_resumes_exactly(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, trainer, path = make_trainer(), make_trainer(), tmp_path / "state"
     list(whole.run(tmp_path / "whole"))
 
@@ -230,7 +231,7 @@ def test_an_interrupt_anywhere_leaves_what_goes_on_exactly(
         list(trainer.run(path, every=-1.0))
     monkeypatch.undo()
     trainer.loss = loss
-    trainer.resume(path)  # the same one goes on as well as a new one
+    trainer.resume(path)  # the same trainer resumes as well as a new one
     assert trainer.step == 3
     list(trainer.run(path))
     assert_equal(whole, trainer)
@@ -251,8 +252,8 @@ def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None
     assert longer.step == 8
 
 
-def test_what_an_older_version_did_not_know_was_its_default(tmp_path: Path) -> None:
-    """A training goes on although a newer version has more to choose, if nothing else was chosen."""
+def test_a_setting_that_an_older_version_did_not_have_was_its_default(tmp_path: Path) -> None:
+    """A newer version resumes an older one's training where its new settings are at their defaults."""
     older, newer, dial = make_trainer(), make_trainer(), make_trainer()
     older.save(tmp_path / "cut")
     newer.facts |= {"objective.noise_steps": []}
@@ -293,7 +294,7 @@ def test_every_step_draws_its_own() -> None:
     assert len(set(drawn)) == 100
 
 
-# --- sharing a step out
+# --- dividing a step
 
 
 @pytest.mark.parametrize(
@@ -317,10 +318,10 @@ def test_checkpointing_really_computes_twice() -> None:
 
 def test_checkpointing_a_network_without_blocks_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"loop\.checkpointing"):
-        Trainer(nn.Linear(1, 1), draw, loss, Loop(checkpointing=True), BATCH, facts={})
+        Trainer(nn.Linear(1, 1), draw, loss, LoopSection(checkpointing=True), BATCH, facts={})
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
+def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.batch must be a multiple of 3, .*loop\.accumulate = 3, but it is 8"):
         make_trainer(accumulate=3)
 
@@ -382,5 +383,5 @@ def test_two_processes_are_one_training(tmp_path: Path) -> None:
         assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
         assert (their_weights - weights).abs().max() < 1e-4
     resumed = make_trainer()
-    resumed.resume(Path(f"{out}.state"))  # what two have done, one goes on with
+    resumed.resume(Path(f"{out}.state"))  # one process continues the training of two
     assert resumed.step == 6

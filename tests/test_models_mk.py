@@ -1,4 +1,4 @@
-"""The rules that make the bundled models again: commands that there are, in an order that works."""
+"""The rules that train the bundled models again: their commands parse, and their order works."""
 
 import os
 import shlex
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fmboost_core.cli.app import _parser
 from fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
-from fmboost_core.training.__main__ import _parser
 from fmboost_core.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is n
 
 
 def commands_for(model: str, out: Path) -> list[list[str]]:
-    """What make would run for a model, as words."""
+    """The commands that make would run for a model, as words."""
     make = ["make", "-n", "-f", str(RULES), model, "PYTHON=python", f"OUT={out}", "PHOTOS=photos", "CODECS=taesd"]
-    # Under `make test` a make of its own would also say which folder it enters.
+    # Under `make test`, another make would also print which folder it enters.
     alone = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     said = subprocess.run(make, cwd=ROOT, env=alone, capture_output=True, text=True, check=True).stdout
     return [shlex.split(line) for line in said.splitlines()]
@@ -28,12 +28,12 @@ def commands_for(model: str, out: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("model", bundled_models())
 def test_a_bundled_model_is_made_again_by_one_command(model: str, tmp_path: Path) -> None:
-    """Each command can be typed, needs only what one before it made, and the last one writes the model."""
+    """Each command parses and needs only what an earlier one made; the last one writes the model."""
     made: set[Path] = set()
     for words in commands_for(model, tmp_path):
         if words[0] == "touch":
             continue
-        assert words[:3] == ["python", "-m", "fmboost_core.training"]
+        assert words[:3] == ["python", "-m", "fmboost_core"]
         args = _parser().parse_args(words[3:])
         if words[3] == "encode":
             assert args.boosted is None or Path(args.boosted) in made

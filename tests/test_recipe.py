@@ -1,4 +1,4 @@
-"""Recipes: those that come with FMBoost are the paper's, and whatever is wrong with another one is named."""
+"""Recipes: the bundled ones, changes of single fields, and the names in errors."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,11 @@ import torch
 
 from fmboost_core.errors import ConfigError
 from fmboost_core.networks.unet import LatentUNet
-from fmboost_core.training.recipe import Loop, Recipe, load_recipe, recipe_names, recipe_of
+from fmboost_core.training.recipe import Recipe, load_recipe, recipe_of
+from fmboost_core.training.recipes import recipe_names
+from fmboost_core.training.sections import LoopSection
 
-CHANGES = {  # the recipes that cannot do without a word
+CHANGES = {  # what these recipes require
     "straighten": ["start.model=any.safetensors"],
     "decoded": ["start.model=any.safetensors", "objective.decoder=any"],
 }
@@ -22,6 +24,22 @@ def test_bundled_recipes_load_and_their_facts_are_json(name: str) -> None:
     facts = recipe.flat()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["data.batch"] == recipe.data.batch and facts["network.multipliers"] == list(recipe.network.multipliers)
+
+
+def test_no_setting_that_checkpoints_store_was_renamed() -> None:
+    """A renamed field would stop every training that is under way; a new one counts as its default."""
+    stored = {
+        "network": "channels base multipliers res_blocks norm attention_rates middle_attention heads head_width "
+        "attention attention_layout classes noise_level",
+        "data": "crop batch upsampling shares",
+        "objective": "name noise_step noise_steps octave sigma_min start_share since teacher_steps decoder texture "
+        "lines mean coarse latents window",
+        "start": "model frozen",
+        "loop": "samples rate warmup decay beta2 weight_decay clip ema seed bf16 accumulate checkpointing compile",
+        "card": "family license trained_on",
+    }
+    names = {f"{section}.{name}" for section, fields in stored.items() for name in fields.split()}
+    assert names <= set(Recipe().flat())
 
 
 @pytest.mark.parametrize(
@@ -69,7 +87,7 @@ def test_a_preset_may_be_chosen_and_changed() -> None:
     assert network.base == 64 and network.multipliers == (1, 2, 3, 4) and network.norm == "group"
 
 
-def test_a_network_that_learns_several_noise_steps_is_told_them() -> None:
+def test_a_network_that_learns_several_noise_steps_is_conditioned_on_the_noise_level() -> None:
     assert not load_recipe("lite", ["network.noise_level=true"]).network.noise_level
     recipe = load_recipe("lite", ["objective.noise_steps=[100, 600]"])
     assert recipe.network.noise_level and recipe.objective.noise_steps == (100, 600)
@@ -101,6 +119,8 @@ def test_a_family_brings_its_channels() -> None:
         ("data.shares.image=much", r"data\.shares\.image must be a number"),
         ("data=3", "data must be a table"),
         ("network.base=[3]", r"network\.base must be a whole number"),
+        ("network.architecture=[1]", r"network\.architecture must be text"),
+        ("network.architecture=gan", r"architecture 'gan' is not known"),
         ("network.base=-3", r"network\.base must be a whole number above 0"),
         ("network.norm=batch", r"network\.norm must be 'group' or 'channel'"),
         ("network=large", r"network must be paper-113m or .*'large'"),
@@ -166,8 +186,8 @@ def test_a_recipe_that_is_no_toml_is_a_sentence(text: str, tmp_path: Path) -> No
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
-    loop = Loop(rate=1.0, warmup=10, decay=0.3)
+    loop = LoopSection(rate=1.0, warmup=10, decay=0.3)
     rates = [loop.rate_at(step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9:70] == [1.0] * 61
     assert rates[85] == pytest.approx(0.5) and rates[-1] == pytest.approx(1 / 30)
-    assert Loop(rate=1.0, warmup=0, decay=0.0).rate_at(0, 1) == 1.0
+    assert LoopSection(rate=1.0, warmup=0, decay=0.0).rate_at(0, 1) == 1.0

@@ -1,4 +1,4 @@
-"""Shards and what is drawn from them: WebDataset's format, whole or refused, each made once, crops in their place."""
+"""Shards of latents: their format, encoding, and the crops that are drawn from them."""
 
 import json
 import random
@@ -20,13 +20,14 @@ from torch import Tensor
 from fmboost_core import boost
 from fmboost_core.cli.processes import share
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ConfigError, FileError, FMBoostError
+from fmboost_core.errors import ConfigError, FileError, FMBoostError, LatentError
 from fmboost_core.imaging.resample import resize
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.training.data import encode
+from fmboost_core.training.data.crops import CropSampler, LatentCrops, PhotoCrops
 from fmboost_core.training.data.degrade import Degradation
 from fmboost_core.training.data.encode import Encoding, ShardMaker, disturbed, reduced
-from fmboost_core.training.data.latents import CropSampler, LatentCrops, LatentSet, PhotoCrops, load_shards
+from fmboost_core.training.data.latents import LatentSet, load_shards
 from fmboost_core.training.data.photos import View, find_photos, load_view, plan_views
 from fmboost_core.training.data.shards import Sample, read_shard, write_shard
 
@@ -225,10 +226,10 @@ def test_a_killed_encoding_makes_only_what_is_missing(
     assert sorted(whole) == ["encode.json", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar"]
     (maker.out / "shard-000001.tar").unlink()
     kept = (maker.out / "shard-000000.tar").stat().st_mtime_ns
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     again = ShardMaker(maker.views, maker.how, codec, maker.out)
-    again.make(again.shards, lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)] and contents(maker.out) == whole
+    again.make(again.shards, lambda done, total: progress.append((done, total)))
+    assert progress == [(1, 2), (2, 2)] and contents(maker.out) == whole
     assert (maker.out / "shard-000000.tar").stat().st_mtime_ns == kept
 
 
@@ -292,10 +293,10 @@ def test_processes_make_each_shard_once_and_the_same(
     assert counts == [2, 4] and contents(tmp_path / "shared") == contents(alone.out)
 
 
-def test_a_spoiled_encoding_is_repeated_from_its_shard_alone(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+def test_a_degraded_encoding_is_repeated_from_its_shard_alone(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
     pytest.importorskip("scipy")
-    made(photos, codec, tmp_path / "spoiled", Encoding(degrade=True, seed=5))
-    data = load_shards(tmp_path / "spoiled")
+    made(photos, codec, tmp_path / "degraded", Encoding(degrade=True, seed=5))
+    data = load_shards(tmp_path / "degraded")
     assert len({json.dumps(sample.facts["degradation"]) for sample in data.samples}) == 6
     for sample in data.samples:
         image = load_view(View(**sample.facts["view"]), 16)
@@ -304,8 +305,8 @@ def test_a_spoiled_encoding_is_repeated_from_its_shard_alone(photos: Path, codec
         assert not torch.equal(small, reduced(image, 2))
 
 
-def test_small_latents_can_be_a_model_s_results_and_disturbed(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
-    """As in a second stage: reduced twice, boosted once; the guide is made of what came out."""
+def test_low_latents_can_be_a_model_s_results_and_disturbed(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    """As in a second stage: reduced twice, boosted once; the guide is made from the result."""
     model = make_model()
     how = Encoding(guides=("latent",), boosted="tiny", seed=3)
     made(photos, codec, tmp_path / "boosted", how, model=model)
@@ -322,15 +323,23 @@ def test_small_latents_can_be_a_model_s_results_and_disturbed(photos: Path, code
     LatentCrops(data, 4, {"latent:boosted": 0.5, "latent:boosted:disturbed": 0.5})
 
 
+def test_codecs_of_two_families_do_not_share_shards(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    other = _ZeroCodec()
+    codec.family, other.family = "sd15", "sdxl"
+    with pytest.raises(LatentError, match="the codec is for SDXL latents"):
+        made(photos, codec, tmp_path / "out", Encoding(guide_codec="other"), guide_codec=other)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"scale": 1.5}, "Only a model of a whole scale"),
+        ({"scale": 1.5}, "must have a whole scale, but tiny has 1.5"),
         ({"objective": "l2"}, "trained as a baseline"),
-        ({"config": replace(TINY, channels=16), "family": "flux1"}, "but the codec makes 4"),
+        ({"config": replace(TINY, channels=16), "family": "flux1"}, "but the codec has 4 channels"),
     ],
 )
-def test_a_model_that_cannot_boost_small_latents_is_refused_before_anything_is_written(
+def test_a_model_that_cannot_boost_low_latents_is_refused_before_anything_is_written(
     spec: dict[str, Any], words: str, photos: Path, codec: TinyVAE, tmp_path: Path
 ) -> None:
     with pytest.raises(FMBoostError, match=words):
@@ -342,10 +351,10 @@ def test_a_model_that_cannot_boost_small_latents_is_refused_before_anything_is_w
     ("fields", "words"),
     [
         ({"scale": 1}, "scale must be"),
-        ({"guides": ()}, "Guides are"),
-        ({"guides": ("low",)}, "not .*low"),
-        ({"disturb": True}, "guides of latents only"),
-        ({"boosted": "m", "guides": ("image",)}, "guides of latents only"),
+        ({"guides": ()}, "guides must be"),
+        ({"guides": ("low",)}, r"guides must be latent, image or both, but they are \['low'\]"),
+        ({"disturb": True}, "guides from latents alone"),
+        ({"boosted": "m", "guides": ("image",)}, "guides from latents alone"),
     ],
 )
 def test_impossible_encodings_are_sentences(fields: dict[str, object], words: str) -> None:
@@ -386,9 +395,9 @@ def test_every_photograph_comes_before_any_comes_again() -> None:
 def test_photo_crops_are_aligned_with_their_latents(shards: Path, codec: TinyVAE) -> None:
     """A 1x1 crop's photograph is the 8x8 pixels of its latent: the crops of a mirrored view are mirrored too."""
     crops = PhotoCrops(load_shards(shards), 8)
-    pictures, latents = crops.draw(16, torch.Generator().manual_seed(0))
-    assert pictures.shape == (16, 3, 64, 64) and latents.shape == (16, 4, 8, 8)
-    inner = codec.encode(pictures)[..., 3:5, 3:5]
+    pixels, latents = crops.draw(16, torch.Generator().manual_seed(0))
+    assert pixels.shape == (16, 3, 64, 64) and latents.shape == (16, 4, 8, 8)
+    inner = codec.encode(pixels)[..., 3:5, 3:5]
     error = (inner - latents[..., 3:5, 3:5]).square().mean()
     shuffled = (inner - latents.roll(1, 0)[..., 3:5, 3:5]).square().mean()
     assert error < shuffled / 4
@@ -421,7 +430,7 @@ def test_groups_are_drawn_by_their_shares() -> None:
 class _ZeroCodec:
     """A codec whose every latent is zero."""
 
-    channels, factor = 4, 8
+    channels, downscale_factor = 4, 8
 
     def encode(self, images: Tensor) -> Tensor:
         return torch.zeros(images.shape[0], 4, images.shape[-2] // 8, images.shape[-1] // 8)
@@ -430,8 +439,10 @@ class _ZeroCodec:
         return torch.zeros(latents.shape[0], 3, 8 * latents.shape[-2], 8 * latents.shape[-1])
 
 
-def test_a_crop_knows_what_its_guide_was_made_from(photos: Path, shards: Path, codec: TinyVAE, tmp_path: Path) -> None:
-    """Another codec's guides are a group of their own, beside the first codec's latents of the photographs."""
+def test_a_crop_knows_what_its_guide_was_encoded_from(
+    photos: Path, shards: Path, codec: TinyVAE, tmp_path: Path
+) -> None:
+    """Guides of another codec are a group of their own, with high latents of the first codec."""
     made(photos, codec, tmp_path / "other", Encoding(guide_codec="other"), guide_codec=_ZeroCodec())
     data = load_shards(shards, tmp_path / "other")
 
@@ -445,13 +456,15 @@ def test_a_crop_knows_what_its_guide_was_made_from(photos: Path, shards: Path, c
     high, guide, kind = drawn({}, 400)
     assert kind.float().mean() == pytest.approx(0.5, abs=0.1)
     assert (guide.flatten(1) == 0).all(1).float().mean() == pytest.approx(0.5, abs=0.1), "all groups alike"
-    with pytest.raises(ConfigError, match="No guide is of pictures; there are image, image:other, latent"):
+    with pytest.raises(
+        ConfigError, match="names pictures, but the shards' groups of guides are image, image:other, latent"
+    ):
         drawn({"pictures": 1})
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 def test_guides_in_latent_space_are_the_resized_low_latent_at_the_crop_s_place(mode: str) -> None:
-    """Each latent says where it is, so a crop tells its own place."""
+    """Each high latent holds its own place, so a crop shows where it was cut."""
     place = np.arange(12 * 16, dtype=np.float16).reshape(1, 12, 16).repeat(4, 0)
     low = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float16)
     data = LatentSet([Sample("0", {"scale": 2}, {"high": place, "low": low})], 2)

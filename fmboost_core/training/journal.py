@@ -1,4 +1,4 @@
-"""What a training leaves to look at: a CSV and TensorBoard's files, of losses, speed and validation pictures."""
+"""The journal of a training: losses, speed and validation images as CSV and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import ImageError, MissingDependencyError, reason
+from ..errors import FileError, MissingDependencyError, reason
 from ..files.atomic import replacing
 
 COLUMNS = ("step", "samples", "loss", "rate", "samples_per_second", "validation_loss")
 
 
 class Journal:
-    """Appends to OUT.csv and OUT.tensorboard/. What a killed run wrote after its last checkpoint is taken back."""
+    """Appends to OUT.csv and OUT.tensorboard/. Rows that a killed run wrote after its last checkpoint are dropped."""
 
     def __init__(self, out: Path, step: int) -> None:
-        """step: where the training goes on; later rows are dropped."""
+        """step: where the training continues; rows from there on are dropped."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -32,30 +32,30 @@ class Journal:
         self.board = SummaryWriter(str(out.with_suffix(".tensorboard")), purge_step=step)
 
     def note(self, values: Mapping[str, float]) -> None:
-        """Add a row; values by `COLUMNS`, of which step is one."""
+        """Add a row. values: by names of `COLUMNS`, of which step is required."""
         try:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow({name: f"{value:.10g}" for name, value in values.items()})
         except OSError as error:
-            raise ImageError(f"{self.path} cannot be written ({reason(error)}).") from None
+            raise FileError(f"{self.path} cannot be written ({reason(error)}).") from None
         for name in values.keys() - {"step", "samples"}:
             self.board.add_scalar(name, values[name], int(values["step"]))
 
-    def picture(self, name: str, picture: Tensor, step: int) -> None:
-        """Show a picture (3,H,W) in [-1,1]."""
-        self.board.add_image(name, (picture.clamp(-1, 1) + 1) / 2, step)
+    def image(self, name: str, image: Tensor, step: int) -> None:
+        """Add an image (3,H,W) in [-1,1] to TensorBoard's."""
+        self.board.add_image(name, (image.clamp(-1, 1) + 1) / 2, step)
 
     def close(self) -> None:
         self.board.close()
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of an earlier run, as far as they are whole."""
+    """The complete rows of an earlier run."""
     if not path.exists():
         return []
-    text = path.read_bytes().decode("utf-8", "replace").replace("\0", "")  # zeros are what a power cut leaves
-    return [row for row in csv.DictReader(text.splitlines()) if _is_whole(row)]
+    text = path.read_bytes().decode("utf-8", "replace").replace("\0", "")  # a power cut leaves zeros
+    return [row for row in csv.DictReader(text.splitlines()) if _is_complete(row)]
 
 
-def _is_whole(row: Mapping[str, str | None]) -> bool:
+def _is_complete(row: Mapping[str, str | None]) -> bool:
     return set(row) == set(COLUMNS) and None not in row.values() and str(row["step"]).isdecimal()

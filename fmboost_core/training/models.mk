@@ -1,24 +1,25 @@
-# The bundled models again, one command each, from photographs and the tiny codecs (docs/models.md):
+# Rules to train the bundled models again, from photographs and the tiny codecs (docs/models.md):
 #
 #     make -f fmboost_core/training/models.mk sdxl-x2 PHOTOS=photos CODECS=taesd
 #
-# A stopped one goes on where it was. Hours of a CPU core each; what one needs of another is made first.
+# A stopped rule continues. Each takes hours of a CPU core; models that it starts from are trained first.
 
 PYTHON ?= python3
 PHOTOS ?= photos
 CODECS ?= taesd
 OUT ?= models
-# For all trainings, such as SET="--set loop.compile=true" where a compiler is there.
+# Changes to all trainings, such as SET="--set loop.compile=true" where there is a compiler.
 SET ?=
 
 MODELS := sd15-x2 sd15-x2-fast sd15-x4 sdxl-x2
 
-encode = $(PYTHON) -m fmboost_core.training encode $(PHOTOS) --bf16 --out $(basename $@)
-train = $(PYTHON) -m fmboost_core.training train $(foreach set,$(filter %.done,$^),$(basename $(set))) $@
+encode = $(PYTHON) -m fmboost_core encode $(PHOTOS) --bf16 --out $(basename $@)
+train = $(PYTHON) -m fmboost_core train $(foreach set,$(filter %.done,$^),$(basename $(set))) $@
 from = --set start.model=$(filter %.safetensors,$^)
 decoded = $(train) --recipe decoded $(from)
 sd15 = --set objective.decoder=$(CODECS)/taesd
 sdxl = --set card.family=sdxl --set objective.decoder=$(CODECS)/taesdxl
+# Shares of the groups of guides: by the training codec and the built-in one; by what guides were encoded from.
 own = {latent=0.7, image=0.08, "latent:builtin"=0.07, "image:builtin"=0.15}
 kinds = --set data.shares.latent=0.8 --set data.shares.image=0.2
 
@@ -33,7 +34,7 @@ $(OUT)/x2.done:
 	$(encode) --codec $(CODECS)/taesd
 	touch $@
 
-# Guides by FMBoost's own codec, which the command line, demo and tests use.
+# Guides by the built-in codec, which the command line uses by default.
 $(OUT)/x2-own.done:
 	$(encode) --codec $(CODECS)/taesd --guide-codec builtin
 	touch $@
@@ -44,7 +45,7 @@ $(OUT)/sd15-flow.safetensors: $(OUT)/x2.done $(OUT)/x2-own.done
 $(OUT)/sd15-first.safetensors: $(OUT)/sd15-flow.safetensors $(OUT)/x2.done $(OUT)/x2-own.done
 	$(decoded) $(sd15) --set 'data.shares=$(own)' $(SET)
 
-# What comes in as a second stage, and what a generator might make.
+# Low-resolution latents as in a second stage, and as from a diffusion model.
 $(OUT)/x2-boosted.done: $(OUT)/sd15-first.safetensors
 	$(encode) --codec $(CODECS)/taesd --guides latent --boosted $< --no-mirror --limit 192
 	touch $@
@@ -60,13 +61,13 @@ all-x2 := $(addprefix $(OUT)/x2, .done -own.done -boosted.done -disturbed.done)
 $(OUT)/sd15-second.safetensors: $(OUT)/sd15-first.safetensors $(all-x2)
 	$(decoded) $(sd15) $(counts) $(SET)
 
-# Told the noise, of which more now stands for more texture.
-told := --set objective.noise_steps=[100,700]
-dial := $(told) --set objective.octave=150
+# Conditioned on the noise level; a higher noise step gives more texture.
+conditioned := --set objective.noise_steps=[100,700]
+dial := $(conditioned) --set objective.octave=150
 $(OUT)/sd15-x2.safetensors: $(OUT)/sd15-second.safetensors $(all-x2)
 	$(decoded) $(sd15) $(counts) $(dial) $(SET)
 
-# Longer, then all of it in one evaluation.
+# A longer training, then the same detail in one evaluation.
 gently := $(dial) --set objective.latents=2 --set loop.rate=2e-4 --set loop.decay=0.6
 $(OUT)/sd15-longer.safetensors: $(OUT)/sd15-x2.safetensors $(all-x2)
 	$(decoded) $(sd15) $(counts) $(gently) --set loop.samples=4_000 $(SET)
@@ -92,7 +93,7 @@ $(OUT)/x4-disturbed.done:
 mixed-x4 := {latent=0.8, "latent:disturbed"=0.2}
 x4 := --set objective.texture=2 --set objective.octave=200 --set loop.samples=14_000 --set loop.decay=0.6
 $(OUT)/sd15-x4.safetensors: $(OUT)/sd15-x4-first.safetensors $(OUT)/x4.done $(OUT)/x4-disturbed.done
-	$(decoded) $(sd15) --set 'data.shares=$(mixed-x4)' $(told) $(x4) $(SET)
+	$(decoded) $(sd15) --set 'data.shares=$(mixed-x4)' $(conditioned) $(x4) $(SET)
 
 # --- SDXL
 
@@ -120,7 +121,7 @@ decoded-xl = $(decoded) --set 'data.shares=$(mixed-xl)' $(sdxl) --set objective.
 $(OUT)/sdxl-second.safetensors: $(OUT)/sdxl-first.safetensors $(all-xl)
 	$(decoded-xl) --set objective.texture=0.4 --set loop.samples=9_600 $(SET)
 
-# Wider, from less noise, and with coarse content counted.
+# A wider network, a lower noise step, and a weight for coarse content.
 wide := --set network.base=48 --set objective.noise_step=250 --set objective.texture=0.5 --set objective.coarse=0.8
 $(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
 	$(decoded-xl) $(wide) --set loop.samples=13_000 --set loop.decay=0.6 $(SET)

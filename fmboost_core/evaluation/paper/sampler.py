@@ -12,7 +12,7 @@ from ...model import Model
 from ...sampling.cascade import Cascade
 from ...sampling.schedule import seeded_noise
 from ...sampling.target import stage_sizes
-from ...training.train import objective_of
+from ...training.losses import objective_of
 from ..photographs import PreparedPhoto
 
 

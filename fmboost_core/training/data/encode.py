@@ -1,10 +1,11 @@
-"""Photographs to shards of latents, once, so that training never runs a codec.
+"""Encoding of photographs to shards of latents, once, so that training never runs a codec.
 
-A sample's arrays, all fp16: `high` (C,h,w), the latent of the photograph; `low`, that of the photograph reduced; and
-guides of high's size, named after `GUIDE_KINDS`: `latent`, E(UP(D(low))), and `image`, E(UP(small)).
+The arrays of a sample, all fp16: `high` (C,h,w), the latent of the photograph; `low`, the latent of the reduced
+photograph; and guides of the size of high, named after `GUIDE_KINDS`: `latent`, E(UP(D(low))), and `image`,
+E(UP(reduced photograph)).
 
-What a generator or an earlier stage makes is no photograph's encoding; `low` can be made less of one: a model's own
-result, or disturbed.
+At sampling, a low-resolution latent comes from a diffusion model or an earlier stage and is no encoding of a
+photograph. `low` can imitate that: it can be the result of a trained model, or be disturbed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...codecs.protocol import Codec
+from ...codecs.protocol import Codec, codec_party
 from ...errors import ConfigError, ImageError
+from ...families import require_same_family
 from ...files.atomic import replacing
 from ...imaging.resample import resize
 from ...model import Model
@@ -34,8 +36,8 @@ from .photos import View, load_view
 from .shards import Sample, write_shard
 
 SHARD_VIEWS = 64
-PLAN = "encode.json"  # in the folder of the shards: what they were made from and how
-# Of a disturbed latent, a generator's stand-in: each channel scaled and shifted by up to so much, and white noise.
+PLAN = "encode.json"  # in the folder of the shards: their views and how they were encoded
+# Of a disturbed latent: greatest relative scaling and greatest shift of each channel, standard deviation of the noise.
 SCALED, SHIFTED, NOISE = 0.05, 0.05, 0.05
 
 
@@ -43,14 +45,17 @@ SCALED, SHIFTED, NOISE = 0.05, 0.05, 0.05
 class Encoding:
     """How views become samples.
 
-    scale: magnification to learn, a whole number from 2. guides: which of `GUIDE_KINDS` to make.
-    guide_codec: the name of another codec that makes the guides, "" for the one that makes the high latents: one
-        network can serve codecs that share a latent space. degrade: whether the reduced pictures are also spoiled,
-        as cameras and the web do it (`degrade`), each from a seed of its own on from `seed`.
-    codec: the name of the one that makes the high latents, so that shards of two are not mixed.
-    boosted: which model's results, from photographs reduced once more, are the low latents, as in a second stage: its
-        name and what tells it from another of that name; "" for encodings. disturb: whether low latents are
-        `disturbed`. Both make guides of latents only.
+    scale: upscale factor to train for, a whole number from 2 to 16.
+    guides: which of `GUIDE_KINDS` to make.
+    guide_codec: name of another codec of the same latent space that makes the low latents and guides; "": the one that
+        makes the high latents.
+    degrade: whether reduced photographs are degraded too, by blur, noise and JPEG (`degrade`), view i with seed + i.
+    seed: of degradations, disturbances and boosting.
+    codec: name of the codec that makes the high latents, so that shards of two codecs are not mixed.
+    boosted: name and hash of the model whose results are the low latents, as in a second stage; it starts from
+        photographs that are reduced once more. "": low latents are encodings.
+    disturb: whether low latents are `disturbed`.
+    boosted and disturb make guides from latents alone.
     """
 
     scale: int = 2
@@ -64,15 +69,15 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if not 2 <= self.scale <= 16:
-            raise ConfigError(f"The scale must be a whole number from 2 to 16, but it is {self.scale!r}.")
+            raise ConfigError(f"scale must be a whole number from 2 to 16, but it is {self.scale!r}.")
         if not self.guides or not set(self.guides) <= set(GUIDE_KINDS):
-            raise ConfigError(f"Guides are {' and '.join(GUIDE_KINDS)}, one or both, but not {list(self.guides)}.")
+            raise ConfigError(f"guides must be {', '.join(GUIDE_KINDS)} or both, but they are {list(self.guides)}.")
         if (self.boosted or self.disturb) and tuple(self.guides) != ("latent",):
-            raise ConfigError("Boosted and disturbed latents make guides of latents only: take --guides latent.")
+            raise ConfigError("Boosted and disturbed latents make guides from latents alone: take --guides latent.")
 
 
 def reduced(image: Tensor, scale: int, degradation: Degradation | None = None) -> Tensor:
-    """The small picture (1,3,H/scale,W/scale) of one (1,3,H,W): bilinear with antialias, or degraded."""
+    """The low-resolution image (1,3,H/scale,W/scale) of (1,3,H,W): bilinear with antialias, or degraded."""
     if degradation is None:
         return resize(image, (image.shape[-2] // scale, image.shape[-1] // scale))
     pixels = ((image[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
@@ -81,7 +86,7 @@ def reduced(image: Tensor, scale: int, degradation: Degradation | None = None) -
 
 
 def disturbed(latent: Tensor, seed: int) -> Tensor:
-    """A photograph's latent (1,C,h,w), less like one: scaled and shifted channel by channel, with noise."""
+    """A latent (1,C,h,w), each channel scaled and shifted a little, with white noise: more like a generated one."""
     generator = torch.Generator().manual_seed(seed)
     shape = (1, latent.shape[1], 1, 1)
     scale = 1 + SCALED * (2 * torch.rand(shape, generator=generator) - 1)
@@ -93,31 +98,33 @@ def disturbed(latent: Tensor, seed: int) -> Tensor:
 def guides_of(
     low: Tensor, small: Tensor, size: tuple[int, int], kinds: Sequence[str], codec: Codec
 ) -> dict[str, Tensor]:
-    """The guides of these kinds, of a large picture of size (height, width): low, and small, the picture behind it."""
-    made = {}
+    """The guides of these kinds at size (height, width) in pixels: from the latent low, from the image small."""
+    guides = {}
     if "latent" in kinds:
-        made["latent"] = pixel_upsample(low, codec, size)
+        guides["latent"] = pixel_upsample(low, codec, size)
     if "image" in kinds:
-        made["image"] = image_guide(small, codec, size)
-    return made
+        guides["image"] = image_guide(small, codec, size)
+    return guides
 
 
 class ShardMaker:
-    """Makes the shards of a plan in a folder; those that are there are kept, so a killed run continues."""
+    """Makes the shards of a plan in a folder. Existing shards are kept, so a killed run continues."""
 
     def __init__(
         self, views: Sequence[View], how: Encoding, codec: Codec, out: Path, *, guide_codec: Codec | None = None,
         model: Model | None = None, device: torch.device | None = None,
     ) -> None:  # fmt: skip
-        """guide_codec, model: those that `how` names; None: codec, and no model.
+        """guide_codec, model: those that `how` names; None: codec makes the guides, low latents are encodings.
 
-        Raises `ConfigError` where `out` has another plan.
+        Raises `LatentError` for codecs and a model of different families, `ConfigError` where the model cannot boost,
+        its scale is no whole number, or `out` holds another plan.
         """
         self.views, self.how, self.out, self.device = views, how, out, device or torch.device("cpu")
         self.codec, self.guide_codec, self.model = codec, guide_codec or codec, model
+        require_same_family(codec_party(codec), codec_party(self.guide_codec))
         if model:
             check_pair(model, self.guide_codec)
-        self.earlier = _whole_scale(model) if model else 1  # how much smaller what the model starts from is
+        self.earlier = _whole_scale(model) if model else 1  # upscale factor of the model's stage before
         self.skipped: list[str] = []
         _keep_plan(out / PLAN, {"encoding": asdict(how), "views": [asdict(view) for view in views]})
 
@@ -129,9 +136,9 @@ class ShardMaker:
         return self.out / f"shard-{shard:06d}.tar"
 
     def make(self, shards: Sequence[int], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Make those of these shards that are not there. Photographs that cannot be read end up in `skipped`.
+        """Make those of the shards that do not exist. `skipped` lists the photographs that cannot be encoded.
 
-        progress(views done, views to do) is called after each view.
+        progress(views done, views in all) is called after each view.
         """
         missing = [shard for shard in shards if not self.path(shard).exists()]
         total, done = sum(len(self._views(shard)) for shard in missing), 0
@@ -148,13 +155,13 @@ class ShardMaker:
             write_shard(self.path(shard), counted(map(self._sample, self._views(shard))))
 
     def _views(self, shard: int) -> list[tuple[int, View]]:
-        """The views of a shard with their numbers."""
+        """The views of a shard, each with its number."""
         first = shard * SHARD_VIEWS
         return list(enumerate(self.views[first : first + SHARD_VIEWS], first))
 
     @torch.inference_mode()
     def _sample(self, numbered: tuple[int, View]) -> Sample | None:
-        """None for a photograph that is no use."""
+        """The sample of a view; None for a photograph that cannot be read or is too small."""
         number, view = numbered
         how = self.how
         degradation = plan(how.seed + number, how.scale) if how.degrade else None
@@ -186,23 +193,23 @@ class ShardMaker:
 def _whole_scale(model: Model) -> int:
     if model.spec.scale != round(model.spec.scale):
         raise ConfigError(
-            f"Only a model of a whole scale can boost small latents, but {model.spec.scale} is this one's."
+            f"A model that boosts low latents must have a whole scale, but {model.spec.name} has {model.spec.scale:g}."
         )
     return round(model.spec.scale)
 
 
 def _keep_plan(path: Path, now: dict[str, Any]) -> None:
-    """Write the plan down; refuse to mix its shards with another one's."""
+    """Write the plan, or refuse to mix its shards with those of another plan."""
     now = json.loads(json.dumps(now))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text()) if path.exists() else now
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
     except OSError as error:
         raise ConfigError(f"The folder {path.parent} cannot be used ({error.strerror}).") from None
     except ValueError:
         raise ConfigError(f"{path} is damaged; delete the folder's shards with it and encode again.") from None
     if isinstance(before, dict) and isinstance(before.get("encoding"), dict):
-        # What an older version did not write down is as it was: the default.
+        # An option that an older version did not have was at its default.
         before["encoding"] = json.loads(json.dumps(asdict(Encoding()))) | before["encoding"]
     if before != now:
         different = ", ".join(key for key in now if not isinstance(before, dict) or before.get(key) != now[key])
@@ -211,4 +218,4 @@ def _keep_plan(path: Path, now: dict[str, Any]) -> None:
             "or the same photographs and options to continue."
         )
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(now))
+        temporary.write_text(json.dumps(now), encoding="utf-8")

@@ -1,28 +1,17 @@
-"""Random crops of latents, and of the photographs behind them, from shards."""
+"""Sets of latents, read from folders of shards."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ...errors import ConfigError
-from ...imaging.resample import resize
-from ...networks.conditioning import GUIDE_KINDS
-from .photos import View, load_view
 from .shards import Sample, read_shard
 
 
 @dataclass(frozen=True)
 class LatentSet:
-    """All samples of folders of shards, and the scale that they share."""
+    """All samples of some folders of shards, and the upscale factor that they share."""
 
     samples: list[Sample]
     scale: int
@@ -33,7 +22,10 @@ class LatentSet:
 
 
 def load_shards(*folders: Path) -> LatentSet:
-    """Map every shard of the folders. Raises `ConfigError` for none, a damaged one, or several scales."""
+    """Map every shard of the folders into memory.
+
+    Raises `ConfigError` for no shards, a damaged one, or more than one scale or number of channels.
+    """
     samples = [s for folder in folders for path in sorted(folder.glob("*.tar")) for s in read_shard(path)]
     places = ", ".join(map(str, folders))
     if not samples:
@@ -45,124 +37,3 @@ def load_shards(*folders: Path) -> LatentSet:
     if len(kinds) > 1:
         raise ConfigError(f"{places} must hold latents of one scale and codec, but (scale, channels) are {kinds}.")
     return LatentSet(samples, kinds.pop()[0])
-
-
-class CropSampler:
-    """Draws square crops: a group by its share, then each of its views and each position equally likely.
-
-    Views count the same whatever their size: by area, a few large photographs would be much of what is seen.
-    """
-
-    def __init__(self, sizes: Sequence[tuple[int, ...]], crop: int, groups: Sequence[str] = ()) -> None:
-        """sizes: (height, width) of each view; views smaller than the crop are never drawn. groups: one a view."""
-        self.sizes, self.crop = [(h, w) for h, w in sizes], crop
-        self.fits = [h >= crop and w >= crop for h, w in self.sizes]
-        if not any(self.fits):
-            raise ConfigError(f"No view is as large as the crop of {crop} latents; take a smaller crop.")
-        self.groups = list(groups) or [""] * len(self.sizes)
-        self.weights = torch.tensor(self.fits).double()
-
-    def set_shares(self, shares: Mapping[str, float]) -> None:
-        """Draw the groups in these proportions; groups without a view that fits are left out."""
-        if not all(math.isfinite(share) and share >= 0 for share in shares.values()) or not sum(shares.values()):
-            raise ConfigError(f"Shares must be 0 or above, and not all 0, but they are {dict(shares)}.")
-        views = list(zip(self.groups, self.fits, strict=True))
-        count = Counter(group for group, fits in views if fits)
-        weights = [shares.get(group, 0.0) / count[group] if fits else 0.0 for group, fits in views]
-        if not sum(weights):
-            raise ConfigError(f"No view of the groups with a share above 0 is as large as {self.crop} latents.")
-        self.weights = torch.tensor(weights).double()
-
-    def draw(self, count: int, generator: torch.Generator) -> list[tuple[int, int, int]]:
-        """(view, top, left) of each crop."""
-        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
-        sizes = [self.sizes[i] for i in chosen]
-        return [
-            (i, self._offset(h, generator), self._offset(w, generator)) for i, (h, w) in zip(chosen, sizes, strict=True)
-        ]
-
-    def _offset(self, side: int, generator: torch.Generator) -> int:
-        return int(torch.randint(side - self.crop + 1, (), generator=generator))
-
-
-def _cut(array: NDArray[Any], top: int, left: int, side: int) -> Tensor:
-    return torch.from_numpy(array[:, top : top + side, left : left + side].copy()).float()
-
-
-class Batch(NamedTuple):
-    """What a step trains on: x1 and guide, fp32 (B,C,crop,crop), and (B,) indices into `GUIDE_KINDS`."""
-
-    high: Tensor
-    guide: Tensor
-    kind: Tensor
-
-
-class LatentCrops:
-    """Batches of crops, with guides by pixel-space upsampling or, as in the paper's Table 4, by resizing latents."""
-
-    def __init__(self, data: LatentSet, crop: int, shares: Mapping[str, float], upsampling: str = "psu") -> None:
-        """shares: how often guides of each group are drawn; those not named, never; none named: all alike.
-
-        A group is a guide's kind, and what else made it: another codec, "boosted" and "disturbed" small latents, as in
-        `latent:CODEC:boosted`. upsampling: one of `upsample.UPSAMPLERS`;
-        all but "psu" have no kinds, and take no shares.
-        """
-        self.crop, self.scale, self.upsampling = crop, data.scale, upsampling
-        if upsampling == "psu":
-            self.choices = [(s, kind) for s in data.samples for kind in GUIDE_KINDS if kind in s.arrays]
-        elif shares:
-            raise ConfigError(f"Shares choose among the kinds of PSU guides; upsampling {upsampling} has none.")
-        else:
-            self.choices = [(s, "low") for s in data.samples if "low" in s.arrays]
-        if not self.choices:
-            raise ConfigError(f"The shards have nothing to make guides for upsampling {upsampling} from.")
-        groups = [_group(sample, kind) for sample, kind in self.choices]
-        unknown = sorted(set(shares) - set(groups))
-        if unknown:
-            raise ConfigError(f"No guide is of {', '.join(unknown)}; there are {', '.join(sorted(set(groups)))}.")
-        sizes = [sample.arrays["high"].shape[-2:] for sample, _ in self.choices]
-        self.sampler = CropSampler(sizes, crop, groups)
-        self.sampler.set_shares(shares or dict.fromkeys(groups, 1.0))
-
-    def draw(self, batch: int, generator: torch.Generator) -> Batch:
-        where = self.sampler.draw(batch, generator)
-        high = [_cut(self.choices[i][0].arrays["high"], top, left, self.crop) for i, top, left in where]
-        guide = [self._guide(*self.choices[i], top, left) for i, top, left in where]
-        # A resized latent is told to be what it comes from: kind 0, a latent.
-        kinds = [GUIDE_KINDS.index(self.choices[i][1]) if self.upsampling == "psu" else 0 for i, _, _ in where]
-        return Batch(torch.stack(high), torch.stack(guide), torch.tensor(kinds))
-
-    def _guide(self, sample: Sample, kind: str, top: int, left: int) -> Tensor:
-        if kind != "low":
-            return _cut(sample.arrays[kind], top, left, self.crop)
-        low = torch.from_numpy(sample.arrays["low"].copy()).float()[None]
-        size = (self.scale * low.shape[-2], self.scale * low.shape[-1])
-        guide = resize(low, size, self.upsampling)[0]
-        return guide[:, top : top + self.crop, left : left + self.crop]
-
-
-def _group(sample: Sample, kind: str) -> str:
-    facts = sample.facts
-    ways = [facts.get("guide_codec"), facts.get("boosted") and "boosted", facts.get("disturb") and "disturbed"]
-    return ":".join([kind, *filter(None, ways)])
-
-
-class PhotoCrops:
-    """Batches of (photograph, its latent), fp32 (B,3,8 crop,8 crop) in [-1,1] and (B,C,crop,crop)."""
-
-    def __init__(self, data: LatentSet, crop: int, factor: int = 8) -> None:
-        self.crop, self.factor = crop, factor
-        self.latents = [sample.arrays["high"] for sample in data.samples]
-        self.photos = [self._pixels(View(**sample.facts["view"]), factor * data.scale) for sample in data.samples]
-        self.sampler = CropSampler([high.shape[-2:] for high in self.latents], crop)
-
-    @staticmethod
-    def _pixels(view: View, unit: int) -> NDArray[Any]:
-        """The view's pixels (3,H,W) in 0..255, a quarter of the memory of floats."""
-        return (load_view(view, unit)[0] * 127.5 + 127.5).round().to(torch.uint8).numpy()
-
-    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        where, f = self.sampler.draw(batch, generator), self.factor
-        photos = torch.stack([_cut(self.photos[i], f * top, f * left, f * self.crop) for i, top, left in where])
-        latents = torch.stack([_cut(self.latents[i], top, left, self.crop) for i, top, left in where])
-        return photos / 127.5 - 1, latents

@@ -1,4 +1,4 @@
-"""Photographs to train on: which there are, and the ways to look at each (`View`)."""
+"""Photographs in files and folders, and their views: mirrored, reduced, cropped."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, ImageError
-from ...imaging.picture_file import READ_SUFFIXES, read_picture
+from ...imaging.formats import READ_SUFFIXES
+from ...imaging.read import read_picture
 from ...imaging.resample import resize
 
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at a photograph: mirrored or not, and reduced by a factor, at least 1."""
+    """A photograph, mirrored (flip) or not, with its sides divided by reduce, at least 1."""
 
     path: str
     flip: bool = False
@@ -24,7 +25,10 @@ class View:
 
 
 def find_photos(places: Sequence[Path]) -> list[Path]:
-    """The photographs among files and (recursively) folders, sorted, without hidden ones."""
+    """The photographs among files and, recursively, folders, sorted, without hidden files.
+
+    Raises `ConfigError` for a path that does not exist, and where there are no photographs.
+    """
     missing = [str(place) for place in places if not place.exists()]
     if missing:
         raise ConfigError(f"There is no file or folder {', '.join(missing)}.")
@@ -42,28 +46,32 @@ def find_photos(places: Sequence[Path]) -> list[Path]:
 def plan_views(
     paths: Sequence[Path], *, seed: int = 0, mirror: bool = True, reduce: Sequence[float] = (1.0,)
 ) -> list[View]:
-    """All views: a pass over the photographs, shuffled, for each factor, and the same again mirrored.
+    """All views in passes over the shuffled photographs: one pass for each reduction, then the same mirrored.
 
-    So an encoding that is stopped early has seen every photograph.
+    An encoding that is stopped early has so seen every photograph. Raises `ConfigError` for an impossible seed or
+    reduction.
     """
     if not 0 <= seed < 2**32:
         raise ConfigError(f"The seed must be at least 0 and below 2**32, but it is {seed}.")
-    if not all(1 <= factor <= 64 for factor in reduce):
+    if not all(1 <= by <= 64 for by in reduce):
         raise ConfigError(f"Photographs are reduced by factors from 1 to 64, not by {list(reduce)}.")
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
     flips = (False, True) if mirror else (False,)
-    return [View(str(paths[k]), flip, float(factor)) for flip in flips for factor in reduce for k in order]
+    return [View(str(paths[k]), flip, float(by)) for flip in flips for by in reduce for k in order]
 
 
 def load_view(view: View, unit: int) -> Tensor:
-    """The view's pixels (1,3,H,W) in [-1,1], cut at the centre to multiples of unit. Raises `ImageError`."""
+    """The view's pixels (1,3,H,W) in [-1,1], cropped at the centre to sides that are multiples of unit.
+
+    Raises `ImageError` for a file that cannot be read, and for one that is smaller than unit.
+    """
     pixels = read_picture(view.path).rgb
     if view.reduce != 1:
         size = (max(1, round(pixels.shape[-2] / view.reduce)), max(1, round(pixels.shape[-1] / view.reduce)))
         pixels = resize(pixels, size)
     height, width = (side // unit * unit for side in pixels.shape[-2:])
     if not height or not width:
-        raise ImageError(f"{view.path} is smaller than {unit} pixels a side, so no latent can be made of it.")
+        raise ImageError(f"{view.path} is smaller than {unit} pixels a side, so it cannot be encoded.")
     top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
     pixels = pixels[..., top : top + height, left : left + width]
     return pixels.flip(-1) if view.flip else pixels

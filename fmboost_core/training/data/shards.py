@@ -1,8 +1,8 @@
-"""Shards of latents in WebDataset's format, so that any of its readers streams them.
+"""Shards of latents in WebDataset's format: written whole or not at all, read as mapped files.
 
-A shard is a plain tar. A sample is the members that share a key: `KEY.json`, what it is, and arrays `KEY.NAME.npy`.
-Written whole or not at all. Reading is by random access into the mapped file, and not through a shuffling buffer:
-so a training draws the same crops again after it was killed, and its memory does not grow with the data.
+A shard is a plain tar, which any reader of WebDataset streams. A sample is the members that share a key: `KEY.json`
+with its facts, and arrays `KEY.NAME.npy`. Random access into the mapped file replaces a shuffling buffer: a resumed
+training draws the same crops, and memory does not grow with the data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...files.atomic import replacing
 
 @dataclass(frozen=True)
 class Sample:
-    """Of one view: facts, as JSON holds them, and arrays by name, of which those read are parts of a mapped file."""
+    """A view's facts, as JSON holds them, and its arrays by name; arrays that were read are parts of a mapped file."""
 
     key: str
     facts: Mapping[str, Any]
@@ -32,7 +32,7 @@ class Sample:
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> None:
-    """Write a shard; `ImageError` where it cannot be (a full disk), and then nothing is left of it."""
+    """Write a shard. Raises `FileError` where that fails, as on a full disk, and leaves nothing of it."""
     with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
             _add(tar, f"{sample.key}.json", json.dumps(sample.facts).encode())
@@ -43,13 +43,13 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # no owner, no date: the same latents make the same bytes
+    member = tarfile.TarInfo(name)  # without owner and date, so that the same latents give the same bytes
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
 
 def read_shard(path: Path) -> list[Sample]:
-    """The samples of a shard. A cut or foreign file is a `ConfigError` that names it."""
+    """The samples of a shard. Raises `ConfigError`, which names the file, for a cut or foreign one."""
     try:
         mapped = np.memmap(path, np.uint8, "r")
         with tarfile.open(path, "r:") as tar:
@@ -61,7 +61,7 @@ def read_shard(path: Path) -> list[Sample]:
 
 
 def _require_end(members: Sequence[tarfile.TarInfo], mapped: NDArray[np.uint8]) -> None:
-    """A tar ends with two blocks of zeros and is filled to whole records; tarfile itself also stops where it is cut."""
+    """Refuse a cut tar, which tarfile reads silently: a whole one ends with two zero blocks and fills its records."""
     last = max((member.offset_data + member.size for member in members), default=0)
     end = mapped[-(-last // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE :]
     if len(end) < 2 * tarfile.BLOCKSIZE or end.any() or len(mapped) % tarfile.RECORDSIZE:
@@ -83,7 +83,7 @@ def _samples(members: Iterable[tarfile.TarInfo], mapped: NDArray[np.uint8]) -> I
 
 
 def _as_array(data: NDArray[np.uint8]) -> NDArray[Any]:
-    """The array of an .npy file's bytes, without copying them."""
+    """The array in the bytes of an .npy file, without a copy."""
     head = io.BytesIO(bytes(data[:1024]))
     version = np.lib.format.read_magic(head)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -1,0 +1,90 @@
+"""Training objectives by name (paper eq. 1-8, Table 2). Network, data and loop are the same for all.
+
+cfm      coupling flow matching, from the noised guide to the high-resolution latent
+fm       naive flow matching, from pure noise; the guide is conditioning alone
+l1, l2   regression in one step from the guide
+dm       diffusion model: noise prediction at 1000 steps, DDIM sampling
+reflow   rectified trajectories of a trained flow
+decoded  few steps of a trained flow, compared with the ground truth as decoded images
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ...errors import ConfigError
+from ...sampling.schedule import alpha_bar
+from ...spec import ModelSpec
+from ..sections import ObjectiveSection
+from .decoded import Decode, Decoded
+from .diffusion import Diffusion
+from .flow_matching import CouplingFlow, NaiveFlow
+from .objective import Objective, Predict
+from .reflow import Reflow
+from .regression import Regression
+from .weighted import WeightedDistance
+
+# Weights of "decoded" for images and for latents, found by measurement (see the training log).
+IMAGES = WeightedDistance(error=2.0, coarse=1.0, texture=6.0, lines=3.0, mean=250.0)
+LATENTS = WeightedDistance(error=0.3, texture=0.5, mean=10.0)
+
+Builder = Callable[[ObjectiveSection, Predict | None, Decode | None], Objective]
+
+
+def make_objective(
+    section: ObjectiveSection, teacher: Predict | None = None, decode: Decode | None = None
+) -> Objective:
+    """The objective that a recipe's section names.
+
+    teacher: the trained flow that "reflow" rectifies. decode: the decoder of "decoded". Raises `ConfigError` where the
+    objective needs one that is None.
+    """
+    return BUILDERS[section.name](section, teacher, decode)
+
+
+def objective_of(spec: ModelSpec) -> Objective:
+    """The objective whose sampler belongs to a finished model."""
+    if spec.objective == "cfm":
+        return CouplingFlow(spec.alpha_bar)
+    return make_objective(ObjectiveSection(spec.objective))
+
+
+# --- builders
+
+
+def _flow(section: ObjectiveSection) -> CouplingFlow:
+    return CouplingFlow(alpha_bar(section.noise_step), section.sigma_min, section.start_share)
+
+
+def _reflow(section: ObjectiveSection, teacher: Predict | None, decode: Decode | None) -> Reflow:
+    if teacher is None:
+        raise ConfigError("The objective 'reflow' needs a teacher, the trained flow that it rectifies.")
+    return Reflow(_flow(section), teacher, section.since, section.teacher_steps)
+
+
+def _decoded(section: ObjectiveSection, teacher: Predict | None, decode: Decode | None) -> Decoded:
+    if decode is None:
+        raise ConfigError("The objective 'decoded' needs a decoder, which makes images of latents.")
+    images = replace(
+        IMAGES,
+        coarse=section.coarse * IMAGES.coarse,
+        texture=section.texture * IMAGES.texture,
+        lines=section.texture * section.lines * IMAGES.lines,
+        mean=section.mean * IMAGES.mean,
+    )
+    latents = replace(
+        LATENTS, texture=section.latents * section.texture * LATENTS.texture, mean=section.latents * LATENTS.mean
+    )
+    return Decoded(_flow(section), decode, images, latents, section.since, section.window, section.octave)
+
+
+BUILDERS: dict[str, Builder] = {
+    "cfm": lambda section, teacher, decode: _flow(section),
+    "fm": lambda section, teacher, decode: NaiveFlow(section.sigma_min, section.start_share),
+    "l1": lambda section, teacher, decode: Regression(1),
+    "l2": lambda section, teacher, decode: Regression(2),
+    "dm": lambda section, teacher, decode: Diffusion(),
+    "reflow": _reflow,
+    "decoded": _decoded,
+}

@@ -1,4 +1,4 @@
-"""What our own codec learns, beside a teacher's latents."""
+"""The loss of FMBoost's own codec: a student of another codec's latents."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch.nn.functional import mse_loss
 
 from ...codecs.tiny import TinyVAE
 
-LATENT_WEIGHT = 0.2  # of the loss: a latent error of 0.1 weighs like a picture's of 23 dB
+LATENT_WEIGHT = 0.2  # a latent error of 0.1 then weighs as much as a pixel error of 23 dB
 
 
 class CodecPasses(nn.Module):
-    """The codec's three ways, as one network to train: encode, decode the teacher's latent, decode its own."""
+    """Three passes of a codec as one network: encode, decode the teacher's latent, decode its own latent."""
 
     def __init__(self, codec: TinyVAE) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class CodecPasses(nn.Module):
 
 
 def codec_loss(network: Callable[..., tuple[Tensor, Tensor, Tensor]], photos: Tensor, latents: Tensor) -> Tensor:
-    """Squared errors of the latent against the teacher's, and of both decodings against the photograph.
+    """Squared errors of the latent against the teacher's, and of both decoded images against the photograph.
 
     photos (B,3,8h,8w) in [-1,1]; latents (B,C,h,w) of the teacher. network: `CodecPasses`.
     """

@@ -1,0 +1,141 @@
+"""Random crops of latents and their guides, and of the photographs behind them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...errors import ConfigError
+from ...imaging.resample import resize
+from ...networks.conditioning import GUIDE_KINDS
+from .latents import LatentSet
+from .photos import View, load_view
+from .shards import Sample
+
+
+class CropSampler:
+    """Draws square crops: a group by its share, then each of its views and each position with equal probability.
+
+    Views count the same whatever their size; by area, a few large photographs would dominate.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, ...]], crop: int, groups: Sequence[str] = ()) -> None:
+        """sizes: (height, width) of each view; views smaller than the crop are never drawn. groups: one a view."""
+        self.sizes, self.crop = [(h, w) for h, w in sizes], crop
+        self.fits = [h >= crop and w >= crop for h, w in self.sizes]
+        if not any(self.fits):
+            raise ConfigError(f"No view is as large as the crop of {crop} latents; take a smaller crop.")
+        self.groups = list(groups) or [""] * len(self.sizes)
+        self.weights = torch.tensor(self.fits).double()
+
+    def set_shares(self, shares: Mapping[str, float]) -> None:
+        """Draw the groups in these proportions; groups without a view that fits are left out."""
+        if not all(math.isfinite(share) and share >= 0 for share in shares.values()) or not sum(shares.values()):
+            raise ConfigError(f"Shares must be 0 or above, and not all 0, but they are {dict(shares)}.")
+        views = list(zip(self.groups, self.fits, strict=True))
+        count = Counter(group for group, fits in views if fits)
+        weights = [shares.get(group, 0.0) / count[group] if fits else 0.0 for group, fits in views]
+        if not sum(weights):
+            raise ConfigError(f"No view of the groups with a share above 0 is as large as {self.crop} latents.")
+        self.weights = torch.tensor(weights).double()
+
+    def draw(self, count: int, generator: torch.Generator) -> list[tuple[int, int, int]]:
+        """(view, top, left) of each crop."""
+        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator).tolist()
+        sizes = [self.sizes[i] for i in chosen]
+        return [
+            (i, self._offset(h, generator), self._offset(w, generator)) for i, (h, w) in zip(chosen, sizes, strict=True)
+        ]
+
+    def _offset(self, side: int, generator: torch.Generator) -> int:
+        return int(torch.randint(side - self.crop + 1, (), generator=generator))
+
+
+def _cut(array: NDArray[Any], top: int, left: int, side: int) -> Tensor:
+    return torch.from_numpy(array[:, top : top + side, left : left + side].copy()).float()
+
+
+class Batch(NamedTuple):
+    """Latents of the ground truth and guides, fp32 (B,C,crop,crop); what the guides were encoded from (B,)."""
+
+    high: Tensor
+    guide: Tensor
+    kind: Tensor
+
+
+class LatentCrops:
+    """Batches of latent crops with guides: by pixel-space upsampling, or by resizing latents (paper Table 4)."""
+
+    def __init__(self, data: LatentSet, crop: int, shares: Mapping[str, float], upsampling: str = "psu") -> None:
+        """shares: proportions of the groups; a group that is not named is not drawn; empty: all groups alike.
+
+        A group is what a guide was encoded from ("latent" or "image"), and how else it was made: the name of another
+        codec, "boosted" and "disturbed" low-resolution latents, as in `latent:CODEC:boosted`.
+        upsampling: one of `guide.UPSAMPLERS`; only "psu" has groups and takes shares.
+        """
+        self.crop, self.scale, self.upsampling = crop, data.scale, upsampling
+        if upsampling == "psu":
+            self.choices = [(s, kind) for s in data.samples for kind in GUIDE_KINDS if kind in s.arrays]
+        elif shares:
+            raise ConfigError(f"Shares choose among groups of PSU guides; upsampling {upsampling} has none.")
+        else:
+            self.choices = [(s, "low") for s in data.samples if "low" in s.arrays]
+        if not self.choices:
+            raise ConfigError(f"The shards have nothing to make guides for upsampling {upsampling} from.")
+        groups = [_group(sample, kind) for sample, kind in self.choices]
+        unknown = sorted(set(shares) - set(groups))
+        if unknown:
+            known = ", ".join(sorted(set(groups)))
+            raise ConfigError(f"data.shares names {', '.join(unknown)}, but the shards' groups of guides are {known}.")
+        sizes = [sample.arrays["high"].shape[-2:] for sample, _ in self.choices]
+        self.sampler = CropSampler(sizes, crop, groups)
+        self.sampler.set_shares(shares or dict.fromkeys(groups, 1.0))
+
+    def draw(self, batch: int, generator: torch.Generator) -> Batch:
+        where = self.sampler.draw(batch, generator)
+        high = [_cut(self.choices[i][0].arrays["high"], top, left, self.crop) for i, top, left in where]
+        guide = [self._guide(*self.choices[i], top, left) for i, top, left in where]
+        # A resized latent counts as encoded from a latent.
+        kinds = [GUIDE_KINDS.index(self.choices[i][1]) if self.upsampling == "psu" else 0 for i, _, _ in where]
+        return Batch(torch.stack(high), torch.stack(guide), torch.tensor(kinds))
+
+    def _guide(self, sample: Sample, kind: str, top: int, left: int) -> Tensor:
+        if kind != "low":
+            return _cut(sample.arrays[kind], top, left, self.crop)
+        low = torch.from_numpy(sample.arrays["low"].copy()).float()[None]
+        size = (self.scale * low.shape[-2], self.scale * low.shape[-1])
+        guide = resize(low, size, self.upsampling)[0]
+        return guide[:, top : top + self.crop, left : left + self.crop]
+
+
+def _group(sample: Sample, kind: str) -> str:
+    facts = sample.facts
+    origins = [facts.get("guide_codec"), facts.get("boosted") and "boosted", facts.get("disturb") and "disturbed"]
+    return ":".join([kind, *filter(None, origins)])
+
+
+class PhotoCrops:
+    """Batches of photographs (B,3,f crop,f crop) in [-1,1] and their latents (B,C,crop,crop); f: downscale factor."""
+
+    def __init__(self, data: LatentSet, crop: int, downscale_factor: int = 8) -> None:
+        self.crop, self.downscale_factor = crop, downscale_factor
+        self.latents = [sample.arrays["high"] for sample in data.samples]
+        self.photos = [self._pixels(View(**s.facts["view"]), downscale_factor * data.scale) for s in data.samples]
+        self.sampler = CropSampler([high.shape[-2:] for high in self.latents], crop)
+
+    @staticmethod
+    def _pixels(view: View, unit: int) -> NDArray[Any]:
+        """The view's pixels (3,H,W) as bytes, a quarter of the memory of floats."""
+        return (load_view(view, unit)[0] * 127.5 + 127.5).round().to(torch.uint8).numpy()
+
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        where, f = self.sampler.draw(batch, generator), self.downscale_factor
+        photos = torch.stack([_cut(self.photos[i], f * top, f * left, f * self.crop) for i, top, left in where])
+        latents = torch.stack([_cut(self.latents[i], top, left, self.crop) for i, top, left in where])
+        return photos / 127.5 - 1, latents

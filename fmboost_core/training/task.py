@@ -1,0 +1,75 @@
+"""What a training step of a recipe draws, and its loss under a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..codecs.kl import Decoder
+from ..networks import NetworkConfig
+from ..networks.conditioning import Conditioning
+from .data.crops import LatentCrops
+from .losses import make_objective
+from .losses.diffusion import SIGNALS
+from .losses.objective import Examples, Objective, Predict
+from .recipe import Recipe
+
+Network = Callable[..., Tensor]
+
+OTHER_STEPS = 0.6  # share of crops that start at another noise step than the recipe's own, where it has a range
+
+
+def conditioned(network: Network, config: NetworkConfig, kind: Tensor, alpha_bar: Tensor) -> Predict:
+    """A network's prediction as a function of state, time and guide, with the rest of its conditioning bound.
+
+    kind: what the guides were encoded from (B,), indices into `GUIDE_KINDS`. alpha_bar: signal kept in the starts (B,).
+    A network that is not conditioned on one of them does not get it.
+    """
+    kinds = kind if config.classes else None
+    levels = (1 - alpha_bar).sqrt() if config.noise_level else None
+    return lambda x, t, guide: network(x, t, Conditioning(guide, kinds, levels))
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """A recipe's crops and objective. teacher: of "reflow"; decoder: of "decoded"."""
+
+    recipe: Recipe
+    crops: LatentCrops
+    teacher: nn.Module | None = None
+    decoder: Decoder | None = None
+
+    def draw(self, batch: int, generator: torch.Generator) -> Examples:
+        """The examples of a step, all of them from one generator."""
+        high, guide, kind = self.crops.draw(batch, generator)
+        signal = self._signals(batch, generator)
+        noise = torch.randn(batch, 2, *high.shape[1:], generator=generator)
+        return Examples(high, guide, kind, signal, noise, self.objective(kind, signal).times(batch, generator))
+
+    def loss(self, network: Network, *examples: Tensor) -> Tensor:
+        """The mean loss; examples: the fields of `Examples`, whole or a part of them."""
+        parts = Examples(*examples)
+        objective = self.objective(parts.kind, parts.alpha_bar)
+        return objective.loss(self.predict(network, parts.kind, parts.alpha_bar), parts)
+
+    def predict(self, network: Network, kind: Tensor, alpha_bar: Tensor) -> Predict:
+        """`conditioned`, for a network of this recipe."""
+        return conditioned(network, self.recipe.network, kind, alpha_bar)
+
+    def objective(self, kind: Tensor, alpha_bar: Tensor) -> Objective:
+        """The objective; kind and alpha_bar (B,) condition the teacher too, if there is one."""
+        teacher = None if self.teacher is None else self.predict(self.teacher, kind, alpha_bar)
+        return make_objective(self.recipe.objective, teacher, self.decoder)
+
+    def _signals(self, batch: int, generator: torch.Generator) -> Tensor:
+        """The signal kept in each start (B,): at the recipe's noise step, or for most at any step of its range."""
+        own = self.recipe.objective.noise_step
+        steps = torch.full((batch,), own)
+        if self.recipe.objective.noise_steps:
+            least, greatest = self.recipe.objective.noise_steps
+            others = torch.randint(least, greatest + 1, (batch,), generator=generator)
+            steps = others.where(torch.rand(batch, generator=generator) < OTHER_STEPS, own)
+        return SIGNALS[steps]
