@@ -53,7 +53,7 @@ class ModelSpec:
         object.__setattr__(self, "noise_steps", tuple(self.noise_steps))
         for name in ("name", "license", "trained_on"):
             require(isinstance(getattr(self, name), str), name, getattr(self, name), "text")
-        known_network = isinstance(self.network, tuple(NETWORKS.values()))
+        known_network = isinstance(self.network, tuple(known.config for known in NETWORKS.values()))
         require(known_network, "network", self.network, f"a configuration of {' or '.join(NETWORKS)}")
         require(self.family in FAMILIES, "family", self.family, " or ".join(FAMILIES))
         known = FAMILIES[self.family].channels

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from fmboost_core.codecs.load import load_codec, save_codec
 from fmboost_core.codecs.tiny import TinyVAE, taesd, tiny_codec
 from fmboost_core.errors import CheckpointError, LatentError
-from fmboost_core.imaging.picture_file import read_picture
+from fmboost_core.imaging.read import read_picture
 
 
 def save_pair(codec: TinyVAE, prefix: Path) -> None:

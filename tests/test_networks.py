@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fmboost_core import Hooks, Model, ModelSpec, SamplingOptions, Target, boost
 from fmboost_core.errors import CheckpointError
 from fmboost_core.files.checkpoint import load_model, save_model
-from fmboost_core.networks import NETWORKS
+from fmboost_core.networks import NETWORKS, Architecture
 from fmboost_core.networks.conditioning import Conditioning
 from fmboost_core.sampling.keywords import FlowKeywords, Keywords
 
@@ -31,9 +31,6 @@ class PlainConfig:
     values_per_position: int = 8
     fewest_tensors: int = 2
 
-    def build(self, ops: Any = None) -> nn.Module:
-        return Plain(self.channels)
-
 
 class Plain(nn.Module):
     def __init__(self, channels: int) -> None:
@@ -47,7 +44,7 @@ class Plain(nn.Module):
 def test_a_second_architecture_is_saved_loaded_and_sampled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Any
 ) -> None:
-    monkeypatch.setitem(NETWORKS, "plain", PlainConfig)
+    monkeypatch.setitem(NETWORKS, "plain", Architecture(PlainConfig, lambda config, ops: Plain(config.channels)))
     model = Model(ModelSpec("other", PlainConfig()), randomised(Plain(4)))
     save_model(model, tmp_path / "other.safetensors")
     again = load_model(tmp_path / "other.safetensors")

@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import NoReturn
 
 from ..errors import Cancelled, FMBoostError
@@ -65,7 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(stopped=_STOPPED)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    present = [name for name in COMMANDS if find_spec(f"{__package__}.{name}")]  # TO REMOVE when all are there
-    for name in present:
+    for name in COMMANDS:
         import_module(f"{__package__}.{name}").add_command(commands)
     return parser

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import FMBoostError
 from ..families import FAMILIES
 from ..files.checkpoint import load_model
-from ..networks import NetworkConfig
+from ..networks import NetworkConfig, build_network
 from ..networks.conditioning import Conditioning
 from ..sampling.guide import image_guide
 from ..sampling.hooks import Stage
@@ -110,7 +110,7 @@ def measure_all(
 def evaluation_flop(network: NetworkConfig, latents: int) -> int:
     """FLOP of one function evaluation on a square latent (side in latents), counted without computing anything."""
     with torch.device("meta"):
-        net = network.build().eval()
+        net = build_network(network).eval()
         x = torch.empty(1, network.channels, latents, latents)
         times = torch.empty(1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -59,22 +59,6 @@ class KLCodec(nn.Module):
         return x.to(next(self.autoencoder.parameters()))
 
 
-class Decoder(nn.Module):
-    """A codec's decoder as a network in training: scaled latents (B,C,h,w) -> images (B,3,8h,8w), about in [-1,1].
-
-    A tiny VAE's runs whole and in the type that autocast gives it, unlike `decode`.
-    """
-
-    def __init__(self, codec: TinyVAE | KLCodec) -> None:
-        super().__init__()
-        self.codec = codec.requires_grad_(False)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        if isinstance(self.codec, KLCodec):
-            return self.codec.decode(latents)
-        return self.codec.decoder(latents) * 2 - 1
-
-
 def open_codec(text: str) -> TinyVAE | KLCodec:
     """A codec on the CPU, in float32: what `load_codec` takes, or "diffusers:" and the place of an AutoencoderKL.
 

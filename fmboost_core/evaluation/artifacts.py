@@ -17,7 +17,8 @@ from torch import Tensor
 from ..errors import ConfigError, reason
 from ..files.atomic import replacing
 from ..imaging.compare import Panel, busiest_corner
-from ..imaging.picture_file import Picture, preview, save_image
+from ..imaging.picture import Picture
+from ..imaging.write import preview, save_image
 from .features import frechet
 from .perceptual import PerceptualModels
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..codecs.protocol import Codec
 from ..errors import ConfigError, ImageError
-from ..imaging.picture_file import read_picture
+from ..imaging.read import read_picture
 from ..metrics.fidelity import latent_mse
 from ..sampling.restore import restore
 from ..training.data.photos import find_photos

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from ..errors import ConfigError
 from ..imaging.compare import Panel, font_for
-from ..imaging.picture_file import save_image
+from ..imaging.write import save_image
 
 _GAP, _TEXT = 8, 14  # pixels
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..codecs.protocol import Codec
 from ..errors import ConfigError, ImageError
-from ..imaging.picture_file import read_picture
+from ..imaging.read import read_picture
 from ..imaging.resample import resize
 from ..metrics.meanings import DEFAULT_METRICS, check_names
 from ..training.data.photos import find_photos

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, reason
 from ..model import Model
-from ..networks import NetworkConfig
+from ..networks import NetworkConfig, build_network
 from ..spec import ModelSpec
 from .legacy.reference import ASSUMED, DERIVED, ReferenceOptions, read_reference, select_weights
 from .locate import find_weights
@@ -74,7 +74,7 @@ def _empty_network(path: Path, config: NetworkConfig, tensors: int, ops: Any = n
         )
     try:
         with torch.device("meta"):
-            return config.build(ops)
+            return build_network(config, ops)
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path} describes a network that cannot be built ({reason(error)}).") from error
 

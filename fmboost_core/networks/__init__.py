@@ -1,12 +1,13 @@
 """Velocity networks by name: v(x, t, conditioning) over latents.
 
-A new network is a module here with a configuration class (see `NetworkConfig`) and an entry in `NETWORKS`. Model files
-name their architecture; nothing else needs to know it.
+A new network is a module here, with a configuration class (see `NetworkConfig`) and an entry in `NETWORKS`. Model files
+name their architecture. Nothing else needs to know it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..errors import ConfigError
@@ -61,12 +62,32 @@ class NetworkConfig(Protocol):
         """A bound from below on the tensors of the state dict."""
         ...
 
-    def build(self, ops: Any = None) -> nn.Module:
-        """A new network, called as network(x, t, conditioning); ops: the namespace of its layers (None: torch.nn)."""
-        ...
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network. config: its configuration's class. build: (configuration, ops) -> a new network.
+
+    The network is called as network(x, t, conditioning). ops is the namespace of its layers, with torch.nn's classes.
+    """
+
+    config: type[Any]
+    build: Callable[[Any, Any], nn.Module]
 
 
-NETWORKS: dict[str, Any] = {UNetConfig.architecture: UNetConfig}
+def _unet(config: UNetConfig, ops: Any) -> nn.Module:
+    from .unet import LatentUNet  # here, so that reading a configuration does not wait for PyTorch
+
+    return LatentUNet(config, ops)
+
+
+NETWORKS = {UNetConfig.architecture: Architecture(UNetConfig, _unet)}
+
+
+def build_network(config: NetworkConfig, ops: Any = None) -> nn.Module:
+    """A new network of this configuration. ops: where its layers come from; None: torch.nn."""
+    from torch import nn
+
+    return NETWORKS[config.architecture].build(config, nn if ops is None else ops)
 
 
 def config_class(fields: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -78,4 +99,4 @@ def config_class(fields: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     name = own.pop("architecture", UNetConfig.architecture)
     if name not in NETWORKS:
         raise ConfigError(f"The architecture {name!r} is not known; this version has {', '.join(NETWORKS)}.")
-    return NETWORKS[name], own
+    return NETWORKS[name].config, own

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ..errors import is_count, require
-
-if TYPE_CHECKING:
-    from .unet import LatentUNet
 
 _CLASSES = 2  # a network with classes knows all of `conditioning.GUIDE_KINDS`
 
@@ -113,14 +110,6 @@ class UNetConfig:
     def fewest_tensors(self) -> int:
         """A bound from below on the tensors of its state dict: eight in each residual block."""
         return 8 * len(self.multipliers) * (2 * self.res_blocks + 1)
-
-    def build(self, ops: Any = None) -> LatentUNet:
-        """A new network of this form. ops: where its layers come from, see `LatentUNet`; None: torch.nn."""
-        from torch import nn
-
-        from .unet import LatentUNet
-
-        return LatentUNet(self, nn if ops is None else ops)
 
 
 PRESETS = {

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..codecs.kl import Decoder
 from ..networks import NetworkConfig
 from ..networks.conditioning import Conditioning
 from .data.crops import LatentCrops
 from .losses import make_objective
+from .losses.decoder import Decoder
 from .losses.diffusion import SIGNALS
 from .losses.objective import Examples, Objective, Predict
 from .recipe import Recipe

@@ -10,19 +10,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..codecs.kl import Decoder, open_codec
+from ..codecs.kl import open_codec
 from ..codecs.protocol import codec_party
 from ..codecs.tiny import tiny_codec
 from ..errors import ConfigError
 from ..families import FAMILIES, Party, require_same_family
 from ..files.checkpoint import load_model, save_model
 from ..model import Model
+from ..networks import build_network
 from ..sampling.schedule import alpha_bar
 from ..spec import ModelSpec
 from .data.crops import LatentCrops, PhotoCrops
 from .data.latents import LatentSet
 from .loop import Trainer
 from .losses.codec import CodecPasses, codec_loss
+from .losses.decoder import Decoder
 from .recipe import Recipe
 from .sections import CONTINUING
 from .start import freeze, start_from
@@ -49,7 +51,7 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
     require_family(recipe, data)
     crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling)
     torch.manual_seed(recipe.loop.seed)
-    network = recipe.network.build()
+    network = build_network(recipe.network)
     if recipe.start.model:
         trained = load_model(recipe.start.model)
         if recipe.objective.name in CONTINUING:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...codecs.protocol import Codec
 from ...imaging.compare import Panel, busiest_corner
-from ...imaging.picture_file import Picture, preview
+from ...imaging.picture import Picture
+from ...imaging.write import preview
 from ...model import Model
 from ...sampling.guide import pixel_upsample
 from ...sampling.schedule import noise_augment, seeded_noise
