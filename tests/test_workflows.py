@@ -140,7 +140,7 @@ def test_a_note_says_what_to_expect(name: str) -> None:
     notes = [node for node in graph_of(name)["nodes"] if node["type"] in NOTES]
     assert len(notes) == 1
     text = notes[0]["widgets_values"][0]
-    assert len(text.split()) > 40 and "What to turn" in text
+    assert len(text.split()) > 40 and "Settings to change" in text
 
 
 @pytest.mark.parametrize("name", NAMES)
