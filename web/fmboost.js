@@ -1,4 +1,4 @@
-// The nodes' faces: what a node will make, as its widgets change, and what it warned of when it ran.
+// The line on each node, which says what the node will make, and the warnings of its last run.
 
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
@@ -30,19 +30,19 @@ app.registerExtension({
   },
 
   setup() {
-    // A size depends on nodes far upstream, and the two canvases tell of changes in different ways: looking at the
-    // few nodes that are ours now and then costs little and misses nothing.
+    // A size depends on nodes far upstream, and the two canvases report changes in different ways. Checking our few
+    // nodes at intervals costs little and misses no change.
     setInterval(() => ourNodes().forEach(look), REFRESH_MS)
-    // A node that has nothing to say sends no message: what it said before goes when it runs again. One whose result
-    // is still at hand does not run, and its words stay.
+    // A node without warnings sends no message, so its old warnings are removed when it runs again. A node with a
+    // cached result does not run, and its warnings stay.
     api.addEventListener('executing', ({ detail }) => {
-      const id = String(detail).split(':').pop() // in a subgraph the ids on the way to it come first
+      const id = String(detail).split(':').pop() // in a subgraph, the ids of the nodes around it come first
       ourNodes().forEach((node) => String(node.id) === id && show(node, { warnings: [] }))
     })
   },
 })
 
-/** Our nodes in the graph that is on the screen, be it a subgraph. */
+/** Our nodes in the graph on the screen, which may be a subgraph. */
 function ourNodes() {
   const nodes = (app.canvas?.graph ?? app.graph)?.nodes ?? []
   return nodes.filter((node) => node.comfyClass?.startsWith('FMBoost'))
@@ -63,7 +63,7 @@ function refresh(node) {
   show(node, { line: summary(sizeInto(node, input, pictureSize), widgets, unit, flows) })
 }
 
-/** Make room for a text of more lines. Only known once the page has laid it out; the newer canvas does it itself. */
+/** Make room for a text of more lines, whose height is known after layout. The newer canvas does this itself. */
 function grow(node) {
   const face = faces.get(node)
   if (!face || face.height() === face.reserved || window.LiteGraph?.vueNodesMode) return
@@ -72,7 +72,7 @@ function grow(node) {
   node.setSize([Math.max(width, node.size[0]), Math.max(tall, node.size[1])])
 }
 
-/** The size widgets that `size_by` leaves unused keep their place and their value. */
+/** Disable the size widgets that `size_by` leaves unused. They keep their place and their value. */
 function greyUnused(node) {
   const choice = valueOf(node, 'size_by')
   for (const widget of node.widgets ?? []) {
@@ -83,7 +83,7 @@ function greyUnused(node) {
 
 const models = new Map() // by name
 
-/** What a model is made for, {scale, nfe}; undefined until the host has told it. */
+/** A model's own {scale, nfe}; undefined until the host has answered. */
 function factsOf(model) {
   if (model && !models.has(model)) {
     models.set(model, undefined)
@@ -95,7 +95,7 @@ function factsOf(model) {
 
 const pictures = new Map() // by LoadImage's value
 
-/** The size of a picture in the host's folders; null until it is loaded. */
+/** The size of an image in the host's folders; null until it is loaded. */
 function pictureSize(value) {
   if (!value) return null
   if (!pictures.has(value)) {
@@ -110,7 +110,7 @@ function pictureSize(value) {
   return pictures.get(value)
 }
 
-// --- the face: a line and warnings below it, made when there is something to show
+// --- the face of a node: the line and the warnings below it; made with the first text
 
 const faces = new WeakMap() // by node
 
@@ -133,17 +133,17 @@ function paragraph(text, warns = false) {
   return element
 }
 
-/** Add the widget, last and never saved, so that workflows do not see it. Returns where its text goes. */
+/** Add the widget as the last one. It is never saved in a workflow. Returns its element and its height. */
 function addFace(node) {
   const frame = document.createElement('div')
   const inner = document.createElement('div')
-  // Not to catch the mouse: the node is dragged by it as by any free place.
+  // The mouse goes through it, so that the node can be dragged there.
   frame.style.pointerEvents = 'none'
   inner.style.cssText = 'color: var(--input-text); text-align: center; text-wrap: balance;'
   inner.style.font = `12px/${LINE_PIXELS}px sans-serif`
   inner.setAttribute('aria-live', 'polite')
   frame.append(inner)
-  // Before it has its place in the page it is as narrow as a word, and many lines high.
+  // Before layout the element is as narrow as a word, and many lines high.
   const lines = () => (inner.offsetWidth < NARROWEST_PIXELS ? LINE_PIXELS : Math.max(LINE_PIXELS, inner.offsetHeight))
   const height = () => lines() + 2 * MARGIN_PIXELS
   const widget = node.addDOMWidget('fmboost_face', 'fmboost_face', frame, {

@@ -1,29 +1,29 @@
-// How large a picture becomes, in how many stages. Pure: the same arithmetic as fmboost_core/pipeline.py
-// (`target_size`, `stage_sizes`); tests/test_web.py holds the two against each other.
-// A size is {width, height} in pixels.
+// Target sizes, stages and the line on a node, as pure functions. A size is {width, height} in pixels.
+// The arithmetic is that of fmboost_core/sampling/target.py (`Target.pixels`, `stage_sizes`).
+// tests/test_web.py compares the two.
 
-export const UNIT = 8 // pixels a latent, in every family
-export const MODEL_SCALE = 2 // what a stage can do where the model is not known; larger ratios take several stages
-export const OWN_NFE = 0 // as many evaluations as the model is made for
+export const UNIT = 8 // pixels per latent along each side, in every family
+export const MODEL_SCALE = 2 // upscale factor of a stage where the model is not known
+export const OWN_NFE = 0 // the widget's value for the model's own number of function evaluations
 
 const MAX_SIDE = 65536
 const MAX_PIXELS = 2 ** 28
 const EVALUATIONS_A_STEP = { euler: 1, midpoint: 2, heun: 2, rk4: 4 }
 
-/** As Python rounds: halves go to the even neighbour. */
+/** Round as Python does: halves go to the even neighbour. */
 export function round(x) {
   const below = Math.floor(x)
   if (x - below !== 0.5) return Math.round(x)
   return below % 2 === 0 ? below : below + 1
 }
 
-/** To the nearest multiple of unit, at least one. */
+/** Both sides as the nearest multiples of unit, at least one unit. */
 export function toUnit(size, unit) {
   const side = (x) => Math.max(unit, round(x / unit) * unit)
   return { width: side(size.width), height: side(size.height) }
 }
 
-/** The size that is wanted for a picture of `start`, or {problem} in a sentence. wish: the node's size widgets. */
+/** The target size for an image of size `start`, or {problem} with a sentence. wish: the node's size widgets. */
 export function targetSize(start, wish, unit = 1) {
   let wanted = { width: wish.width, height: wish.height }
   if (wish.size_by !== 'width x height') {
@@ -41,12 +41,12 @@ export function targetSize(start, wish, unit = 1) {
   return end
 }
 
-/** How many stages a ratio takes. */
+/** The number of stages that a ratio takes. */
 export function stageCount(ratio, modelScale = MODEL_SCALE) {
   return ratio <= 1 ? 1 : Math.max(1, Math.ceil(Math.log(ratio) / Math.log(modelScale) - 1e-6))
 }
 
-/** The size after each stage, with equal ratios; `unit` rounds the ones on the way as `boost` does. */
+/** The size after each stage, with equal ratios. The sizes before the last are rounded to `unit`, as the core does. */
 export function stageSizes(start, end, unit = 1, modelScale = MODEL_SCALE) {
   const ratio = Math.max(end.height / start.height, end.width / start.width)
   const count = stageCount(ratio, modelScale)
@@ -64,11 +64,12 @@ export function shown(size) {
 }
 
 /**
- * What a node will make, in a line. start: the size that comes in, null where it cannot be known.
- * widgets: the node's values by name, with null for what a link decides, and what the model is made for as
- * modelScale and modelNfe, undefined where it is not known.
- * unit: 8 for latents, 1 for pictures.
- * flows: false for a node that only enlarges.
+ * The line on a node, which says what the node will make.
+ * start: the input's size, null where it is not known.
+ * widgets: the node's values by name, null where a link decides them; modelScale and modelNfe are the model's own
+ * upscale factor and number of function evaluations, undefined where they are not known.
+ * unit: 8 for latents, 1 for images.
+ * flows: false for a node that only makes the guide.
  */
 export function summary(start, widgets, unit, flows = true) {
   const used = { scale: ['scale'], 'width x height': ['width', 'height'], megapixels: ['megapixels'] }[widgets.size_by]
@@ -92,7 +93,7 @@ function unknownStart(widgets, unit, flows) {
   return `to ${end}` + (flows && nfe ? `, ${plural(nfe, 'evaluation')} a stage` : '')
 }
 
-/** "2 stages, 8 evaluations", or what is wrong with the solver's number. */
+/** "2 stages, 8 evaluations", or why nfe does not fit the solver. */
 function work(stages, widgets) {
   const each = EVALUATIONS_A_STEP[widgets.solver]
   if (!each) return `${plural(stages, 'stage')}, as many evaluations as needed`
@@ -103,7 +104,7 @@ function work(stages, widgets) {
   return `${plural(stages, 'stage')}, ${plural(stages * nfe, 'evaluation')}`
 }
 
-/** Of a stage: the widget's number, or the model's own; null or undefined where it is not known. */
+/** The evaluations of a stage: the widget's number or the model's own; null or undefined where it is not known. */
 function evaluations({ nfe, modelNfe }) {
   return nfe === OWN_NFE ? modelNfe : nfe
 }

@@ -1,10 +1,10 @@
-// The size of what comes into a node, found by walking the graph upwards to a node that knows it.
-// `look(value)` tells the size of an input picture, or null while it is not known.
+// The size of a node's input, found by walking the graph upstream to a node that determines it.
+// `look(value)` returns the size of an input image, or null while it is not known.
 
 import { UNIT, round, targetSize, toUnit } from './size.js'
 
 const BYPASSED = 4
-const LONGEST_WALK = 200 // a link back to where it came from must not hang the page
+const LONGEST_WALK = 200 // a loop of links must not hang the page
 
 // Nodes that keep the size of one of their inputs.
 const KEEPS = {
@@ -27,7 +27,7 @@ const KEEPS = {
   ImageSharpen: 'image',
 }
 
-// Nodes that make a size of their own. `walk(name)` is the size that comes into one of their inputs.
+// Nodes that determine a size. `walk(name)` returns the size at one of their inputs.
 const MAKES = {
   EmptyLatentImage: (node) => wholeLatents(sides(node)),
   EmptySD3LatentImage: (node) => wholeLatents(sides(node)),
@@ -45,7 +45,7 @@ const MAKES = {
   FMBoostUpscaleImage: (node, walk) => ours(node, walk('image'), 1),
 }
 
-/** The size {width, height} in pixels that comes into a node by the input of that name; null: not known. */
+/** The size {width, height} in pixels at the input of that name; null: not known. */
 export function sizeInto(node, name, look, steps = LONGEST_WALK) {
   const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
   const from = slot < 0 ? null : node.getInputNode(slot)
@@ -58,7 +58,7 @@ export function sizeInto(node, name, look, steps = LONGEST_WALK) {
   return MAKES[from.type]?.(from, walk, look) ?? null
 }
 
-/** The model that is chosen in the Load CFM before a node, by its name; null: not known. */
+/** The name of the model that the Load CFM before a node selects; null: not known. */
 export function modelInto(node, name = 'cfm', steps = LONGEST_WALK) {
   const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
   const from = slot < 0 ? null : node.getInputNode(slot)
@@ -69,13 +69,13 @@ export function modelInto(node, name = 'cfm', steps = LONGEST_WALK) {
   return from.type === 'FMBoostLoadCFM' ? valueOf(from, 'model') : null
 }
 
-/** The first connected input that a bypassed node, or a reroute, would hand on. */
+/** The name of the first connected input that a bypassed node, or a reroute, passes on. */
 function firstLike(node, wanted) {
   const alike = (input) => input.link != null && (node.type === 'Reroute' || input.type === wanted.type)
   return node.inputs?.find(alike)?.name
 }
 
-/** A widget's value; where a link decides it, the value of a primitive at its other end, or null. */
+/** A widget's value. Where a link decides it: the value of a primitive at the link's other end, or null. */
 export function valueOf(node, name) {
   const slot = node.inputs?.findIndex((input) => input.widget?.name === name && input.link != null) ?? -1
   if (slot < 0) return node.widgets?.find((widget) => widget.name === name)?.value ?? null
@@ -89,7 +89,7 @@ function sides(node) {
   return width == null || height == null ? null : { width, height }
 }
 
-/** The host's scale nodes: a side of 0 follows the aspect of what comes in, two of them keep it as it is. */
+/** The size that one of the host's scale nodes makes: a side of 0 follows the input's aspect, two keep its size. */
 function asked(size, walk, unit) {
   if (!size || (size.width && size.height)) return size
   const start = walk()
@@ -103,13 +103,13 @@ function times(size, ratio, unit) {
   return { width: round((size.width / unit) * ratio) * unit, height: round((size.height / unit) * ratio) * unit }
 }
 
-/** Latents are whole: what is over is cut. */
+/** The size rounded down to whole latents. */
 function wholeLatents(size) {
   const cut = (side) => Math.floor(side / UNIT) * UNIT
   return size && { width: cut(size.width), height: cut(size.height) }
 }
 
-/** What one of our own nodes makes. */
+/** The size that one of our own nodes makes. */
 function ours(node, start, unit) {
   const wish = wishOf(node)
   if (wish.size_by === 'width x height' && wish.width && wish.height) return toUnit(wish, unit)
