@@ -146,7 +146,9 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         },
         "images": {},
         "paths": {"models_path": str(models_path)},
-        "processing": {"decode_latent_batch": decode_latent_batch, "StableDiffusionProcessingTxt2Img": Job},
+        "processing": {
+            "decode_latent_batch": decode_latent_batch, "StableDiffusionProcessingTxt2Img": Job, "opt_f": 8,
+        },
         "rng": {"ImageRNG": ImageRNG},
         "lowvram": {"is_enabled": lambda model: model.is_sd1 and False},
         "sd_models": {"model_data": SimpleNamespace(sd_model=checkpoint)},
