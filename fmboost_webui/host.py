@@ -208,7 +208,7 @@ def to_image(pixels: Tensor) -> Image.Image:
 
 @contextmanager
 def warnings_shown(p: Any) -> Iterator[None]:
-    """Show the core's warnings under the job's pictures."""
+    """Show the core's warnings under the job's images."""
     with collected_warnings() as sentences:
         yield
     for sentence in sentences:
