@@ -69,8 +69,8 @@ def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
     on_device = nullcontext(host.host_vae(shared.sd_model)) if by_checkpoint else host.builtin_on_device()
 
     def run(tile: int | str | None) -> Tensor:
-        upscaler = Upscaler(model, codec, replace(options, tile=tile), hooks)
-        return upscaler.image(image, Target(size=size, stretch=True), seeded_noise(0, 1))
+        tiled = Upscaler(model, codec, replace(options, tile=tile), hooks)
+        return tiled.image(image, Target(size=size, stretch=True), seeded_noise(0, 1))
 
     with on_device as codec, host.on_device(model, size):
         return host.with_smaller_tiles(run, options.tile)

@@ -19,7 +19,7 @@ from networks import make_model
 from PIL import Image
 from webui_stub import Checkpoint, Job, install
 
-from fmboost_core import FAMILIES, LatentFamily, boost, load_model, register_family
+from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, load_model, register_family, upscale_image
 from fmboost_core.errors import ConfigError, FMBoostError, LatentError, NonFiniteError
 from fmboost_core.families import Party
 from fmboost_core.files.checkpoint import save_model
@@ -95,8 +95,23 @@ def test_extras_enlarge_any_image_without_a_checkpoint(hires: Any, stub: SimpleN
     large = upscaler.upscale(image, 2.5, "FMBoost picture")
     assert (large.mode, large.size) == ("RGBA", (80, 48)) and large.getpixel((40, 20))[3] == 128
     assert upscaler.do_upscale(image.convert("L")).size == (66, 42)
-    stub.shared.state.interrupted = True
+    state = stub.shared.state
+    assert state.sampling_step == state.sampling_steps == 4
+    state.interrupted = True
     assert upscaler.do_upscale(image) is image
+
+
+@pytest.mark.parametrize("name", ["FMBoost picture", "FMBoost picture (checkpoint's VAE)"])
+def test_extras_stretch_to_the_hosts_rounded_size(hires: Any, name: str) -> None:
+    """33x21 at 2.5 is 82x52, which the hosts round down to 80x48: another aspect."""
+    host = importlib.import_module("fmboost_webui.host")
+    small = Image.effect_noise((33, 21), 50).convert("RGB")
+    upscaler = importlib.import_module("fmboost_webui.extras").UpscalerFMBoost()
+    large = host.to_tensor(upscaler.upscale(small, 2.5, name))
+    codec = load_codec("builtin")
+    with torch.no_grad():
+        wanted = upscale_image(host.to_tensor(small), load_model(MODEL), codec, size=(80, 48), stretch=True)
+    assert (large - wanted).abs().max() < 1.01 / 127.5
 
 
 @pytest.mark.parametrize(
