@@ -1,5 +1,6 @@
-"""FMBoost in AUTOMATIC1111 and Forge: in hires-fix instead of a second diffusion pass, in Extras, in X/Y/Z plots.
+"""FMBoost in AUTOMATIC1111 and Forge: hires-fix without a second diffusion pass, Extras and X/Y/Z plots.
 
-`scripts/fmboost.py` is what the hosts load. `options.py` is what a person sets, `hires.py` the pass itself,
-`script.py` its page, `extras.py` and `grid.py` the other two places; `host.py` is the only bridge to both hosts.
+`scripts/fmboost.py` is the file that the hosts load. `models.py` has the models and their entries, `options.py` the
+options, `hires.py` the pass, `script.py` its page, `extras.py` and `grid.py` the other two places. `host.py` alone
+knows in what the hosts differ.
 """

@@ -1,77 +1,76 @@
-"""FMBoost for any picture, as an upscaler in Extras: encode, boost, decode, in stages and tiles."""
+"""Extras: two upscalers for any image, which encode it, upscale its latent and decode that."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
-from modules import devices, shared
-from modules.upscaler import Upscaler, UpscalerData
+from modules import devices, shared, upscaler
 from PIL import Image
 from torch import Tensor
 
-from fmboost_core import upscale_image
+from fmboost_core import SamplingOptions, Target, Upscaler
+from fmboost_core.codecs.protocol import codec_party
 from fmboost_core.errors import Cancelled
+from fmboost_core.sampling.schedule import seeded_noise
 
 from . import hires, host
-from .options import AUTOMATIC, choose_model
+from .models import AUTOMATIC, bundled_entry, choose_model
 
-# Not the names of the dropdown in hires-fix: there a latent mode comes first.
-BUNDLED, CHECKPOINT = "FMBoost picture", "FMBoost picture (checkpoint's VAE)"
+# Other names than in hires-fix: the hosts look for a name among the latent modes first.
+BUILTIN, CHECKPOINT = "FMBoost picture", "FMBoost picture (checkpoint's VAE)"
 SCALE = 2
 
 
-class UpscalerFMBoost(Upscaler):
+class UpscalerFMBoost(upscaler.Upscaler):
+    """The host's list of FMBoost's upscalers, and their work."""
+
     name = "FMBoost"
 
     def __init__(self, dirname: str | None = None) -> None:
         super().__init__(False)
-        self.scalers = [UpscalerData(name, name, self, SCALE) for name in (BUNDLED, CHECKPOINT)]
+        self.scalers = [upscaler.UpscalerData(name, name, self, SCALE) for name in (BUILTIN, CHECKPOINT)]
 
     def upscale(self, img: Image.Image, scale: float, selected_model: str | None = None) -> Image.Image:
-        """At once to the size that the host wants, not by repeated doubling and reducing."""
+        """At once to the size that the host wants; the host's own method doubles repeatedly and reduces."""
         if scale <= 1:
             return super().upscale(img, scale, selected_model)
-        unit = host.FACTOR
-        return _enlarged(
-            img, (int(img.width * scale // unit * unit), int(img.height * scale // unit * unit)), selected_model
-        )
+        width, height = (int(side * scale // host.UNIT * host.UNIT) for side in img.size)
+        return _enlarged(img, (width, height), selected_model)
 
     def do_upscale(self, img: Image.Image, selected_model: str | None = None) -> Image.Image:
+        """By the upscale factor that the host knows."""
         return _enlarged(img, (img.width * SCALE, img.height * SCALE), selected_model)
 
     def load_model(self, path: str) -> None:
-        """The host asks for it; models are loaded when they are used."""
+        """The host calls it at its start; models are loaded when they are used."""
 
 
 def _enlarged(img: Image.Image, size: tuple[int, int], name: str | None) -> Image.Image:
-    """A picture of any mode at size (width, height); interrupted, the picture as it was."""
+    """An image of any mode at size (width, height); the image itself where the user interrupts."""
     if size[0] <= img.width or size[1] <= img.height:
         return img.resize(size, Image.Resampling.LANCZOS)
     try:
-        large = _boosted(host.pixels_of(img).to(devices.device), size, name == CHECKPOINT)
+        large = host.to_image(_upscaled(host.to_tensor(img).to(devices.device), size, name == CHECKPOINT))
     except Cancelled:
         return img
-    result = Image.fromarray(
-        ((large[0].movedim(0, -1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    )
     if "A" in img.getbands():
-        result.putalpha(img.getchannel("A").resize(size, Image.Resampling.LANCZOS))
-    return result
+        large.putalpha(img.getchannel("A").resize(size, Image.Resampling.LANCZOS))
+    return large
 
 
 @torch.no_grad()
-def _boosted(pixels: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tensor:
-    family = host.family_of(shared.sd_model) if by_checkpoint else "sd15"
-    model = host.load_network(choose_model(hires.MODELS, f"FMBoost {SCALE}x", AUTOMATIC, family).source)
-    progress = host.Progress(1, 0)
+def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tensor:
+    """An image (1,3,h,w) in [-1,1] at size (width, height), by the checkpoint's VAE or the built-in codec."""
+    party = host.party_of(shared.sd_model) if by_checkpoint else codec_party(host.builtin_codec())
+    model = host.load_network(choose_model(hires.MODELS, bundled_entry(SCALE), AUTOMATIC, party).source)
+    options, hooks = SamplingOptions(), host.Progress().hooks(preview=False)
+    on_device = nullcontext(host.host_vae(shared.sd_model)) if by_checkpoint else host.builtin_on_device()
 
     def run(tile: int | str | None) -> Tensor:
-        return upscale_image(
-            pixels, model, codec, size=size, stretch=True, tile=tile, progress=progress.on_progress,
-            cancelled=host.interrupted,
-        )  # fmt: skip
+        tiled = Upscaler(model, codec, replace(options, tile=tile), hooks)
+        return tiled.image(image, Target(size=size, stretch=True), seeded_noise(0, 1))
 
-    whose = nullcontext(host.host_vae(shared.sd_model)) if by_checkpoint else host.bundled_codec()
-    with whose as codec, host.on_device(model, size):
-        return host.with_smaller_tiles(run, "auto")
+    with on_device as codec, host.on_device(model, size):
+        return host.with_smaller_tiles(run, options.tile)

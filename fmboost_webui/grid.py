@@ -1,4 +1,4 @@
-"""X/Y/Z plots: an axis for each option, set as attributes of the job."""
+"""X/Y/Z plots: an axis for each option, which sets an attribute of the job."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fmboost_core.sampling.guide import UPSAMPLERS
 from fmboost_core.sampling.solvers import SOLVERS
 
 from . import hires
-from .options import AUTOMATIC
+from .models import AUTOMATIC
 
 
 def add_axes() -> None:
-    """Add ours to the host's X/Y/Z plot, wherever it is loaded."""
+    """Add our axes to the host's X/Y/Z plot."""
     for data in scripts.scripts_data:
         if hasattr(data.module, "axis_options") and hasattr(data.module, "AxisOptionTxt2Img"):
             data.module.axis_options.extend(_axes(data.module.AxisOptionTxt2Img))
@@ -27,7 +27,7 @@ def _axes(axis: Callable[..., Any]) -> list[Any]:
         axis("[FMBoost] Model", str, _option("model"), choices=lambda: [AUTOMATIC, *(m.name for m in hires.MODELS)]),
         axis("[FMBoost] Noise step", int, _option("noise_step")),
         axis("[FMBoost] Solver", str, _option("solver"), choices=lambda: list(SOLVERS)),
-        axis("[FMBoost] Guide method", str, _option("guide"), choices=lambda: list(UPSAMPLERS)),
+        axis("[FMBoost] Guide method", str, _option("upsample"), choices=lambda: list(UPSAMPLERS)),
         axis("[FMBoost] Refine", str, _option("refine"), choices=lambda: ["False", "True"]),
     ]
 

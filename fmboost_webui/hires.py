@@ -1,15 +1,15 @@
-"""FMBoost instead of a job's second pass: the small latent is carried to the large one, and that is decoded.
+"""The hires-fix pass: FMBoost upscales a job's small latents instead of the host's second diffusion pass.
 
-Nothing of the host's is patched: one job's own `sample_hr_pass` is set (and `sample`, where the job cannot work), so
-that an error leaves nothing behind. The dropdown's entry is one of the host's latent upscale modes, of a kind that
-the host's own pass cannot take: were ours not there, it would fail instead of doing something else.
+Only the job itself is changed: its `sample_hr_pass`, and its `sample` where it cannot work. An error leaves nothing
+behind. The dropdown's entries are latent upscale modes that the host's own pass cannot interpolate with, so that a job
+without this extension fails instead of becoming another kind of pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import fields
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,24 +17,24 @@ import torch
 from modules import devices, processing, shared
 from torch import Tensor
 
-from fmboost_core import boost
+from fmboost_core import Target, Upscaler
+from fmboost_core.codecs.protocol import Codec
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.restore import restore
-from fmboost_core.sampling.solvers import check_solver
-from fmboost_core.sampling.target import Target
 
 from . import host
-from .options import INFOTEXT_KEYS, Found, Options, choose_model, entries, find_models, to_infotext
+from .models import ModelFile, choose_model, entries, find_models
+from .options import INFOTEXT_KEYS, WIDGETS, Options, to_infotext
 
 IMPOSSIBLE_MODE = {"mode": "fmboost-not-installed", "antialias": False}
-SAME_SIZE = {"mode": "nearest-exact", "antialias": False}  # a latent that has its size already stays as it is
+SAME_SIZE = {"mode": "nearest-exact", "antialias": False}  # leaves a latent that has its size already as it is
 OVERRIDE = "fmboost_"  # prefix of the attributes by which an X/Y/Z plot sets options
 
-MODELS: list[Found] = []  # what can be chosen, as of the last loading of the page
+MODELS: list[ModelFile] = []  # found at the last loading of the page
 
 
 def register_entries() -> None:
-    """Look for models, and put our names into the dropdown, its API and its X/Y/Z axis."""
+    """Look for models, and put their entries into the dropdown, its API and its X/Y/Z axis."""
     MODELS[:], complaints = find_models(host.models_folder())
     for complaint in complaints:
         print(f"FMBoost: {complaint}")
@@ -43,18 +43,19 @@ def register_entries() -> None:
 
 
 def is_wanted(p: Any) -> bool:
+    """Whether a job's hires-fix uses one of our entries."""
     return bool(getattr(p, "enable_hr", False)) and p.hr_upscaler in entries(MODELS)
 
 
 def install(p: Any, args: Sequence[Any]) -> None:
-    """Before a job: have FMBoost do its second pass, or nothing of ours if it is not wanted (any more)."""
+    """Before a job: replace its second pass, or remove what an earlier job left in it. args: the accordion's values."""
     uninstall(p)
     if is_wanted(p):
         HiresPass(p, args).install()
 
 
 def uninstall(p: Any) -> None:
-    """An X/Y/Z plot copies jobs: take away what came from the one before."""
+    """Remove what is ours from a job: an X/Y/Z plot copies jobs together with it."""
     for name in ("sample_hr_pass", "sample"):
         if isinstance(getattr(vars(p).get(name), "__self__", None), HiresPass):
             delattr(p, name)
@@ -63,7 +64,7 @@ def uninstall(p: Any) -> None:
 
 
 def prepare(p: Any) -> None:
-    """When the job's checkpoint is loaded."""
+    """Prepare the pass of a job whose checkpoint is loaded."""
     owner = getattr(vars(p).get("sample_hr_pass"), "__self__", None)
     if isinstance(owner, HiresPass):
         owner.prepare()
@@ -74,69 +75,66 @@ class HiresPass:
 
     def __init__(self, p: Any, args: Sequence[Any]) -> None:
         self.p, self.args = p, args
-        self.mistake: Exception | None = None
+        self.error: Exception | None = None
 
     def install(self) -> None:
+        """Replace the job's second pass, and read the options."""
         self.p.sample_hr_pass = self.run
         self._attempt(self._read_options)
 
     def prepare(self) -> None:
+        """Choose the model, and check that the options and the size fit it."""
         self._attempt(self._prepare)
 
     def _attempt(self, action: Callable[[], None]) -> None:
-        """The hosts swallow errors of scripts here, and show those of sampling: keep it for then."""
+        """The hosts hide errors of scripts, and show those of sampling: keep the error for the sampling."""
         try:
-            if self.mistake is None:
+            if self.error is None:
                 action()
         except Exception as error:
-            self.mistake = error
+            self.error = error
             self.p.sample = self.refuse
 
     def refuse(self, *_: Any, **__: Any) -> None:
-        """Instead of the first pass, which would be in vain."""
-        assert self.mistake is not None
-        raise self.mistake
+        """Raise the error in place of the first pass, whose result would be lost."""
+        assert self.error is not None
+        raise self.error
 
     def _read_options(self) -> None:
         p = self.p
-        names = [field.name for field in fields(Options)]
-        overrides = {name: getattr(p, OVERRIDE + name) for name in names if hasattr(p, OVERRIDE + name)}
+        overrides = {name: getattr(p, OVERRIDE + name) for name in WIDGETS if hasattr(p, OVERRIDE + name)}
         self.options = Options.of(self.args, overrides)
-        if host.IS_FORGE and p.hr_additional_modules is None:  # through the API, where Forge then raises
+        if host.IS_FORGE and p.hr_additional_modules is None:  # through the API; Forge raises without them
             p.hr_additional_modules = ["Use same choices"]
-        if p.firstpass_image is not None:  # of the sparkle button; Forge's has an alpha channel, which it cannot encode
+        if p.firstpass_image is not None:  # of the sparkle button; Forge cannot encode the alpha channel of its own
             p.firstpass_image = p.firstpass_image.convert("RGB")
         if not self.options.refine:  # no second prompt, sampler or checkpoint takes part
             p.hr_prompt = p.hr_negative_prompt = ""
             p.hr_checkpoint_name = p.hr_sampler_name = p.hr_scheduler = None
 
     def _prepare(self) -> None:
-        p, options = self.p, self.options
-        self.model = choose_model(MODELS, p.hr_upscaler, options.model, host.family_of(p.sd_model))
-        own = options.refine or not p.hr_second_pass_steps
-        if not options.refine:  # the host counts with it, and the infotext tells it
-            p.hr_second_pass_steps = p.hr_second_pass_steps or self.model.spec.nfe
-        check_solver(options.solver, self.evaluations, own)
+        p = self.p
+        self.model = choose_model(MODELS, p.hr_upscaler, self.options.model, host.party_of(p.sd_model))
+        self.sampling = self.options.sampling(p.hr_second_pass_steps)
+        with host.warnings_shown(p):
+            nfe = self.sampling.resolve(self.model.spec).nfe
+        if not self.options.refine:  # the host counts its progress with it, and writes it into the infotext
+            p.hr_second_pass_steps = nfe
         self._check_size()
-        p.extra_generation_params.update(to_infotext(options, self.model.name))
+        p.extra_generation_params.update(to_infotext(self.options, self.model.name))
 
     def _check_size(self) -> None:
-        """Refuse what is too large, or smaller than the first pass: the host sets the size only after this."""
+        """Refuse a size that is too large, or below the first pass: the host itself sets the size only later."""
         p = copy(self.p)
-        p.extra_generation_params = {}  # where the host would note the size of a copy
+        p.extra_generation_params = {}  # the host writes the size of the copy into it
         p.calculate_target_resolution()
         width, height = (p.width, p.height) if p.firstpass_image is None else p.firstpass_image.size
-        Target(size=cut_size(p)).pixels((height, width), self.model.spec.scale)
-
-    @property
-    def evaluations(self) -> int:
-        """Of the network a stage: the hires steps, unless these are the sampler's."""
-        return self.model.spec.nfe if self.options.refine else self.p.hr_second_pass_steps
+        Target(size=cropped_size(p)).pixels((height, width), self.model.spec.scale)
 
     def run(
         self, samples: Tensor, decoded_samples: Any, seeds: Any, subseeds: Any, subseed_strength: Any, prompts: Any
     ) -> Any:
-        """`StableDiffusionProcessingTxt2Img.sample_hr_pass`: small latents (B,4,h,w) -> large pictures."""
+        """`StableDiffusionProcessingTxt2Img.sample_hr_pass`: small latents (B,C,h,w) -> large decoded images."""
         if shared.state.interrupted:
             return samples
         try:
@@ -145,64 +143,67 @@ class HiresPass:
             host.save_before_hires(self.p, samples, seeds, prompts)
             return self._decoded(samples)
         except Cancelled:
-            return samples  # the small picture is whole; half-way it would be noise
+            return samples  # the small image is whole; a state half-way is noise
 
     def _decoded(self, samples: Tensor) -> Any:
+        """The large images with the small images' content, as the host's own list of decoded images."""
         p = self.p
         p.is_hr_pass = True
         try:
             shared.state.nextjob()
-            large, small = self._boosted(samples, cut_size(p), self.evaluations)
-            p.sampler = None  # of the first pass, as the host's own second pass leaves it
-            pictures = processing.decode_latent_batch(p.sd_model, large, target_device=devices.cpu, check_for_nans=True)
-            for item, picture in enumerate(small):  # the host's own list, which it knows by its type
-                pictures[item] = restore(pictures[item][None], picture)[0]
-            return pictures
+            large, small = self._upscaled(samples, cropped_size(p))
+            p.sampler = None  # of the first pass; the host's own second pass leaves it so
+            images = processing.decode_latent_batch(p.sd_model, large, target_device=devices.cpu, check_for_nans=True)
+            for item, image in enumerate(small):  # in place: the host knows its list by its type
+                images[item] = restore(images[item][None], image)[0]
+            return images
         finally:
             p.is_hr_pass = False
 
     def _refined(self, samples: Tensor, *rest: Any) -> Any:
-        """The host's own second pass over the boosted latent, which it has not to enlarge any more."""
-        large, _ = self._boosted(samples, _size(self.p), 0)
+        """The host's own second pass over the large latents, which have the target's size already."""
+        large, _ = self._upscaled(samples, _size(self.p))
         self.p.latent_scale_mode = SAME_SIZE
         return type(self.p).sample_hr_pass(self.p, large, None, *rest)
 
-    def _boosted(self, samples: Tensor, size: tuple[int, int], evaluations: int) -> tuple[Tensor, list[Tensor]]:
-        """The large latents, and the small pictures (1,3,h,w) where the guides are made from them.
+    def _upscaled(self, samples: Tensor, size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
+        """The large latents (B,C,H,W), and the small images (1,3,h,w) where the guides are made from images.
 
-        evaluations: how many of the host's steps these are; it counts none of them when the sampler follows.
+        size: (width, height) in pixels.
         """
-        p, options = self.p, self.options
+        p, refine = self.p, self.options.refine
         model, vae = host.load_network(self.model.source), host.host_vae(p.sd_model)
-        progress = host.Progress(samples.shape[0], evaluations)
-        given = None if p.firstpass_image is None else host.pixels_of(p.firstpass_image).to(samples.device)
-        small: list[Tensor] = []
+        progress = host.Progress(samples.shape[0], 0 if refine else p.hr_second_pass_steps)
+        hooks, target = progress.hooks(bars=not refine), Target(size=size)  # the host counts the sampler's steps itself
 
-        def one(item: int, tile: int | str | None) -> Tensor:
-            return boost(
-                samples[item : item + 1], model, vae, size=size, nfe=self.evaluations, solver=options.solver,
-                noise_step=options.own_noise_step, upsample=options.guide, noise=host.item_noise(p, item), tile=tile,
-                image=small[item] if small else None, progress=progress.on_progress if evaluations else None,
-                on_state=progress.on_state, cancelled=host.interrupted,
-            )  # fmt: skip
+        def one(item: int, latent: Tensor, image: Tensor | None, tile: int | str | None) -> Tensor:
+            upscaler = Upscaler(model, vae, replace(self.sampling, tile=tile), hooks)
+            return upscaler.latent(latent, target, host.item_noise(p, item), image)
 
-        large = []
-        with host.told(p), host.on_device(model, size):
-            # One by one: a batch is then exactly its singles, and takes no more memory.
-            for item in range(samples.shape[0]):
-                if options.guide == "psu":
-                    small.append(vae.decode(samples[item : item + 1].float()).clamp(-1, 1) if given is None else given)
-                large.append(host.with_smaller_tiles(partial(one, item), options.tile))
+        large, small = [], []
+        with host.warnings_shown(p), host.on_device(model, size):
+            # One by one: a batch then equals its singles, and takes no more memory.
+            for item, latent in enumerate(samples.split(1)):
+                image = self._small_image(latent, vae) if self.sampling.upsample == "psu" else None
+                small += [] if image is None else [image]
+                large.append(host.with_smaller_tiles(partial(one, item, latent, image), self.sampling.tile))
                 progress.next_run()
         return torch.cat(large), small
 
+    def _small_image(self, latent: Tensor, vae: Codec) -> Tensor:
+        """The image (1,3,h,w) of a small latent, which the sparkle button gives as it is."""
+        given = self.p.firstpass_image
+        if given is not None:
+            return host.to_tensor(given).to(latent.device)
+        return vae.decode(latent.float()).clamp(-1, 1)
+
 
 def _size(p: Any) -> tuple[int, int]:
-    """Width and height in pixels that the host wants before it cuts."""
-    return p.hr_upscale_to_x // host.FACTOR * host.FACTOR, p.hr_upscale_to_y // host.FACTOR * host.FACTOR
+    """(width, height) in pixels that the host wants before it crops."""
+    return p.hr_upscale_to_x // host.UNIT * host.UNIT, p.hr_upscale_to_y // host.UNIT * host.UNIT
 
 
-def cut_size(p: Any) -> tuple[int, int]:
-    """Width and height in pixels of what remains; the core covers it and cuts at the centre by itself."""
+def cropped_size(p: Any) -> tuple[int, int]:
+    """(width, height) in pixels after the host's crop. The core covers that size and crops at the centre."""
     width, height = _size(p)
-    return width - p.truncate_x * host.FACTOR, height - p.truncate_y * host.FACTOR
+    return width - p.truncate_x * host.UNIT, height - p.truncate_y * host.UNIT

@@ -1,6 +1,6 @@
-"""The only bridge to AUTOMATIC1111 and Forge: files, family, the VAE, noise, memory, progress, interrupts, pictures.
+"""The hosts, AUTOMATIC1111 and Forge: checkpoints, VAEs, noise, memory, progress, interrupts, images.
 
-Both share the package `modules`; where they differ, Forge's own package `backend` is asked.
+Both hosts share the package `modules`. Where they differ, Forge's own package `backend` is used.
 """
 
 from __future__ import annotations
@@ -18,87 +18,95 @@ from modules import devices, images, paths, processing, rng, sd_models, sd_sampl
 from PIL import Image
 from torch import Tensor
 
-from fmboost_core import load_codec, load_model
+from fmboost_core import Hooks, load_codec, load_model
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ConfigError, collected_warnings, is_out_of_memory
+from fmboost_core.errors import LatentError, collected_warnings, is_out_of_memory
+from fmboost_core.families import FAMILIES, LatentFamily, Party
 from fmboost_core.model import Model
 from fmboost_core.sampling.schedule import Noise
-from fmboost_core.sampling.tiling import in_smaller_tiles, parse_tile
+from fmboost_core.sampling.tiling import in_smaller_tiles
+from fmboost_core.sampling.widgets import SharedBar
 
 IS_FORGE = find_spec("modules_forge") is not None
-FACTOR = 8  # pixels a latent
+UNIT = processing.opt_f  # pixels a latent, by which the hosts round and crop whatever the checkpoint
 
 
 def models_folder() -> Path:
+    """The folder of a user's own models."""
     return Path(paths.models_path) / "fmboost"
 
 
 # --- the checkpoint and its VAE
 
 
-def family_of(model: Any) -> str:
-    """The family of a checkpoint's latents. Raises `ConfigError` where there can be no model of ours for it."""
-    if getattr(model, "is_sd1", False) or getattr(model, "is_sd2", False):
-        return "sd15"  # SD2.x has SD1.5's VAE
-    if getattr(model, "is_sdxl", False):
-        return "sdxl"
-    raise ConfigError(
-        "FMBoost enlarges latents of SD1.x, SD2.x and SDXL checkpoints, but this one is of another family; choose "
-        "another upscaler."
-    )
+def family_of(checkpoint: Any) -> str | None:
+    """The latent family of a checkpoint, by the attributes in `LatentFamily.webui`; None where none is true."""
+    families = (f.name for f in FAMILIES.values() if any(getattr(checkpoint, name, False) for name in f.webui))
+    return next(families, None)
 
 
-def loaded_family() -> str | None:
-    """That of the checkpoint in memory, which is not loaded for the question; None where there is none yet."""
-    model = sd_models.model_data.sd_model
-    return family_of(model) if hasattr(model, "is_sd1") else None
+def party_of(checkpoint: Any) -> Party:
+    """The checkpoint in `require_same_family`."""
+    return Party("the checkpoint", family_of(checkpoint))
 
 
-def host_vae(model: Any) -> Codec:
-    return ForgeVAE(model) if IS_FORGE else WebuiVAE(model)
+def loaded_party() -> Party | None:
+    """The checkpoint in memory; None where there is none yet. `shared.sd_model` would load one."""
+    checkpoint = sd_models.model_data.sd_model
+    is_loaded = any(hasattr(checkpoint, name) for f in FAMILIES.values() for name in f.webui)
+    return party_of(checkpoint) if is_loaded else None
+
+
+def host_vae(checkpoint: Any) -> Codec:
+    """The checkpoint's VAE as the core's `Codec`. Raises `LatentError` for a checkpoint of no known family."""
+    family = family_of(checkpoint)
+    if family is None:
+        raise LatentError(
+            "The latents of this checkpoint are of a family that FMBoost does not know; choose another checkpoint."
+        )
+    return (ForgeVAE if IS_FORGE else WebuiVAE)(checkpoint, FAMILIES[family])
 
 
 class WebuiVAE:
-    """AUTOMATIC1111's VAE as the core's `Codec`: scaled latents (B,4,h,w), pictures (B,3,8h,8w) in [-1,1]."""
+    """AUTOMATIC1111's VAE as the core's `Codec`."""
 
-    channels, downscale_factor = 4, FACTOR
+    def __init__(self, checkpoint: Any, family: LatentFamily) -> None:
+        self._checkpoint = checkpoint
+        self.family, self.channels, self.downscale_factor = family.name, family.channels, family.downscale_factor
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def encode(self, images: Tensor) -> Tensor:
+        return torch.cat([self._encode(image) for image in images.split(1)])
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        return torch.cat([self._encode(picture) for picture in pictures.split(1)])
-
-    def _encode(self, picture: Tensor) -> Tensor:
-        model = self._model
-        model.first_stage_model.to(devices.dtype_vae)
-        # The mean: a draw of the posterior would come from the global generator, and differ in a batch.
-        posterior = model.encode_first_stage(picture.to(devices.device, devices.dtype_vae))
-        return model.get_first_stage_encoding(posterior.mode()).to(picture)
+    def _encode(self, image: Tensor) -> Tensor:
+        checkpoint = self._checkpoint
+        checkpoint.first_stage_model.to(devices.dtype_vae)
+        # The mean: a sample of the posterior comes from the global generator, and differs in a batch.
+        posterior = checkpoint.encode_first_stage(image.to(devices.device, devices.dtype_vae))
+        return checkpoint.get_first_stage_encoding(posterior.mode()).to(image)
 
     def decode(self, latents: Tensor) -> Tensor:
         return torch.cat([self._decode(latent) for latent in latents.split(1)])
 
     def _decode(self, latent: Tensor) -> Tensor:
-        if shared.opts.sd_vae_decode_method == "Full":  # the host's way, which mends a VAE that overflows in half
-            (picture,) = processing.decode_latent_batch(self._model, latent, check_for_nans=True)
-            return picture[None].to(latent)
-        return sd_samplers_common.samples_to_images_tensor(latent.to(devices.dtype_vae), 0, self._model).to(latent)
+        if shared.opts.sd_vae_decode_method == "Full":  # the host decodes again in float32 where half overflows
+            (image,) = processing.decode_latent_batch(self._checkpoint, latent, check_for_nans=True)
+            return image[None].to(latent)
+        scaled = latent.to(devices.dtype_vae)
+        return sd_samplers_common.samples_to_images_tensor(scaled, 0, self._checkpoint).to(latent)
 
 
 class ForgeVAE:
-    """Forge's VAE as the core's `Codec`; it does tiles by itself when memory runs out."""
+    """Forge's VAE as the core's `Codec`. Forge itself decodes in tiles when memory runs out."""
 
-    channels, downscale_factor = 4, FACTOR
-
-    def __init__(self, model: Any) -> None:
-        self._vae = model.forge_objects.vae.clone()
+    def __init__(self, checkpoint: Any, family: LatentFamily) -> None:
+        self._vae = checkpoint.forge_objects.vae.clone()
         self._vae.patcher.set_model_vae_regulation(lambda posterior: posterior.mode())
+        self.family, self.channels, self.downscale_factor = family.name, family.channels, family.downscale_factor
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        raw = [self._vae.encode(picture.movedim(1, -1) / 2 + 0.5) for picture in pictures.split(1)]
-        return self._vae.first_stage_model.process_in(torch.cat(raw)).to(pictures)
+    def encode(self, images: Tensor) -> Tensor:
+        raw = [self._vae.encode(image.movedim(1, -1) / 2 + 0.5) for image in images.split(1)]
+        return self._vae.first_stage_model.process_in(torch.cat(raw)).to(images)
 
     def decode(self, latents: Tensor) -> Tensor:
         raw = self._vae.first_stage_model.process_out(latents)
@@ -110,21 +118,22 @@ class ForgeVAE:
 
 @lru_cache(maxsize=1)
 def _loaded(source: str, modified: float) -> Model:
-    # Forge works in inference mode, and a tensor that is made there can never leave it.
+    # Forge works in inference mode, and a tensor that is made there cannot be used outside of it.
     with torch.inference_mode(False):
         return load_model(source)
 
 
 @lru_cache(maxsize=1)
-def _loaded_codec() -> TinyVAE:
+def builtin_codec() -> TinyVAE:
+    """The codec that comes with the package, which needs no checkpoint; it waits on the CPU."""
     with torch.inference_mode(False):
         return load_codec("builtin")
 
 
 @contextmanager
-def bundled_codec() -> Iterator[Codec]:
-    """The bundled codec on the device; afterwards it is on the CPU again."""
-    codec = _loaded_codec()
+def builtin_on_device() -> Iterator[Codec]:
+    """The built-in codec on the device; afterwards it is on the CPU again."""
+    codec = builtin_codec()
     try:
         yield codec.to(devices.device)
     finally:
@@ -139,10 +148,11 @@ def load_network(source: str) -> Model:
 
 @contextmanager
 def on_device(model: Model, size: tuple[int, int]) -> Iterator[None]:
-    """Have the network on the device, and room for a picture of size (width, height); afterwards it is on the CPU."""
+    """The network on the device, with room for an image of size (width, height); afterwards it is on the CPU again."""
     half = devices.device.type == "cuda" and devices.dtype == torch.float16
     dtype = torch.float16 if half else torch.float32
-    _make_room(model.working_memory(size[0] * size[1] // FACTOR**2, dtype))
+    positions = size[0] * size[1] // FAMILIES[model.spec.family].downscale_factor ** 2
+    _make_room(model.working_memory(positions, dtype))
     try:
         model.to(devices.device, dtype)
         with devices.without_autocast():
@@ -153,7 +163,7 @@ def on_device(model: Model, size: tuple[int, int]) -> Iterator[None]:
 
 
 def _make_room(needed: int) -> None:
-    """Send other networks away: with --medvram all of them, in Forge as many as are in the way of so many bytes."""
+    """Move other networks off the device: with --medvram all of them, in Forge until `needed` bytes are free."""
     if IS_FORGE:
         from backend import memory_management
 
@@ -162,37 +172,43 @@ def _make_room(needed: int) -> None:
     else:
         from modules import lowvram
 
-        checkpoint = sd_models.model_data.sd_model  # `shared.sd_model` would load one, which Extras can do without
+        checkpoint = sd_models.model_data.sd_model  # `shared.sd_model` would load one; Extras need none
         if checkpoint is not None and lowvram.is_enabled(checkpoint):
             lowvram.send_everything_to_cpu()
     devices.torch_gc()
 
 
-def with_smaller_tiles(run: Callable[[int | str | None], Tensor], tile: str) -> Tensor:
-    """run(tile), in smaller tiles where the device's memory runs out."""
+def with_smaller_tiles(run: Callable[[int | str | None], Tensor], tile: int | str | None) -> Tensor:
+    """run(tile), with smaller tiles where the device's memory runs out. tile: see `SamplingOptions`."""
 
-    def before_again(smaller: int) -> None:
+    def before_retry(smaller: int) -> None:
         print(f"FMBoost: out of memory, going on with tiles of {smaller} latents")
         devices.torch_gc()
 
-    return in_smaller_tiles(run, parse_tile(tile), is_out_of_memory, before_again)
+    return in_smaller_tiles(run, tile, is_out_of_memory, before_retry)
 
 
-# --- pictures
+# --- images
 
 
-def pixels_of(picture: Image.Image) -> Tensor:
-    """A picture of any mode as (1,3,H,W) in [-1,1], on the CPU."""
-    pixels = torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.float32))
+def to_tensor(image: Image.Image) -> Tensor:
+    """An image of any mode as (1,3,H,W) in [-1,1], on the CPU."""
+    pixels = torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32))
     return (pixels / 127.5 - 1).movedim(-1, 0)[None]
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """The inverse of `to_tensor`, in 8 bits."""
+    values = ((pixels[0].movedim(0, -1) + 1) * 127.5).round().clamp(0, 255)
+    return Image.fromarray(values.to(torch.uint8).cpu().numpy())
 
 
 # --- the job
 
 
 @contextmanager
-def told(p: Any) -> Iterator[None]:
-    """Show the core's warnings under the job's pictures."""
+def warnings_shown(p: Any) -> Iterator[None]:
+    """Show the core's warnings under the job's images."""
     with collected_warnings() as sentences:
         yield
     for sentence in sentences:
@@ -200,11 +216,12 @@ def told(p: Any) -> Iterator[None]:
 
 
 def interrupted() -> bool:
+    """Whether the user wants the job, or this image of it, to stop."""
     return bool(shared.state.interrupted or shared.state.skipped)
 
 
 def item_noise(p: Any, item: int) -> Noise:
-    """The host's noise of one item's seed and variation seed, which goes on drawing at every call."""
+    """The host's noise of a batch item's seed and variation seed. Each call draws on."""
     generator: Any = None
 
     def noise(shape: tuple[int, ...]) -> Tensor:
@@ -222,31 +239,36 @@ def item_noise(p: Any, item: int) -> Noise:
 
 
 class Progress:
-    """The host's progress bars and live preview, as the core's hooks, over several runs of it in a row."""
+    """The host's progress bars and live preview over several runs of the core in a row.
 
-    def __init__(self, runs: int, evaluations: int) -> None:
-        """evaluations: that the host's bar of all steps was told of, however many tiles, stages and runs there are."""
-        self._runs, self._run, self._evaluations, self._told = runs, 0, evaluations, 0
+    steps: how many of the host's total of sampling steps the runs are, however many stages and tiles they have.
+    """
+
+    def __init__(self, runs: int = 1, steps: int = 0) -> None:
+        self._bar, self._steps, self._counted = SharedBar(runs), steps, 0
 
     def next_run(self) -> None:
-        self._run += 1
+        self._bar.next_run()
 
-    def on_progress(self, done: int, total: int) -> None:
+    def hooks(self, bars: bool = True, preview: bool = True) -> Hooks:
+        """Hooks that show the progress and stop with the host. bars, preview: whether each of them is shown."""
+        return Hooks(
+            progress=self._show if bars else None,
+            cancelled=interrupted,
+            on_state=(lambda t, state: sd_samplers_common.store_latent(state)) if preview else None,
+        )
+
+    def _show(self, done: int, total: int) -> None:
         state = shared.state
-        # An adaptive solver does not know its total: the bar stays a little ahead of it.
-        total = total or max(24, done + 6)
-        state.sampling_step, state.sampling_steps = self._run * total + done, self._runs * total
-        reached = self._evaluations * state.sampling_step // state.sampling_steps
-        for _ in range(reached - self._told):
+        state.sampling_step, state.sampling_steps = self._bar.place(done, total)
+        reached = self._steps * state.sampling_step // state.sampling_steps
+        for _ in range(reached - self._counted):
             shared.total_tqdm.update()
-        self._told = max(self._told, reached)
-
-    def on_state(self, t: float, state: Tensor) -> None:
-        sd_samplers_common.store_latent(state)
+        self._counted = max(self._counted, reached)
 
 
 def save_before_hires(p: Any, samples: Tensor, seeds: Any, prompts: Any) -> None:
-    """The small pictures, if the host's settings want them, as its own second pass saves them."""
+    """Save the small images where the host's settings ask for it, as its own second pass does."""
     if not p.save_samples() or not shared.opts.save_images_before_highres_fix:
         return
     for index in range(samples.shape[0]):

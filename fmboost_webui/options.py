@@ -1,155 +1,79 @@
-"""What a person sets: the dropdown's entries, the accordion's values, and both as infotext. Knows no host."""
+"""Options: the accordion's widgets, their values for the core, the line under the dropdown, infotext. Knows no host."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from fmboost_core.errors import CheckpointError, ConfigError
-from fmboost_core.files.checkpoint import read_spec
-from fmboost_core.files.locate import bundled_models
+from fmboost_core import SamplingOptions, Target
+from fmboost_core.errors import ConfigError
 from fmboost_core.sampling.guide import UPSAMPLERS
-from fmboost_core.sampling.solvers import ADAPTIVE, SOLVERS, check_solver
-from fmboost_core.sampling.target import Target, stage_sizes
+from fmboost_core.sampling.schedule import NOISE_STEPS, trained_steps
+from fmboost_core.sampling.solvers import ADAPTIVE, SOLVERS
+from fmboost_core.sampling.target import stage_sizes
 from fmboost_core.sampling.tiling import parse_tile
-from fmboost_core.spec import ModelSpec
+from fmboost_core.sampling.widgets import OWN_NFE, OWN_NOISE_STEP, or_none
 
-AUTOMATIC = "Automatic"
-OWN_NOISE_STEP = -1  # the model's own
-SUFFIX = ".safetensors"
+from .models import AUTOMATIC, ModelFile
 
+MAX_NOISE_STEP = NOISE_STEPS - 1
 
-# --- models and their entries in the dropdown
-
-
-@dataclass(frozen=True)
-class Found:
-    """A model that can be chosen: its name in the page, where it is, and what it is for."""
-
-    name: str
-    source: str
-    spec: ModelSpec
-    bundled: bool
-
-
-def find_models(folder: Path) -> tuple[list[Found], list[str]]:
-    """The bundled models and those of a folder and its subfolders; and a sentence for each file that is none."""
-    own = {path.relative_to(folder).as_posix().removesuffix(SUFFIX): path for path in folder.rglob(f"*{SUFFIX}")}
-    found = [_found(name, name, True) for name in bundled_models()]
-    found += [_found(name, str(path), False) for name, path in sorted(own.items())]
-    return [m for m in found if isinstance(m, Found)], [m for m in found if isinstance(m, str)]
-
-
-def _found(name: str, source: str, bundled: bool) -> Found | str:
-    try:
-        return Found(name, source, read_spec(source), bundled)
-    except CheckpointError as error:
-        return str(error)
-
-
-def entries(models: Iterable[Found]) -> dict[str, str]:
-    """Names in the dropdown, and the model each stands for: `AUTOMATIC` is the bundled one of the family."""
-    named = {f"FMBoost {_times(m)}": AUTOMATIC for m in models if m.bundled}
-    return named | {f"FMBoost {_times(m)} ({m.name})": m.name for m in models if not m.bundled}
-
-
-def choose_model(models: Sequence[Found], entry: str, wish: str, family: str | None) -> Found:
-    """The model of an entry, or of the accordion's wish. Raises `ConfigError` when none fits the family.
-
-    family: the checkpoint's; None, that it is not known yet, fits all.
-    """
-    name = wish if wish != AUTOMATIC else entries(models).get(entry, AUTOMATIC)
-    if name == AUTOMATIC:
-        bundled = [m for m in models if m.bundled and f"FMBoost {_times(m)}" == entry]
-        fitting = [m for m in bundled if family in (None, m.spec.family)]
-        if not fitting:
-            known = sorted({m.spec.family for m in bundled})
-            raise ConfigError(
-                f"{entry} has no weights for {family} checkpoints, only for {', '.join(known) or 'none'}; choose "
-                "another upscaler, or a checkpoint of these."
-            )
-        return fitting[0]
-    model = next((m for m in models if m.name == name), None)
-    if model is None:
-        raise ConfigError(f"There is no model {name!r}; choose one of {', '.join(m.name for m in models)}.")
-    if family not in (None, model.spec.family):
-        raise ConfigError(f"The model {name} is for {model.spec.family} checkpoints, but this one is {family}.")
-    return model
-
-
-def _times(model: Found) -> str:
-    return f"{model.spec.scale:g}x"
-
-
-def describe(
-    model: Found, size: tuple[int, int], target: tuple[int, int], steps: int, solver: str, refine: bool
-) -> str:
-    """What the pass will do, as HTML: sizes are (width, height) in pixels, steps the hires steps.
-
-    Raises `ConfigError` where the solver cannot spend the steps, or the target is smaller than the size.
-    """
-    own = refine or not steps
-    nfe = model.spec.nfe if own else steps
-    check_solver(solver, nfe, own)
-    end = Target(size=target).pixels((size[1], size[0]), model.spec.scale)
-    stages = len(stage_sizes((size[1], size[0]), end, model.spec.scale))
-    evaluations = "as many evaluations as needed" if solver in ADAPTIVE else _plural(nfe * stages, "evaluation")
-    line = (
-        f"{size[0]}x{size[1]} &rarr; <b>{target[0]}x{target[1]}</b> with {escape(model.name)}, "
-        f"{_plural(stages, 'stage') + ', ' if stages > 1 else ''}{evaluations}. "
-    )
-    if refine:
-        return line + "Then the sampler refines it, with hires steps, prompt and denoising strength."
-    return line + "Hires prompt, sampler, checkpoint and denoising strength are not used."
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
-
-
-# --- the accordion
+# The accordion's widgets with their first values, in the order of the API's `args`.
+WIDGETS: dict[str, Any] = {
+    "model": AUTOMATIC, "noise_step": OWN_NOISE_STEP, "solver": "euler", "upsample": "psu", "tile": "auto",
+    "refine": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Options:
-    """The accordion's values, in its order, which is also that of the API's `args`."""
+    """The accordion's values.
 
-    model: str = AUTOMATIC
-    noise_step: int = OWN_NOISE_STEP
-    solver: str = "euler"
-    guide: str = "psu"
-    tile: str = "auto"
-    refine: bool = False
+    model: a model's name or `AUTOMATIC`. noise_step: 0 to 999; None is the model's own. tile: see `SamplingOptions`.
+    refine: whether the host's second pass follows. Raises `ConfigError` that names the value.
+    """
+
+    model: str
+    noise_step: int | None
+    solver: str
+    upsample: str
+    tile: int | str | None
+    refine: bool
 
     def __post_init__(self) -> None:
-        _one_of("solver", self.solver, tuple(SOLVERS))
-        _one_of("guide method", self.guide, UPSAMPLERS)
-        parse_tile(str(self.tile))
-        if not OWN_NOISE_STEP <= self.noise_step < 1000:
-            raise ConfigError(f"The noise step is 0 to 999, or -1 for the model's own, but it is {self.noise_step}.")
+        _one_of("solver", self.solver, SOLVERS)
+        _one_of("guide method", self.upsample, UPSAMPLERS)
+        if self.noise_step is not None and not 0 <= self.noise_step <= MAX_NOISE_STEP:
+            raise ConfigError(
+                f"The noise step is 0 to {MAX_NOISE_STEP}, or {OWN_NOISE_STEP} for the model's own, but it is "
+                f"{self.noise_step}."
+            )
 
     @classmethod
-    def of(cls, args: Sequence[Any], overrides: Mapping[str, Any]) -> Options:
-        """From the page's or the API's args, of which the last may be missing, and what an X/Y/Z plot overrides."""
-        names = [field.name for field in fields(cls)]
-        if len(args) > len(names):
-            raise ConfigError(f"FMBoost takes {len(names)} arguments ({', '.join(names)}), but got {len(args)}.")
-        values = dict(zip(names, args, strict=False)) | dict(overrides)
-        return cls(**{name: _as_type(cls, name, value) for name, value in values.items()})
+    def of(cls, args: Sequence[Any], overrides: Mapping[str, Any] | None = None) -> Options:
+        """From the page's or the API's args, the last of which may be missing, and the values of an X/Y/Z plot."""
+        if len(args) > len(WIDGETS):
+            raise ConfigError(f"FMBoost takes {len(WIDGETS)} arguments ({', '.join(WIDGETS)}), but got {len(args)}.")
+        given = WIDGETS | dict(zip(WIDGETS, args, strict=False)) | dict(overrides or {})
+        values = {name: _as_type(name, value) for name, value in given.items()}
+        values["noise_step"] = or_none(values["noise_step"], OWN_NOISE_STEP)
+        values["tile"] = parse_tile(values["tile"])
+        return cls(**values)
 
-    @property
-    def own_noise_step(self) -> int | None:
-        """The core's `noise_step`: None is the model's own."""
-        return None if self.noise_step == OWN_NOISE_STEP else self.noise_step
+    def sampling(self, steps: int) -> SamplingOptions:
+        """The core's options. steps: the hires steps, which are the sampler's where the result is refined."""
+        return SamplingOptions(
+            nfe=None if self.refine else or_none(steps, OWN_NFE), solver=self.solver, noise_step=self.noise_step,
+            upsample=self.upsample, tile=self.tile,
+        )  # fmt: skip
 
 
-def _as_type(options: type[Options], name: str, value: Any) -> Any:
-    """JSON and sliders give 400.0, X/Y/Z plots give text."""
-    kind = type(getattr(options, name))
+def _as_type(name: str, value: Any) -> Any:
+    """A widget's value in the widget's type: JSON and sliders give 400.0, X/Y/Z plots give text."""
+    kind = type(WIDGETS[name])
     if kind is bool and isinstance(value, str):
         value = {"true": True, "false": False}.get(value.lower(), value)
     if kind is int and isinstance(value, (str, float)) and re.fullmatch(r"-?\d{1,6}(\.0*)?", str(value)):
@@ -164,6 +88,34 @@ def _one_of(what: str, value: str, known: Sequence[str]) -> None:
         raise ConfigError(f"There is no {what} {value!r}; choose one of {', '.join(known)}.")
 
 
+# --- the line under the dropdown
+
+
+def describe(model: ModelFile, size: tuple[int, int], target: tuple[int, int], options: Options, steps: int) -> str:
+    """What the pass will do, as HTML. size, target: (width, height) in pixels. steps: the hires steps.
+
+    Raises `ConfigError` where the solver cannot spend the steps, or the target is smaller than the size.
+    """
+    spec = model.spec
+    nfe = options.sampling(steps).resolve(spec).nfe
+    start = (size[1], size[0])
+    stages = len(stage_sizes(start, Target(size=target).pixels(start, spec.scale), spec.scale))
+    adaptive = options.solver in ADAPTIVE
+    work = "as many evaluations as needed" if adaptive else _plural(nfe * stages, "evaluation")
+    own = f" (default {spec.noise_step})" if len(spec.noise_steps) > 1 else ""
+    line = (
+        f"{size[0]}x{size[1]} &rarr; <b>{target[0]}x{target[1]}</b> with {escape(model.name)}, "
+        f"{_plural(stages, 'stage') + ', ' if stages > 1 else ''}{work}. Noise step: {trained_steps(spec)}{own}. "
+    )
+    if options.refine:
+        return line + "Then the sampler refines it, with hires steps, prompt and denoising strength."
+    return line + "Hires prompt, sampler, checkpoint and denoising strength are not used."
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
 # --- infotext
 
 
@@ -171,21 +123,21 @@ _KEYS = {
     "model": "FMBoost model",
     "noise_step": "FMBoost noise step",
     "solver": "FMBoost solver",
-    "guide": "FMBoost guide",
+    "upsample": "FMBoost guide",
     "refine": "FMBoost refine",
 }  # tiles change nothing that is seen
 INFOTEXT_KEYS = tuple(_KEYS.values())
 
 
 def to_infotext(options: Options, model: str) -> dict[str, Any]:
-    """What the infotext has to hold to make the same picture again: the model, and whatever is not the default."""
+    """What makes the same image again: the model's name, and each option that is not the default."""
+    usual = Options.of([])
     values = {name: getattr(options, name) for name in _KEYS} | {"model": model}
-    return {_KEYS[name]: value for name, value in values.items() if value != getattr(Options, name)}
+    return {_KEYS[name]: value for name, value in values.items() if value != getattr(usual, name)}
 
 
 def from_infotext(name: str, params: Mapping[str, Any]) -> Any:
-    """The accordion's value of a pasted infotext; None, which changes nothing, where that is not FMBoost's."""
+    """A widget's value from a pasted infotext; None, which changes nothing, where that is not FMBoost's."""
     if _KEYS["model"] not in params:
         return None
-    value = params.get(_KEYS.get(name, ""), getattr(Options, name))
-    return _as_type(Options, name, value)
+    return _as_type(name, params.get(_KEYS.get(name, ""), WIDGETS[name]))

@@ -1,7 +1,8 @@
-"""The accordion in txt2img, the line under the upscaler's dropdown, and the host's calls before a job."""
+"""The script: the accordion in txt2img, the line under the upscaler's dropdown, the host's calls before a job."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -12,20 +13,24 @@ from fmboost_core.errors import FMBoostError
 from fmboost_core.sampling.guide import UPSAMPLERS
 from fmboost_core.sampling.solvers import SOLVERS
 from fmboost_core.sampling.tiling import TILE_CHOICES
+from fmboost_core.sampling.widgets import OWN_NOISE_STEP
 
 from . import hires, host
-from .options import AUTOMATIC, INFOTEXT_KEYS, OWN_NOISE_STEP, choose_model, describe, entries, from_infotext
+from .models import AUTOMATIC, choose_model, entries
+from .options import INFOTEXT_KEYS, MAX_NOISE_STEP, WIDGETS, Options, describe, from_infotext
 
 TITLE = "FMBoost"
-# What the line depends on, by the host's names: width, height, upscaler, steps, scale, and the two exact sides.
+# The host's components that the line depends on: width, height, upscaler, steps, scale, and the two exact sides.
 WATCHED = (
     "txt2img_width", "txt2img_height", "txt2img_hr_upscaler", "txt2img_hires_steps", "txt2img_hr_scale",
     "txt2img_hr_resize_x", "txt2img_hr_resize_y",
 )  # fmt: skip
-LINE_AFTER = "txt2img_denoising_strength"  # the last one of the dropdown's row
+LINE_AFTER = "txt2img_denoising_strength"  # the last component of the dropdown's row
 
 
 class FMBoostScript(scripts.Script):
+    """The host's script of FMBoost, which is always visible in txt2img."""
+
     def __init__(self) -> None:
         super().__init__()
         self._watched: dict[str, Any] = {}
@@ -48,37 +53,15 @@ class FMBoostScript(scripts.Script):
             self._line = gr.HTML("", visible=False, elem_id="fmboost_line")
 
     def ui(self, is_img2img: bool) -> list[Any]:
-        with gr.Accordion(TITLE, open=False, elem_id="fmboost_options"):
-            gr.HTML(
-                "For Hires. fix with <b>FMBoost</b> as its upscaler. Hires steps are then the evaluations; "
-                "0: as many as the model wants."
-            )
-            with gr.Row():
-                model = gr.Dropdown(
-                    [AUTOMATIC, *(m.name for m in hires.MODELS)], value=AUTOMATIC, label="Model",
-                    elem_id="fmboost_model",
-                )  # fmt: skip
-                solver = gr.Dropdown(list(SOLVERS), value="euler", label="Solver", elem_id="fmboost_solver")
-            with gr.Row():
-                guide = gr.Dropdown(list(UPSAMPLERS), value="psu", label="Guide method", elem_id="fmboost_guide")
-                tile = gr.Dropdown(list(TILE_CHOICES), value="auto", label="Tiles (latents)", elem_id="fmboost_tile")
-            noise_step = gr.Slider(
-                OWN_NOISE_STEP, 999, value=OWN_NOISE_STEP, step=1, elem_id="fmboost_noise_step",
-                label="Noise step: less is truer, more draws more (SD1.x, SD2.x: 100 to 700; -1: the model's own)",
-            )  # fmt: skip
-            refine = gr.Checkbox(
-                False, label="Refine with the sampler afterwards, at the denoising strength", elem_id="fmboost_refine"
-            )
-        controls = {
-            "model": model, "noise_step": noise_step, "solver": solver, "guide": guide, "tile": tile, "refine": refine,
-        }  # fmt: skip
+        """The accordion's components, in the order of `WIDGETS`."""
+        controls = _accordion()
         self.infotext_fields = [(control, _pasted(name)) for name, control in controls.items()]
         self.paste_field_names = list(INFOTEXT_KEYS)
-        self._wire(model, solver, refine)
-        return list(controls.values())
+        self._wire(controls["model"], controls["solver"], controls["refine"])
+        return [controls[name] for name in WIDGETS]
 
     def _wire(self, *ours: Any) -> None:
-        """Keep the line up to date; where the host's page is another one, there is none."""
+        """Update the line at every change. A page without the components that it depends on has no line."""
         if self._line is None or len(self._watched) < len(WATCHED):
             return
         inputs = [*(self._watched[name] for name in WATCHED), *ours]
@@ -88,13 +71,45 @@ class FMBoostScript(scripts.Script):
     # --- a job
 
     def before_process(self, p: Any, *args: Any) -> None:
+        """Before the checkpoint is loaded, and before other extensions wrap the job."""
         hires.install(p, args)
 
     def process(self, p: Any, *_: Any) -> None:
+        """When the checkpoint is loaded."""
         hires.prepare(p)
 
 
+def _accordion() -> dict[str, Any]:
+    """The accordion; returns its components by their names in `WIDGETS`."""
+    made: dict[str, Any] = {}
+
+    def dropdown(name: str, choices: Sequence[str], label: str, elem_id: str) -> None:
+        made[name] = gr.Dropdown(list(choices), value=WIDGETS[name], label=label, elem_id=elem_id)
+
+    with gr.Accordion(TITLE, open=False, elem_id="fmboost_options"):
+        gr.HTML(
+            "For Hires. fix with an <b>FMBoost</b> upscaler. Hires steps are the evaluations of the network in each "
+            "stage; 0 is the model's own number."
+        )
+        with gr.Row():
+            dropdown("model", [AUTOMATIC, *(m.name for m in hires.MODELS)], "Model", "fmboost_model")
+            dropdown("solver", SOLVERS, "Solver", "fmboost_solver")
+        with gr.Row():
+            dropdown("upsample", UPSAMPLERS, "Guide method", "fmboost_guide")
+            dropdown("tile", TILE_CHOICES, "Tiles (latents)", "fmboost_tile")
+        made["noise_step"] = gr.Slider(
+            OWN_NOISE_STEP, MAX_NOISE_STEP, value=WIDGETS["noise_step"], step=1, elem_id="fmboost_noise_step",
+            label=f"Noise step: low is faithful, high draws more detail ({OWN_NOISE_STEP}: the model's own)",
+        )  # fmt: skip
+        made["refine"] = gr.Checkbox(
+            WIDGETS["refine"], label="Refine with the sampler afterwards, at the denoising strength",
+            elem_id="fmboost_refine",
+        )  # fmt: skip
+    return made
+
+
 def _pasted(name: str) -> Any:
+    """The host's function for a pasted infotext: from its parameters to a component's value."""
     return lambda params: from_infotext(name, params)
 
 
@@ -102,23 +117,24 @@ def _line(
     width: int, height: int, upscaler: str, steps: int, scale: float, resize_x: int, resize_y: int, wish: str,
     solver: str, refine: bool,
 ) -> Any:  # fmt: skip
-    """The line's new state, from the page's values."""
+    """The line's new state, from the values in the page."""
     if upscaler not in entries(hires.MODELS):
         return gr.update(visible=False)
-    # Sliders of some versions of gradio give 512.0.
+    # Sliders give 512.0 in some versions of gradio.
     width, height, steps, resize_x, resize_y = map(int, (width, height, steps, resize_x, resize_y))
     try:
-        model = choose_model(hires.MODELS, upscaler, wish, host.loaded_family())
-        size, target = (width, height), _target(width, height, scale, resize_x, resize_y)
-        return gr.update(visible=True, value=describe(model, size, target, steps, solver, refine))
+        options = Options.of([], {"solver": solver, "refine": refine})
+        model = choose_model(hires.MODELS, upscaler, wish, host.loaded_party())
+        target = _target(width, height, scale, resize_x, resize_y)
+        return gr.update(visible=True, value=describe(model, (width, height), target, options, steps))
     except FMBoostError as error:
         return gr.update(visible=True, value=f"<b>{escape(str(error))}</b>")
 
 
 def _target(width: int, height: int, scale: float, resize_x: int, resize_y: int) -> tuple[int, int]:
-    """Width and height that the host wants, as it counts them itself."""
+    """(width, height) of the result in pixels, by the host's own calculation."""
     p = processing.StableDiffusionProcessingTxt2Img(
         width=width, height=height, enable_hr=True, hr_scale=scale, hr_resize_x=resize_x, hr_resize_y=resize_y
     )
     p.calculate_target_resolution()
-    return hires.cut_size(p)
+    return hires.cropped_size(p)

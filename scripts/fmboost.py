@@ -1,7 +1,7 @@
-"""What AUTOMATIC1111 and Forge load; all of it is in `fmboost_webui/`.
+"""The file that AUTOMATIC1111 and Forge load; its content is in `fmboost_webui/`.
 
-The hosts register the classes that they find here. They have this extension's folder on `sys.path` only while this
-file is imported, which is why everything is imported at once.
+The hosts register the classes that they find here. This extension's folder is on `sys.path` only while they import
+this file, so everything is imported here at once.
 """
 
 from modules import script_callbacks

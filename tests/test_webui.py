@@ -1,4 +1,4 @@
-"""The web UI extension's contract with its host, by a stub of it; tests/hosts has the real ones."""
+"""The web UI extension by a stub of its host; tests/hosts runs it in the real ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 import torch
+from networks import make_model
 from PIL import Image
 from webui_stub import Checkpoint, Job, install
 
-from fmboost_core import boost, load_model
-from fmboost_core.errors import ConfigError, NonFiniteError
+from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, load_model, register_family, upscale_image
+from fmboost_core.errors import ConfigError, FMBoostError, LatentError, NonFiniteError
+from fmboost_core.families import Party
+from fmboost_core.files.checkpoint import save_model
 from fmboost_core.files.locate import BUNDLED_MODELS
 from fmboost_core.sampling.restore import restore
 
@@ -78,22 +81,37 @@ def test_the_entries_are_latent_modes_that_the_host_alone_cannot_take(
 def test_a_damaged_bundled_file_takes_only_itself_away(
     hires: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = importlib.import_module("fmboost_webui.options")
-    monkeypatch.setattr(options, "bundled_models", lambda: [MODEL, "gone"])
+    models = importlib.import_module("fmboost_webui.models")
+    monkeypatch.setattr(models, "bundled_models", lambda: [MODEL, "gone"])
     hires.register_entries()
     assert [model.name for model in hires.MODELS] == [MODEL, "sub/own"]
     assert "There is no model 'gone'" in capsys.readouterr().out
 
 
-def test_extras_enlarge_any_picture_without_a_checkpoint(hires: Any, stub: SimpleNamespace) -> None:
+def test_extras_enlarge_any_image_without_a_checkpoint(hires: Any, stub: SimpleNamespace) -> None:
     stub.sd_models.model_data.sd_model = None
     upscaler = importlib.import_module("fmboost_webui.extras").UpscalerFMBoost()
-    picture = Image.new("RGBA", (33, 21), (200, 100, 0, 128))
-    large = upscaler.upscale(picture, 2.5, "FMBoost picture")
+    image = Image.new("RGBA", (33, 21), (200, 100, 0, 128))
+    large = upscaler.upscale(image, 2.5, "FMBoost picture")
     assert (large.mode, large.size) == ("RGBA", (80, 48)) and large.getpixel((40, 20))[3] == 128
-    assert upscaler.do_upscale(picture.convert("L")).size == (66, 42)
-    stub.shared.state.interrupted = True
-    assert upscaler.do_upscale(picture) is picture
+    assert upscaler.do_upscale(image.convert("L")).size == (66, 42)
+    state = stub.shared.state
+    assert state.sampling_step == state.sampling_steps == 4
+    state.interrupted = True
+    assert upscaler.do_upscale(image) is image
+
+
+@pytest.mark.parametrize("name", ["FMBoost picture", "FMBoost picture (checkpoint's VAE)"])
+def test_extras_stretch_to_the_hosts_rounded_size(hires: Any, name: str) -> None:
+    """33x21 at 2.5 is 82x52, which the hosts round down to 80x48: another aspect."""
+    host = importlib.import_module("fmboost_webui.host")
+    small = Image.effect_noise((33, 21), 50).convert("RGB")
+    upscaler = importlib.import_module("fmboost_webui.extras").UpscalerFMBoost()
+    large = host.to_tensor(upscaler.upscale(small, 2.5, name))
+    codec = load_codec("builtin")
+    with torch.no_grad():
+        wanted = upscale_image(host.to_tensor(small), load_model(MODEL), codec, size=(80, 48), stretch=True)
+    assert (large - wanted).abs().max() < 1.01 / 127.5
 
 
 @pytest.mark.parametrize(
@@ -108,29 +126,84 @@ def test_extras_enlarge_any_picture_without_a_checkpoint(hires: Any, stub: Simpl
 def test_an_entry_stands_for_a_model_and_the_accordion_comes_first(
     hires: Any, entry: str, wish: str, name: str
 ) -> None:
-    assert hires.choose_model(hires.MODELS, entry, wish, "sd15").name == name
+    assert hires.choose_model(hires.MODELS, entry, wish, Party("the checkpoint", "sd15")).name == name
 
 
 def test_automatic_is_the_bundled_model_of_the_checkpoint_s_family(hires: Any) -> None:
     for family, entry, name in [
         ("sd15", "FMBoost 2x", "sd15-x2"), ("sd15", "FMBoost 4x", "sd15-x4"), ("sdxl", "FMBoost 2x", "sdxl-x2"),
     ]:  # fmt: skip
-        assert hires.choose_model(hires.MODELS, entry, "Automatic", family).name == name
+        assert hires.choose_model(hires.MODELS, entry, "Automatic", Party("the checkpoint", family)).name == name
 
 
-def test_a_family_without_weights_is_refused_before_anything_is_made(
-    hires: Any, monkeypatch: pytest.MonkeyPatch, small: torch.Tensor
+@pytest.mark.parametrize(
+    ("attribute", "entry", "wish", "sentence"),
+    [
+        ("is_sdxl", "FMBoost 4x", "Automatic", "FMBoost 4x has no weights for SDXL checkpoints, only for SD1.5;"),
+        ("is_sd3", "FMBoost 2x", "Automatic", "has no weights for SD3 checkpoints, only for SD1.5 and SDXL; choose an"),
+        ("is_new", "FMBoost 2x", "Automatic", "has models for SD1.5 and SDXL checkpoints, but the checkpoint is of an"),
+        ("is_sdxl", "FMBoost 2x", "sub/own", "sub/own is for SD1.5 .*, but the checkpoint is for SDXL .* Automatic"),
+        ("is_sd1", "FMBoost 2x", "sdxl-x2", "sdxl-x2 is for SDXL .*, but the checkpoint is for SD1.5 .* Automatic"),
+        ("is_sd2", "FMBoost 2x", "sdxl-x2", "sdxl-x2 is for SDXL .*, but the checkpoint is for SD1.5 .* Automatic"),
+    ],
+)
+def test_another_family_is_refused_before_anything_is_made(
+    hires: Any, small: torch.Tensor, attribute: str, entry: str, wish: str, sentence: str
 ) -> None:
-    sdxl = Checkpoint()
-    monkeypatch.setattr(sdxl, "is_sd1", False, raising=False)
-    monkeypatch.setattr(sdxl, "is_sdxl", True, raising=False)
-    with pytest.raises(ConfigError, match="FMBoost 4x has no weights for sdxl checkpoints, only for sd15"):
-        run(hires, Job(sdxl, hr_upscaler="FMBoost 4x"), small)
-    with pytest.raises(ConfigError, match="The model sub/own is for sd15 checkpoints, but this one is sdxl"):
-        run(hires, Job(sdxl), small, "sub/own")
-    monkeypatch.setattr(sdxl, "is_sdxl", False)
-    with pytest.raises(ConfigError, match="of another family; choose another upscaler"):
-        run(hires, Job(sdxl), small)
+    with pytest.raises(FMBoostError, match=sentence):
+        run(hires, Job(Checkpoint(attribute), hr_upscaler=entry), small, wish)
+
+
+def test_the_vae_of_a_checkpoint_that_was_changed_for_the_second_pass_is_refused(
+    hires: Any, small: torch.Tensor
+) -> None:
+    job = Job(Checkpoint())
+    hires.install(job, [])
+    hires.prepare(job)
+    for attribute, sentence in [("is_sdxl", "the codec is for SDXL"), ("is_new", "a family that FMBoost does not")]:
+        job.sd_model = Checkpoint(attribute)
+        with pytest.raises(LatentError, match=sentence):
+            job.sample_hr_pass(small, None, job.seeds, job.subseeds, 0.0, ["a cup"])
+
+
+@pytest.fixture
+def toy(stub: SimpleNamespace, tmp_path: Path) -> Iterator[str]:
+    """A family and a model that nobody has heard of; returns the family's name."""
+    register_family(LatentFamily("toy", "Toy", 4, 1.0, webui=("is_toy",)))
+    model = make_model(family="toy", latent_factor=1.0)
+    save_model(model, tmp_path / "fmboost" / "invented.safetensors", torch.float32)
+    yield "toy"
+    del FAMILIES["toy"]
+
+
+def test_an_invented_family_needs_no_other_line_of_code(toy: str, hires: Any, small: torch.Tensor) -> None:
+    host = importlib.import_module("fmboost_webui.host")
+    entry, checkpoint = "FMBoost 2x (invented)", Checkpoint("is_toy")
+    assert entry in host.shared.latent_upscale_modes and host.family_of(checkpoint) == toy
+    assert host.host_vae(checkpoint).family == toy
+    job = Job(checkpoint, hr_upscaler=entry)
+    (image,) = run(hires, job, small[:1], "Automatic", -1, "euler", "bilinear")
+    own = next(model for model in hires.MODELS if model.name == "invented")
+    checkpoint.first_stage_model.family = toy
+    wanted = boost(small[:1], load_model(own.source), checkpoint.first_stage_model, upsample="bilinear", seed=5)
+    assert torch.allclose(image, checkpoint.decode_first_stage(wanted)[0], atol=1e-4)
+    assert job.extra_generation_params["FMBoost model"] == "invented"
+    with pytest.raises(ConfigError, match="no weights for Toy checkpoints"):
+        run(hires, Job(checkpoint), small[:1])
+    with pytest.raises(LatentError, match=r"invented is for Toy latents .*, but the checkpoint is for SD1.5"):
+        run(hires, Job(Checkpoint(), hr_upscaler=entry), small[:1])
+
+
+@pytest.mark.parametrize(("attribute", "family"), [("is_sd1", "sd15"), ("is_sdxl", "sdxl"), ("is_new", None)])
+def test_a_checkpoint_is_not_loaded_for_the_line(
+    hires: Any, stub: SimpleNamespace, attribute: str, family: str | None
+) -> None:
+    host = importlib.import_module("fmboost_webui.host")
+    stub.sd_models.model_data.sd_model = Checkpoint(attribute)
+    assert host.loaded_party() == Party("the checkpoint", family)
+    stub.sd_models.model_data.sd_model = None
+    assert host.loaded_party() is None
+    assert hires.choose_model(hires.MODELS, "FMBoost 2x", "Automatic", None).name == MODEL
 
 
 # --- what comes with a job
@@ -142,6 +215,21 @@ def test_options_come_from_json_sliders_and_plots(hires: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("args", "steps", "nfe", "noise_step", "tile"),
+    [
+        ([], 0, None, None, "auto"),
+        (["Automatic", 0, "heun", "psu", "64"], 6, 6, 0, 64),
+        (["Automatic", -1, "euler", "psu", "off", True], 20, None, None, None),
+    ],
+)
+def test_the_models_own_numbers_are_none_for_the_core(
+    hires: Any, args: list[Any], steps: int, nfe: int | None, noise_step: int | None, tile: Any
+) -> None:
+    sampling = hires.Options.of(args).sampling(steps)
+    assert (sampling.nfe, sampling.noise_step, sampling.tile) == (nfe, noise_step, tile)
+
+
+@pytest.mark.parametrize(
     ("args", "sentence"),
     [
         (["Automatic", 2.5], "noise_step must be of type int, but it is 2.5"),
@@ -149,6 +237,7 @@ def test_options_come_from_json_sliders_and_plots(hires: Any) -> None:
         (["Automatic", "1e3"], "noise_step must be of type int"),
         (["Automatic", float("nan")], "noise_step must be of type int"),
         (["Automatic", 1000], "0 to 999, or -1"),
+        (["Automatic", -2], "0 to 999, or -1"),
         ([None], "model must be of type str, but it is None"),
         (["Automatic", -1, "leap"], "There is no solver 'leap'; choose one of euler"),
         (["Automatic", -1, "euler", "cubic"], "There is no guide method 'cubic'; choose one of psu"),
@@ -184,7 +273,7 @@ def test_an_impossible_size_is_a_sentence_instead_of_the_first_pass(
 
 
 def test_the_infotext_holds_what_is_needed_and_no_more(hires: Any, stub: SimpleNamespace) -> None:
-    from fmboost_webui.options import from_infotext
+    from fmboost_webui.options import WIDGETS, from_infotext
 
     job = Job(Checkpoint(), hr_second_pass_steps=2)
     hires.install(job, ["sub/own", 300, "heun", "psu", "64", False])
@@ -193,9 +282,10 @@ def test_the_infotext_holds_what_is_needed_and_no_more(hires: Any, stub: SimpleN
         "FMBoost model": "sub/own", "FMBoost noise step": 300, "FMBoost solver": "heun",
     }  # fmt: skip
     pasted = {key: str(value) for key, value in job.extra_generation_params.items()}
-    names = ("model", "noise_step", "solver", "guide", "tile", "refine")
-    assert [from_infotext(name, pasted) for name in names] == ["sub/own", 300, "heun", "psu", "auto", False]
-    assert [from_infotext(name, {"Hires upscaler": "Latent"}) for name in names] == [None] * 6
+    assert [from_infotext(name, pasted) for name in WIDGETS] == ["sub/own", 300, "heun", "psu", "auto", False]
+    assert [from_infotext(name, {"Hires upscaler": "Latent"}) for name in WIDGETS] == [None] * 6
+    older = {"FMBoost model": MODEL, "FMBoost guide": "bilinear", "FMBoost refine": "True"}
+    assert [from_infotext(name, older) for name in WIDGETS] == [MODEL, -1, "euler", "bilinear", "auto", True]
 
 
 def test_what_takes_no_part_is_not_told(hires: Any, small: torch.Tensor) -> None:
@@ -238,23 +328,23 @@ def test_the_pass_is_boost_with_the_hosts_noise_restored(
 ) -> None:
     checkpoint = Checkpoint()
     job = Job(checkpoint, seeds=[5, 9], subseeds=[0, 0], hr_upscale_to_x=200, hr_upscale_to_y=120, truncate_x=1)
-    pictures = run(hires, job, small)
+    images = run(hires, job, small)
     wanted = boost(small, load_model(MODEL), checkpoint.first_stage_model, size=(192, 120), seed=[5, 9])
-    assert len(pictures) == 2 and pictures[0].shape == (3, 120, 192)
-    for picture, latent, low in zip(pictures, wanted.split(1), small.split(1), strict=True):
+    assert len(images) == 2 and images[0].shape == (3, 120, 192)
+    for image, latent, low in zip(images, wanted.split(1), small.split(1), strict=True):
         large, seen = (checkpoint.decode_first_stage(x).clamp(-1, 1) for x in (latent, low))
-        assert torch.allclose(picture, restore(large, seen)[0], atol=1e-3)
+        assert torch.allclose(image, restore(large, seen)[0], atol=1e-3)
     state = stub.shared.state
     assert (state.jobs, state.sampling_step, state.sampling_steps) == (1, 16, 16)  # two items, two stages, four each
-    assert stub.shared.total_tqdm.steps == 4 and state.current_latent is not None
+    assert stub.shared.total_tqdm.steps == 4 and state.current_latent is not None  # the job's own count of steps
     assert job.is_hr_pass is False and job.sampler is None
 
 
 def test_guides_from_latents_restore_nothing(hires: Any, small: torch.Tensor) -> None:
     checkpoint = Checkpoint()
-    (picture,) = run(hires, Job(checkpoint), small[:1], "Automatic", -1, "euler", "bilinear", "auto", False)
+    (image,) = run(hires, Job(checkpoint), small[:1], "Automatic", -1, "euler", "bilinear", "auto", False)
     wanted = boost(small[:1], load_model(MODEL), checkpoint.first_stage_model, upsample="bilinear", seed=5)
-    assert torch.allclose(picture, checkpoint.decode_first_stage(wanted)[0], atol=1e-4)
+    assert torch.allclose(image, checkpoint.decode_first_stage(wanted)[0], atol=1e-4)
 
 
 def test_a_batch_is_exactly_its_singles(hires: Any, small: torch.Tensor) -> None:
@@ -273,7 +363,7 @@ def test_refining_gives_the_host_a_latent_that_has_its_size(hires: Any, small: t
     assert torch.equal(again, large)
 
 
-def test_the_sparkle_buttons_picture_is_taken_as_it_is(
+def test_the_sparkle_buttons_image_is_taken_as_it_is(
     hires: Any, small: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = Checkpoint()
@@ -282,10 +372,10 @@ def test_the_sparkle_buttons_picture_is_taken_as_it_is(
     decode = checkpoint.decode_first_stage
     monkeypatch.setattr(checkpoint, "decode_first_stage", lambda x: decoded.append(x) or decode(x), raising=False)
     job = Job(checkpoint, firstpass_image=with_alpha)
-    (picture,) = run(hires, job, small[:1])
+    (image,) = run(hires, job, small[:1])
     assert job.firstpass_image.mode == "RGB"
-    assert len(decoded) == 1  # the result alone: the guide came from the picture
-    assert (picture.mean(dim=(1, 2)) - torch.tensor([200, 100, 0]) / 127.5 + 1).abs().max() < 0.3
+    assert len(decoded) == 1  # the result alone: the guide came from the image
+    assert (image.mean(dim=(1, 2)) - torch.tensor([200, 100, 0]) / 127.5 + 1).abs().max() < 0.3
 
 
 @pytest.mark.parametrize("flag", ["interrupted", "skipped"])
@@ -298,13 +388,13 @@ def test_stopped_half_way_it_is_the_small_latent(
     assert stub.shared.state.sampling_step < 8 and job.is_hr_pass is False
 
 
-def test_a_warning_is_shown_with_the_pictures(hires: Any, small: torch.Tensor) -> None:
+def test_a_warning_is_shown_with_the_images(hires: Any, small: torch.Tensor) -> None:
     job = Job(Checkpoint(), seeds=[5, 6], subseeds=[0, 0])
     run(hires, job, small, "Automatic", 800)
     assert list(job.comments) == [f"FMBoost: {MODEL} was trained at noise step 100 to 700, not 800; expect artefacts."]
 
 
-def test_nan_is_an_error_not_a_picture(hires: Any, small: torch.Tensor) -> None:
+def test_nan_is_an_error_not_an_image(hires: Any, small: torch.Tensor) -> None:
     small[0, 0, 3, 3] = float("nan")
     job = Job(Checkpoint())
     with pytest.raises(NonFiniteError, match="NaN or infinity"):
@@ -329,8 +419,8 @@ def test_out_of_memory_goes_on_in_tiles_and_a_changed_file_is_read_again(
     wide = torch.zeros(1, 4, 4, 80)
     job = Job(Checkpoint(), hr_upscaler="FMBoost 2x (sub/own)", hr_upscale_to_x=1280, hr_upscale_to_y=64)
     job.hr_second_pass_steps = 1
-    (picture,) = run(hires, job, wide, "Automatic", -1, "euler", "psu", "off")
-    assert picture.shape == (3, 64, 1280) and asked[0] == 160 and asked[-1] <= 100
+    (image,) = run(hires, job, wide, "Automatic", -1, "euler", "psu", "off")
+    assert image.shape == (3, 64, 1280) and asked[0] == 160 and asked[-1] <= 100
     assert host.load_network(str(tmp_path / "fmboost/sub/own.safetensors")) is model
     later = time.time() + 100
     os.utime(tmp_path / "fmboost/sub/own.safetensors", (later, later))
@@ -340,29 +430,30 @@ def test_out_of_memory_goes_on_in_tiles_and_a_changed_file_is_read_again(
 # --- what the page says
 
 
+def described(model: Any, size: tuple[int, int], target: tuple[int, int], steps: int, **options: Any) -> str:
+    module = importlib.import_module("fmboost_webui.options")
+    return module.describe(model, size, target, module.Options.of([], options), steps)
+
+
 @pytest.mark.parametrize(
-    ("size", "target", "steps", "solver", "refine", "words"),
+    ("size", "target", "steps", "options", "words"),
     [
-        (
-            (512, 512),
-            (1024, 1024),
-            0,
-            "euler",
-            False,
-            "512x512 &rarr; <b>1024x1024</b> with sd15-x2, 4 evaluations.",
-        ),
-        ((512, 512), (1024, 1024), 1, "euler", False, "sd15-x2, 1 evaluation. Hires prompt, sampler, checkpoint"),
-        ((256, 256), (2048, 2048), 2, "heun", False, "3 stages, 6 evaluations"),
-        ((256, 256), (2048, 2048), 3, "dopri5", False, "3 stages, as many evaluations as needed"),
-        ((512, 512), (1024, 1024), 20, "euler", True, "4 evaluations. Then the sampler refines it"),
+        ((512, 512), (1024, 1024), 0, {}, "512x512 &rarr; <b>1024x1024</b> with sd15-x2, 4 evaluations. Noise step: "),
+        ((512, 512), (1024, 1024), 1, {}, "1 evaluation. Noise step: 100 to 700 (default 400). Hires prompt, sampler,"),
+        ((256, 256), (2048, 2048), 2, {"solver": "heun"}, "3 stages, 6 evaluations"),
+        ((256, 256), (2048, 2048), 3, {"solver": "dopri5"}, "3 stages, as many evaluations as needed"),
+        ((512, 512), (1024, 1024), 20, {"refine": True}, "4 evaluations. Noise step: 100 to 700 (default 400). Then"),
     ],
 )
 def test_the_line_says_what_will_be_made(
-    hires: Any, size: tuple[int, int], target: tuple[int, int], steps: int, solver: str, refine: bool, words: str
+    hires: Any, size: tuple[int, int], target: tuple[int, int], steps: int, options: dict[str, Any], words: str
 ) -> None:
-    from fmboost_webui.options import describe
+    assert words in described(hires.MODELS[0], size, target, steps, **options)
 
-    assert words in describe(hires.MODELS[0], size, target, steps, solver, refine)
+
+def test_the_line_says_the_noise_steps_of_the_chosen_model(hires: Any) -> None:
+    sdxl = next(model for model in hires.MODELS if model.name == "sdxl-x2")
+    assert "Noise step: 250. Hires" in described(sdxl, (512, 512), (1024, 1024), 0)
 
 
 @pytest.mark.parametrize(
@@ -370,21 +461,17 @@ def test_the_line_says_what_will_be_made(
     [((1024, 1024), 3, "midpoint evaluates 2 times a step"), ((1024, 504), 2, "FMBoost only enlarges: 1024x504")],
 )
 def test_the_line_says_what_cannot_be_made(hires: Any, target: tuple[int, int], steps: int, sentence: str) -> None:
-    from fmboost_webui.options import describe
-
     with pytest.raises(ConfigError, match=sentence):
-        describe(hires.MODELS[0], (512, 512), target, steps, "midpoint", False)
+        described(hires.MODELS[0], (512, 512), target, steps, solver="midpoint")
 
 
 @pytest.mark.parametrize("refine", [False, True])
 def test_a_models_own_evaluations_that_do_not_fit_are_called_so(hires: Any, refine: bool) -> None:
     """In the line and in the job; hires steps that are typed are called so only where they count."""
-    from fmboost_webui.options import describe
-
     fast = next(model for model in hires.MODELS if model.name == "sd15-x2-fast")
     steps, sentence = (20 if refine else 0), "so the model's own nfe=1 does not fit; take 2, or the solver euler"
     with pytest.raises(ConfigError, match=sentence):
-        describe(fast, (512, 512), (1024, 1024), steps, "heun", refine)
+        described(fast, (512, 512), (1024, 1024), steps, solver="heun", refine=refine)
     job = Job(Checkpoint(), hr_second_pass_steps=steps)
     hires.install(job, [fast.name, -1, "heun", "psu", "auto", refine])
     hires.prepare(job)

@@ -1,6 +1,6 @@
-"""The parts of AUTOMATIC1111 that the extension touches, with its signatures: for tests without a host.
+"""A stub of AUTOMATIC1111: the parts that the extension uses, with the host's signatures.
 
-What they do is the least that is true of the host; tests/hosts runs the extension in the real ones.
+The parts do the least that is true of the host; tests/hosts runs the extension in the real ones.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ class Posterior:
 
 
 class Checkpoint:
-    """An SD1 model whose VAE is the bundled codec."""
+    """A diffusion model whose VAE is the built-in codec. attribute: the one that says its family."""
 
-    is_sd1 = True
+    is_sd1 = is_sd2 = is_sdxl = is_sd3 = False
 
-    def __init__(self) -> None:
+    def __init__(self, attribute: str = "is_sd1") -> None:
         from fmboost_core import load_codec
 
         self.first_stage_model = load_codec("builtin")
+        setattr(self, attribute, True)
 
     def encode_first_stage(self, x: torch.Tensor) -> Posterior:
         with torch.no_grad():
@@ -146,9 +147,11 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         },
         "images": {},
         "paths": {"models_path": str(models_path)},
-        "processing": {"decode_latent_batch": decode_latent_batch, "StableDiffusionProcessingTxt2Img": Job},
+        "processing": {
+            "decode_latent_batch": decode_latent_batch, "StableDiffusionProcessingTxt2Img": Job, "opt_f": 8,
+        },
         "rng": {"ImageRNG": ImageRNG},
-        "lowvram": {"is_enabled": lambda model: model.is_sd1 and False},
+        "lowvram": {"is_enabled": lambda model: False},
         "sd_models": {"model_data": SimpleNamespace(sd_model=checkpoint)},
         "sd_samplers_common": {"store_latent": lambda latent: setattr(state, "current_latent", latent)},
         "shared": {

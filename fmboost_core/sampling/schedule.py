@@ -51,10 +51,14 @@ def start_alpha_bar(spec: ModelSpec, noise_step: int) -> float:
         return spec.alpha_bar
     signal = alpha_bar(noise_step)
     if not spec.knows(noise_step):
-        known = (" to " if spec.network.noise_level else ", ").join(map(str, spec.noise_steps))
-        message = f"{spec.name} was trained at noise step {known}, not {noise_step}; expect artefacts."
+        message = f"{spec.name} was trained at noise step {trained_steps(spec)}, not {noise_step}; expect artefacts."
         warnings.warn(message, FMBoostWarning, stacklevel=3)
     return signal
+
+
+def trained_steps(spec: ModelSpec) -> str:
+    """The noise steps that a model was trained at, for sentences: "100 to 700" for a range, "250, 400" for a list."""
+    return (" to " if spec.network.noise_level else ", ").join(map(str, spec.noise_steps))
 
 
 def seeded_noise(seed: int | Sequence[int], batch: int) -> Noise:

@@ -24,7 +24,7 @@ def options(*args: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def plain(webui: Webui) -> Made:
-    """A picture without hires-fix, before all others."""
+    """An image without hires-fix, before all others."""
     return webui.txt2img(enable_hr=False)
 
 
@@ -55,8 +55,8 @@ def test_the_host_starts_with_the_entries_and_without_trouble(webui: Webui, usua
     ],
 )
 def test_any_hires_size(webui: Webui, wish: dict[str, Any], size: tuple[int, int]) -> None:
-    (picture,) = webui.txt2img(**wish).pictures
-    assert picture.shape == (size[1], size[0], 3) and picture.std() > 1
+    (image,) = webui.txt2img(**wish).images
+    assert image.shape == (size[1], size[0], 3) and image.std() > 1
 
 
 def test_what_is_decoded_is_what_boost_makes(webui: Webui) -> None:
@@ -68,11 +68,11 @@ def test_what_is_decoded_is_what_boost_makes(webui: Webui) -> None:
 
 def test_a_batch_is_its_singles_and_its_repetitions(webui: Webui, usual: Made) -> None:
     following = webui.txt2img(seed=6)
-    singles = [usual.pictures[0], following.pictures[0]]
+    singles = [usual.images[0], following.images[0]]
     for several in (webui.txt2img(batch_size=2), webui.txt2img(n_iter=2)):
-        assert len(several.pictures) == 2
+        assert len(several.images) == 2
         # The first pass of a batch of two is not bit for bit that of one.
-        apart = max(map(difference, several.pictures, singles))
+        apart = max(map(difference, several.images, singles))
         print(f"apart by {apart} of 255")
         assert apart <= 2
     assert difference(*singles) > 10
@@ -80,7 +80,7 @@ def test_a_batch_is_its_singles_and_its_repetitions(webui: Webui, usual: Made) -
 
 def test_variation_seeds_change_the_detail(webui: Webui, usual: Made) -> None:
     varied = webui.txt2img(subseed=9, subseed_strength=0.4)
-    assert difference(varied.pictures[0], usual.pictures[0]) > 10
+    assert difference(varied.images[0], usual.images[0]) > 10
     assert "Variation seed: 9" in varied.infotexts[0]
 
 
@@ -93,7 +93,7 @@ def test_variation_seeds_change_the_detail(webui: Webui, usual: Made) -> None:
     ],
     ids=["defaults", "options", "refined"],
 )
-def test_the_infotext_makes_the_same_picture_again(webui: Webui, request_: dict[str, Any]) -> None:
+def test_the_infotext_makes_the_same_image_again(webui: Webui, request_: dict[str, Any]) -> None:
     """As the page's paste button does, through the API's field for it."""
     first = webui.txt2img(**request_)
     # What only the hosts' pages understand of what they paste themselves: their API stumbles over it.
@@ -102,32 +102,32 @@ def test_the_infotext_makes_the_same_picture_again(webui: Webui, request_: dict[
         same |= {"hr_additional_modules": ["Use same choices"], "styles": []}
     again = webui.ask("/sdapi/v1/txt2img", {"infotext": first.infotexts[0]} | same)
     assert again.infotexts == first.infotexts
-    assert difference(again.pictures[0], first.pictures[0]) <= (2 if webui.is_forge else 0)
+    assert difference(again.images[0], first.images[0]) <= (2 if webui.is_forge else 0)
 
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DDIM", "UniPC"])
 def test_no_sampler_minds_denoising_0(webui: Webui, sampler: str) -> None:
     made = webui.txt2img(sampler_name=sampler, denoising_strength=0, steps=4)
-    assert made.pictures[0].shape == (128, 128, 3)
+    assert made.images[0].shape == (128, 128, 3)
 
 
 def test_refining_is_the_samplers_own_pass_over_the_boosted_latent(webui: Webui, usual: Made) -> None:
     refined = webui.txt2img(**options("Automatic", -1, "euler", "psu", "auto", True), denoising_strength=0.3)
-    assert refined.pictures[0].shape == usual.pictures[0].shape
-    assert difference(refined.pictures[0], usual.pictures[0]) > 10
+    assert refined.images[0].shape == usual.images[0].shape
+    assert difference(refined.images[0], usual.images[0]) > 10
     assert "FMBoost refine: True" in refined.infotexts[0]
 
 
-def test_the_small_picture_is_saved_where_the_settings_want_it(webui: Webui, plain: Made) -> None:
+def test_the_small_image_is_saved_where_the_settings_want_it(webui: Webui, plain: Made) -> None:
     """With its infotext, from which hires-fix has not been taken."""
     webui.txt2img(save_images=True, override_settings={"save_images_before_highres_fix": True})
     (saved,) = webui.base.rglob("*-before-highres-fix.png")
-    with Image.open(saved) as picture:
-        assert difference(np.asarray(picture.convert("RGB")).astype(np.int64), plain.pictures[0]) <= 1
-        assert "Hires upscaler: FMBoost 2x" in picture.text["parameters"]
+    with Image.open(saved) as image:
+        assert difference(np.asarray(image.convert("RGB")).astype(np.int64), plain.images[0]) <= 1
+        assert "Hires upscaler: FMBoost 2x" in image.text["parameters"]
 
 
-def test_interrupted_it_gives_the_small_picture_and_the_memory_back(webui: Webui, plain: Made) -> None:
+def test_interrupted_it_gives_the_small_image_and_the_memory_back(webui: Webui, plain: Made) -> None:
     """On the way to 512x512 pixels with 100 evaluations a stage, whose latents the live preview shows."""
     webui.post("/sdapi/v1/options", {"show_progress_type": "Approx cheap", "show_progress_every_n_steps": 1})
     request = {"hr_second_pass_steps": 100, "hr_scale": 8}
@@ -136,9 +136,9 @@ def test_interrupted_it_gives_the_small_picture_and_the_memory_back(webui: Webui
         for _ in range(3):  # what were kept each time would add up
             made, previews = interrupted(webui, **request)
     print(f"at most {memory.rise} MB, {memory.kept} MB of it kept")
-    assert made.pictures[0].shape == (64, 64, 3) and previews > 0
+    assert made.images[0].shape == (64, 64, 3) and previews > 0
     assert memory.kept < 250
-    assert difference(webui.txt2img(enable_hr=False).pictures[0], plain.pictures[0]) == 0
+    assert difference(webui.txt2img(enable_hr=False).images[0], plain.images[0]) == 0
 
 
 def interrupted(webui: Webui, **request: Any) -> tuple[Made, int]:
@@ -178,7 +178,7 @@ def test_a_mistake_reaches_the_user_and_leaves_the_host_as_it_was(
     with pytest.raises(Refused) as refused:
         webui.txt2img(**request_)
     assert sentence in str(refused.value)
-    assert difference(webui.txt2img(enable_hr=False).pictures[0], plain.pictures[0]) == 0
+    assert difference(webui.txt2img(enable_hr=False).images[0], plain.images[0]) == 0
 
 
 def test_an_xyz_plot_over_evaluations_beside_another_upscaler(webui: Webui, usual: Made) -> None:
@@ -194,19 +194,19 @@ def test_an_xyz_plot_over_evaluations_beside_another_upscaler(webui: Webui, usua
     # Forge's own pass wants to be told this through the API; ours does without.
     forges = {"hr_additional_modules": ["Use same choices"]} if webui.is_forge else {}
     made = webui.txt2img(script_name="x/y/z plot", script_args=values, **forges)
-    one, four, latent_one, latent_four = made.pictures[-4:]
-    assert difference(four, usual.pictures[0]) <= 1
+    one, four, latent_one, latent_four = made.images[-4:]
+    assert difference(four, usual.images[0]) <= 1
     assert min(difference(one, four), difference(latent_four, four), difference(latent_one, one)) > 10
     texts = made.infotexts[-4:]
     assert ["FMBoost model" in text for text in texts] == [True, True, False, False], texts
 
 
-def test_a_picture_in_extras_is_as_on_the_command_line(webui: Webui) -> None:
+def test_an_image_in_extras_is_as_on_the_command_line(webui: Webui) -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
-    path, out = webui.base / "picture.png", webui.base / "line.png"
-    picture.save(path)
-    request = {"image": as_text(np.asarray(picture)), "upscaling_resize": 3, "upscaler_1": "FMBoost picture"}
+    image = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
+    path, out = webui.base / "image.png", webui.base / "line.png"
+    image.save(path)
+    request = {"image": as_text(np.asarray(image)), "upscaling_resize": 3, "upscaler_1": "FMBoost picture"}
     made = webui.post("/sdapi/v1/extra-single-image", request, 300)
     command = [sys.executable, "-m", "fmboost_core", "upscale", path, out, "--scale", 3]
     subprocess.run(list(map(str, command)), cwd=PACK, check=True, capture_output=True)

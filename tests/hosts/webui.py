@@ -1,4 +1,4 @@
-"""A real AUTOMATIC1111 or Forge as a child process, asked through its API."""
+"""A real AUTOMATIC1111 or Forge as a child process, and requests to its API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
-    "SD_WEBUI_RESTARTING": "1",  # it opens no browser
+    "SD_WEBUI_RESTARTING": "1",  # so that it opens no browser
 }
 
 Pixels = np.ndarray[Any, np.dtype[np.int64]]
@@ -34,14 +34,14 @@ Pixels = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass
 class Made:
-    """What came of a request: the pictures without their grid (height, width, 3), and their infotexts."""
+    """A request's images (height, width, 3) without their grid, and their infotexts."""
 
-    pictures: list[Pixels]
+    images: list[Pixels]
     infotexts: list[str]
 
 
 class Webui(Server):
-    """A host with a data directory of its own, in which only this extension and our probe are installed."""
+    """A host with a data directory of its own that holds only this extension and the probe."""
 
     def __init__(self, host: Path, python: str, base: Path, checkpoint: str) -> None:
         self.base, self.is_forge, port = base, (host / "modules_forge").exists(), free_port()
@@ -65,7 +65,7 @@ class Webui(Server):
         super().__init__(command, host, base / "log.txt", port, "/sdapi/v1/samplers", **OFFLINE)
 
     def txt2img(self, **options: Any) -> Made:
-        """A small picture of 64x64 pixels from 3 steps, made large by FMBoost; options: whatever else is wanted."""
+        """An image of 64x64 pixels from 3 steps, upscaled by FMBoost. options: further fields of the request."""
         request = {
             "prompt": "a cup", "seed": 5, "steps": 3, "width": 64, "height": 64, "cfg_scale": 1,
             "sampler_name": "Euler a", "enable_hr": True, "hr_upscaler": "FMBoost 2x", "hr_scale": 2,
@@ -75,29 +75,29 @@ class Webui(Server):
 
     def ask(self, path: str, request: dict[str, Any]) -> Made:
         answer = self.post(path, request, RUN_SECONDS)
-        pictures = [pixels_of(text) for text in answer["images"]]
+        images = [pixels_of(text) for text in answer["images"]]
         info = json.loads(answer["info"])
         grids = info.get("index_of_first_image", 0)
-        return Made(pictures[grids:], info["infotexts"][grids:])
+        return Made(images[grids:], info["infotexts"][grids:])
 
 
 def pixels_of(text: str) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")).astype(np.int64)
 
 
-def as_text(picture: Pixels) -> str:
+def as_text(image: Pixels) -> str:
     file = io.BytesIO()
-    Image.fromarray(picture.astype(np.uint8)).save(file, "PNG")
+    Image.fromarray(image.astype(np.uint8)).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
 def difference(one: Pixels, other: Pixels) -> int:
-    """The largest, of 255."""
+    """The largest difference of two images, 0 to 255."""
     assert one.shape == other.shape, (one.shape, other.shape)
     return int(abs(one - other).max())
 
 
 def found_in_environment() -> Sequence[str] | None:
-    """Checkout, interpreter and checkpoint, where all three are given."""
+    """The host's checkout, its interpreter and a checkpoint, where the environment names all three."""
     values = [os.environ.get(name) for name in ("WEBUI_PATH", "WEBUI_PYTHON", "WEBUI_CHECKPOINT")]
     return [value for value in values if value] if all(values) else None

@@ -1,7 +1,7 @@
-"""An extension for our tests: writes down what FMBoost's second pass took and what it gave to the decoder.
+"""An extension for the tests: it saves the latent that FMBoost's second pass got and the one that it decoded.
 
-Beside it, what `fmboost_core.boost` makes of the same latent, seed and VAE, asked for in the plainest way. Another
-extension that wraps the pass in `process`, as this one does, is also what ours has to live with.
+It also saves what `fmboost_core.boost` makes of the same latent, seed and VAE. Like other extensions, it wraps the pass
+in `process`, which FMBoost has to allow.
 """
 
 import torch
@@ -12,7 +12,7 @@ from fmboost_core import boost, load_model
 
 
 class PlainVAE:
-    channels, factor = 4, 8
+    channels, downscale_factor = 4, 8
 
     def __init__(self, model):
         self.model = model
