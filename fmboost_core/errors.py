@@ -1,4 +1,4 @@
-"""Every error that FMBoost raises on purpose, and its warning: a sentence that says what is wrong and what to do."""
+"""The errors that FMBoost raises on purpose, and its warning. Each is a sentence: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class FMBoostError(Exception):
-    """Base of all of them: catch this to catch whatever the core refuses."""
+    """Base class of all errors of FMBoost."""
 
 
 class ConfigError(FMBoostError, ValueError):
@@ -33,7 +33,7 @@ class ImageError(FMBoostError, ValueError):
 
 
 class NonFiniteError(FMBoostError, ArithmeticError):
-    """A result holds NaN or infinity; it never becomes a picture."""
+    """A result holds NaN or infinity, and is not written as an image."""
 
 
 class MissingDependencyError(FMBoostError, ImportError):
@@ -45,7 +45,7 @@ class Cancelled(FMBoostError):
 
 
 class FMBoostWarning(UserWarning):
-    """Something that works but will probably not give what was wanted."""
+    """A warning: this works, but probably does not give what was wanted."""
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from ..fmboost_core.files.checkpoint import load_model, read_spec
 from ..fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
-from ..fmboost_core.sampling.hooks import total_to_show
 from ..fmboost_core.sampling.tiling import in_smaller_tiles
+from ..fmboost_core.sampling.widgets import SharedBar
 from ..fmboost_core.spec import ModelSpec
 
 FOLDER = "fmboost"
@@ -127,18 +127,17 @@ class Progress:
         format_ = getattr(comfy.latent_formats, FAMILIES[model.spec.family].comfyui, None)
         self._previewer = latent_preview.get_previewer(model.device, format_()) if format_ else None
         self._bar: Any = None
-        self._runs, self._run, self._place = runs, 0, (0, 0)
+        self._shared, self._place = SharedBar(runs), (0, 0)
 
     def next_run(self) -> None:
-        self._run += 1
+        self._shared.next_run()
 
     def restart(self) -> None:
         """Begin the present run again."""
         self._bar = None
 
     def on_progress(self, done: int, total: int) -> None:
-        total = total or total_to_show(done)
-        self._place = (self._run * total + done, self._runs * total)
+        self._place = self._shared.place(done, total)
         self._show(None)
 
     def on_state(self, t: float, state: Tensor) -> None:

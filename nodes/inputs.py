@@ -12,12 +12,12 @@ from ..fmboost_core.sampling.options import SamplingOptions
 from ..fmboost_core.sampling.solvers import MAX_NFE, SOLVERS
 from ..fmboost_core.sampling.target import Target
 from ..fmboost_core.sampling.tiling import TILE_CHOICES, parse_tile
+from ..fmboost_core.sampling.widgets import OWN_NFE, OWN_NOISE_STEP, or_none
 
 CATEGORY = "FMBoost"
 CFM = io.Custom("FMBOOST_CFM")
 
 SIZE_BY = ("scale", "width x height", "megapixels")
-OWN_NOISE_STEP, OWN_NFE = -1, 0  # widgets' values for the model's own
 DEFAULT_SCALE = 2.0
 
 
@@ -54,7 +54,7 @@ def options_of(
 ) -> SamplingOptions:
     """The sampling options of the widgets."""
     return SamplingOptions(
-        nfe=None if nfe == OWN_NFE else nfe,
+        nfe=or_none(nfe, OWN_NFE),
         solver=solver,
         noise_step=noise_step_of(noise_step),
         upsample=method,
@@ -64,7 +64,7 @@ def options_of(
 
 def noise_step_of(noise_step: int) -> int | None:
     """The noise step of its widget; None: the model's own."""
-    return None if noise_step == OWN_NOISE_STEP else noise_step
+    return or_none(noise_step, OWN_NOISE_STEP)
 
 
 def method_input() -> io.Input:

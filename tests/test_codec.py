@@ -85,17 +85,17 @@ def test_types_and_batches(codec: TinyVAE) -> None:
 
 @torch.no_grad()
 def test_the_builtin_codec_lives_in_sd15s_space(shared: Path) -> None:
-    """On eight validation photographs: the mean PSNR of each way round, against TAESD's own round trip."""
+    """On four validation photographs: the mean PSNR of each way round, against TAESD's own round trip."""
     teacher, ours = load_codec(shared / "taesd/taesd"), load_codec("builtin")
     ways = {"theirs": (teacher, teacher), "ours": (ours, ours), "out": (teacher, ours), "in": (ours, teacher)}
     sums = dict.fromkeys(ways, 0.0)
-    for path in sorted((shared / "photos/val").glob("*.jpg"))[::6]:
+    for path in sorted((shared / "photos/val").glob("*.jpg"))[::12]:
         x = read_picture(path).rgb
         top, left = (x.shape[-2] - 256) // 2, (x.shape[-1] - 256) // 2
         x = x[..., top : top + 256, left : left + 256]
         for way, (encoder, decoder) in ways.items():
             error = (decoder.decode(encoder.encode(x)).clamp(-1, 1) - x) / 2
-            sums[way] -= 10 * float(error.square().mean().log10()) / 8
+            sums[way] -= 10 * float(error.square().mean().log10()) / 4
     assert sums["ours"] > sums["theirs"] - 2
     assert sums["out"] > sums["theirs"] - 2
     assert sums["in"] > sums["theirs"] - 3.5

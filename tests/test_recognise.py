@@ -1,5 +1,6 @@
 """SD1.5's and SDXL's latents, told apart by their statistics."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from fmboost_core.codecs.load import load_codec
 from fmboost_core.families import FAMILIES
 from fmboost_core.recognition import recognise
 
+CODEC = cache(load_codec)
+
 
 def raw_latent(prefix: Path, family: str, image: torch.Tensor) -> torch.Tensor:
-    return load_codec(prefix).encode(image) / FAMILIES[family].scaling_factor
+    return CODEC(prefix).encode(image) / FAMILIES[family].scaling_factor
 
 
 def test_photographs_are_told_apart(shared: Path) -> None:

@@ -33,8 +33,3 @@ class Hooks:
     cancelled: Callable[[], bool] | None = None
     on_state: Callable[[float, Tensor], None] | None = None
     on_stage: Callable[[Stage], None] | None = None
-
-
-def total_to_show(done: int) -> int:
-    """A total for a progress bar where an adaptive solver decides: a little more than done, and at least 24."""
-    return max(24, done + 6)

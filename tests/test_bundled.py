@@ -1,0 +1,64 @@
+"""The bundled weights: their results are those of this version, and better than their guides."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from skimage import data
+
+from fmboost_core import Model, boost, load_codec, load_model
+from fmboost_core.files.locate import bundled_models
+from fmboost_core.imaging.resample import resize
+from fmboost_core.sampling.guide import pixel_upsample
+
+GOLDEN = Path(__file__).parent / "data" / "bundled_golden.safetensors"
+
+
+class Unused:
+    """A codec that nothing may ask: guides are interpolated latents."""
+
+    channels, downscale_factor = 4, 8
+
+
+def result(name: str) -> torch.Tensor:
+    """The model's large latent for a small one of noise, at its own number of evaluations."""
+    small = torch.randn(1, 4, 6, 8, generator=torch.Generator().manual_seed(11))
+    return boost(small, load_model(name), Unused(), scale=2, upsample="bilinear", seed=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_the_result_is_that_of_the_golden_file(name: str) -> None:
+    """An update that changes pictures shows here. `python tests/test_bundled.py` writes the file anew."""
+    golden = load_file(GOLDEN)[name]
+    assert (result(name) - golden).abs().max() < 2e-3 * golden.abs().max()
+
+
+@cache
+def photograph() -> torch.Tensor:
+    """(1,3,256,256) in [-1,1]: a public-domain photograph that comes with scikit-image."""
+    crop = data.astronaut()[:256, 96:352].copy()
+    return torch.from_numpy(crop).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def latent_errors(model: Model, nfe: int) -> tuple[float, float]:
+    """Mean squared errors of the guide and of the result, against the photograph's own latent."""
+    codec, scale = load_codec("builtin"), int(model.spec.scale)
+    image = photograph()
+    low = codec.encode(resize(image, (256 // scale, 256 // scale)))
+    reference, guide = codec.encode(image), pixel_upsample(low, codec, (256, 256))
+    made = boost(low, model, codec, nfe=nfe)
+    return float((guide - reference).square().mean()), float((made - reference).square().mean())
+
+
+@pytest.mark.parametrize(("name", "nfe", "share"), [("sd15-x2", 1, 0.85), ("sd15-x4", 1, 0.85)])
+def test_one_evaluation_is_nearer_to_the_photograph_than_the_guide(name: str, nfe: int, share: float) -> None:
+    guide, made = latent_errors(load_model(name), nfe)
+    assert made < share * guide
+
+
+if __name__ == "__main__":
+    from safetensors.torch import save_file
+
+    save_file({name: result(name) for name in bundled_models()}, GOLDEN)
