@@ -106,21 +106,20 @@ class Party:
 
     def __str__(self) -> str:
         if self.family is not None:
-            return f"{self.what} is for {FAMILIES[self.family].title} latents ({self._channels} channels)"
+            return f"{self.what} is for {FAMILIES[self.family].title} latents ({self.known_channels} channels)"
         return f"{self.what} has {self.channels} channels ({families_with(self.channels or 0)})"
 
     @property
-    def _channels(self) -> int | None:
-        return self.channels if self.channels is not None else FAMILIES[self.family or ""].channels
+    def known_channels(self) -> int | None:
+        """The channels, given or those of the family; None where neither is known."""
+        if self.channels is None and self.family is not None:
+            return FAMILIES[self.family].channels
+        return self.channels
 
     def agrees(self, other: Party) -> bool:
         """Whether both can share a latent space, as far as is known."""
-        families, channels = {self.family, other.family}, {self._known_channels, other._known_channels}
+        families, channels = {self.family, other.family}, {self.known_channels, other.known_channels}
         return len(families - {None}) < 2 and len(channels - {None}) < 2
-
-    @property
-    def _known_channels(self) -> int | None:
-        return self._channels if self.family is not None else self.channels
 
 
 def require_same_family(*parties: Party) -> None:

@@ -29,7 +29,7 @@ class Model:
 
     @property
     def party(self) -> Party:
-        """The model in `require_same_family`."""
+        """This model as an argument of `require_same_family`."""
         return Party(f"the model {self.spec.name}", self.spec.family, self.spec.network.channels)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Model:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# A logistic regression on the logarithms of the channels' standard deviations and on their correlations (pairs 01 02 03
-# 12 13 23). It was fitted to the raw latents of 400 photographs of 256x256 pixels by TAESD and TAESDXL. Positive: SDXL.
+# A logistic regression on the logarithms of the channels' standard deviations and on their correlations (pairs 01 02
+# 03 12 13 23). It was fitted to raw latents of 400 photographs of 256x256 pixels, by TAESD and TAESDXL. Positive: SDXL.
 _DEVIATIONS = (0.02, -0.5, 8.09, 4.63)
 _CORRELATIONS = (0.52, -0.07, -4.3, 3.6, 7.4, 1.02)
 _BIAS = -16.62

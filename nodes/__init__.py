@@ -1,6 +1,6 @@
 """The ComfyUI nodes, thin over `fmboost_core`: a schema, a conversion, a call.
 
-`host.py` alone knows the host. `inputs.py` has the shared widgets, `latents.py` and `vae.py` the host's data.
+`host.py` alone imports `comfy`. `inputs.py` has the shared widgets, `latents.py` and `vae.py` the host's data.
 """
 
 from comfy_api.latest import ComfyExtension, io
@@ -24,5 +24,5 @@ class FMBoostExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> FMBoostExtension:
     """What ComfyUI calls to get the pack's nodes."""
-    host.serve_models()
+    host.serve_facts()
     return FMBoostExtension()

@@ -40,7 +40,7 @@ class PSUUpsample(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: Latent, vae: Any, method: str, tiled_vae: bool, **size: Any) -> io.NodeOutput:
-        # Decoding, resizing and encoding are the same in every family's scale, so that raw latents do.
+        # The guide is made of the VAE's raw latents: a family's scaling would cancel out.
         samples, codec = raw(latent), HostVAE(vae, None, tiled_vae)
         require_same_family(Party("the latent", None, samples.shape[1]), codec.party)
         unit, target = codec.downscale_factor, inputs.target_of(**size)

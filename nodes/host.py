@@ -1,4 +1,4 @@
-"""The bridge to ComfyUI: model files, memory, progress, notes. No other module knows the host."""
+"""The bridge to ComfyUI: model files, memory, progress, notes. No other module imports `comfy`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ..fmboost_core.files.checkpoint import load_model, read_spec
 from ..fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
+from ..fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from ..fmboost_core.sampling.tiling import in_smaller_tiles
 from ..fmboost_core.sampling.widgets import SharedBar
 from ..fmboost_core.spec import ModelSpec
@@ -56,15 +57,22 @@ def model_facts() -> dict[str, dict[str, float]]:
     return facts
 
 
-def serve_models() -> None:
-    """Serve `model_facts` to the page, whose line on the nodes counts with them. It needs the running server."""
+def serve_facts() -> None:
+    """Serve to the page what its line on the nodes counts with; needs the running server.
+
+    /fmboost/models: `model_facts`. /fmboost/solvers: each solver's evaluations per step, 0 for an adaptive one.
+    """
     from aiohttp import web
     from server import PromptServer
 
-    async def answer(_: Any) -> Any:
+    async def models(_: Any) -> Any:
         return web.json_response(await asyncio.to_thread(model_facts))
 
-    PromptServer.instance.routes.get("/fmboost/models")(answer)
+    async def solvers(_: Any) -> Any:
+        return web.json_response(EVALUATIONS_PER_STEP)
+
+    PromptServer.instance.routes.get("/fmboost/models")(models)
+    PromptServer.instance.routes.get("/fmboost/solvers")(solvers)
 
 
 def model_path(choice: str) -> Path:

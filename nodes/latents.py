@@ -19,9 +19,10 @@ START = "fmboost_start"  # the key of a `Start` in a LATENT
 
 
 class Start(NamedTuple):
-    """What Noise Augment tells CFM Sample of a start. The noise step is resolved in Noise Augment, once.
+    """What Noise Augment tells CFM Sample of a start. The noise step is resolved in Noise Augment.
 
     noise_step: 0 to 999. alpha_bar: the signal kept. model: the name of the model it was made for; None without one.
+    For another model CFM Sample resolves the step again.
     """
 
     noise_step: int

@@ -58,7 +58,6 @@ class Upscale(io.ComfyNode):
         noise_step: int, method: str, tile: str, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
-        options = inputs.options_of(nfe, solver, noise_step, method, tile)
         codec, progress = HostVAE(vae, family, tiled_vae), host.Progress(cfm)
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
 
@@ -67,6 +66,7 @@ class Upscale(io.ComfyNode):
             return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise)
 
         with host.noted() as notes:
+            options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
             small = scaled(latent, cfm.party)
             large = host.with_smaller_tiles(run, options.tile, progress)
         return io.NodeOutput(with_samples(latent, large, family), ui=host.shown(notes))
@@ -104,7 +104,7 @@ class UpscaleImage(io.ComfyNode):
         cls, image: Tensor, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
         method: str, tile: str, restore: bool, vae: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        target, options = inputs.target_of(**size), inputs.options_of(nfe, solver, noise_step, method, tile)
+        target = inputs.target_of(**size)
         codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae)
         progress = host.Progress(cfm, runs=image.shape[0])
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
@@ -118,6 +118,7 @@ class UpscaleImage(io.ComfyNode):
 
         large = []
         with host.noted() as notes:
+            options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
             # One by one: a batch may be a film, whose large images together are more than the memory.
             for item, single in enumerate(image.split(1)):
                 large.append(upscaled(item, single[..., :3].movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)

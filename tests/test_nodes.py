@@ -202,6 +202,8 @@ def test_the_server_tells_the_page_what_the_models_are_for(host: Host, tmp_path:
     (tmp_path / "models/fmboost").mkdir(parents=True)
     (tmp_path / "models/fmboost/broken.safetensors").write_bytes(b"none")
     host.nodes["FMBoostLoadCFM"].GET_SCHEMA()  # as the host does when it starts: it makes the folder known
+    steps = asyncio.run(host.routes["/fmboost/solvers"](None))
+    assert (steps["euler"], steps["heun"], steps["rk4"], steps["dopri5"]) == (1, 2, 4, 0)
     facts = asyncio.run(host.routes["/fmboost/models"](None))
     assert facts["sd15-x4"] == {"scale": 4.0, "nfe": 4} and facts[FAST] == {"scale": 2.0, "nfe": 1}
     assert "broken.safetensors" not in facts

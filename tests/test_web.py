@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fmboost_core.errors import ConfigError
+from fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from fmboost_core.sampling.target import Target, stage_sizes
 from fmboost_core.sampling.upscaler import _to_unit
 
@@ -133,5 +134,7 @@ SQUARE = {"width": 512, "height": 512}
     ],
 )  # fmt: skip
 def test_the_line_on_a_node(node: str, start: Any, change: dict[str, Any], flows: bool, text: str) -> None:
-    arguments = f"{json.dumps(start)}, {json.dumps(FLOW | change)}, 8, {json.dumps(flows)}"
+    widgets = {**FLOW, **change}
+    widgets["perStep"] = EVALUATIONS_PER_STEP[widgets["solver"]]
+    arguments = f"{json.dumps(start)}, {json.dumps(widgets)}, 8, {json.dumps(flows)}"
     assert run(node, f"summary({arguments})") == text

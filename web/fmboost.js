@@ -57,9 +57,9 @@ function refresh(node) {
   const { input, unit, flows } = NODES[node.comfyClass] ?? {}
   if (!input) return
   greyUnused(node)
-  const { scale: modelScale, nfe: modelNfe } = factsOf(modelInto(node)) ?? {}
+  const { scale: modelScale, nfe: modelNfe } = modelFacts(modelInto(node)) ?? {}
   const flow = { nfe: valueOf(node, 'nfe'), solver: valueOf(node, 'solver') }
-  const widgets = { ...wishOf(node), ...flow, modelScale, modelNfe }
+  const widgets = { ...wishOf(node), ...flow, modelScale, modelNfe, perStep: solverFacts(flow.solver) }
   show(node, { line: summary(sizeInto(node, input, pictureSize), widgets, unit, flows) })
 }
 
@@ -81,17 +81,21 @@ function greyUnused(node) {
   }
 }
 
-const models = new Map() // by name
-
-/** A model's own {scale, nfe}; undefined until the host has answered. */
-function factsOf(model) {
-  if (model && !models.has(model)) {
-    models.set(model, undefined)
-    const remember = (found) => Object.entries(found).forEach(([name, facts]) => models.set(name, facts))
-    api.fetchApi('/fmboost/models').then((answer) => answer.json()).then(remember, () => {})
+/** A function from a name to the host's facts about it at a route; undefined until the host has answered. */
+function factsFrom(route) {
+  const facts = new Map()
+  const remember = (found) => Object.entries(found).forEach(([name, value]) => facts.set(name, value))
+  return (name) => {
+    if (name && !facts.has(name)) {
+      facts.set(name, undefined)
+      api.fetchApi(route).then((answer) => answer.json()).then(remember, () => {})
+    }
+    return facts.get(name)
   }
-  return models.get(model)
 }
+
+const modelFacts = factsFrom('/fmboost/models') // {scale, nfe}
+const solverFacts = factsFrom('/fmboost/solvers') // evaluations per step, 0 for an adaptive solver
 
 const pictures = new Map() // by LoadImage's value
 

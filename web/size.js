@@ -8,7 +8,6 @@ export const OWN_NFE = 0 // the widget's value for the model's own number of fun
 
 const MAX_SIDE = 65536
 const MAX_PIXELS = 2 ** 28
-const EVALUATIONS_A_STEP = { euler: 1, midpoint: 2, heun: 2, rk4: 4 }
 
 /** Round as Python does: halves go to the even neighbour. */
 export function round(x) {
@@ -67,7 +66,8 @@ export function shown(size) {
  * The line on a node, which says what the node will make.
  * start: the input's size, null where it is not known.
  * widgets: the node's values by name, null where a link decides them; modelScale and modelNfe are the model's own
- * upscale factor and number of function evaluations, undefined where they are not known.
+ * upscale factor and number of function evaluations, perStep the solver's evaluations per step (0: it is adaptive); each
+ * is undefined where it is not known.
  * unit: 8 for latents, 1 for images.
  * flows: false for a node that only makes the guide.
  */
@@ -89,16 +89,16 @@ function unknownStart(widgets, unit, flows) {
   }
   const area = plural(widgets.megapixels, 'megapixel')
   const end = widgets.size_by === 'megapixels' ? area : shown(toUnit(widgets, unit))
-  const nfe = EVALUATIONS_A_STEP[widgets.solver] && evaluations(widgets)
+  const nfe = widgets.perStep && evaluations(widgets)
   return `to ${end}` + (flows && nfe ? `, ${plural(nfe, 'evaluation')} a stage` : '')
 }
 
 /** "2 stages, 8 evaluations", or why nfe does not fit the solver. */
 function work(stages, widgets) {
-  const each = EVALUATIONS_A_STEP[widgets.solver]
-  if (!each) return `${plural(stages, 'stage')}, as many evaluations as needed`
+  const each = widgets.perStep
+  if (each === 0) return `${plural(stages, 'stage')}, as many evaluations as needed`
   const nfe = evaluations(widgets)
-  if (nfe == null) return plural(stages, 'stage')
+  if (nfe == null || each == null) return plural(stages, 'stage')
   const whose = widgets.nfe === OWN_NFE ? `, not the model's own ${nfe}` : ''
   if (nfe % each) return `but ${widgets.solver} takes multiples of ${each} evaluations${whose}`
   return `${plural(stages, 'stage')}, ${plural(stages * nfe, 'evaluation')}`

@@ -17,7 +17,7 @@ from ..imaging.resample import cover, resize
 from ..imaging.write import check_output, preview, save_image, write_picture
 from ..sampling.guide import image_guide
 from ..sampling.hooks import Hooks, Stage
-from ..sampling.options import SamplingOptions
+from ..sampling.options import ResolvedOptions
 from ..sampling.schedule import seeded_noise
 from ..sampling.target import Target
 from ..sampling.upscaler import Upscaler
@@ -32,7 +32,7 @@ class Request:
     """What is made of each image. compare: the file of the comparison, or None."""
 
     target: Target
-    options: SamplingOptions
+    options: ResolvedOptions
     seed: int
     restore: bool
     compare: Path | None

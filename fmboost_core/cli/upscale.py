@@ -83,14 +83,16 @@ def _add_method(group: Any) -> None:
     add_device(group)
 
 
-def _request(args: argparse.Namespace) -> Request:
+def _request(args: argparse.Namespace, tools: Tools) -> Request:
     from ..sampling.options import SamplingOptions
     from ..sampling.target import Target
     from .enlarge import Request
 
     return Request(
         Target(args.scale, args.size, args.megapixels, args.stretch),
-        SamplingOptions(nfe=args.nfe, solver=args.solver, noise_step=args.noise_step, tile=args.tile),
+        SamplingOptions(nfe=args.nfe, solver=args.solver, noise_step=args.noise_step, tile=args.tile).resolve(
+            tools.model.spec
+        ),
         seed=args.seed,
         restore=args.restore,
         compare=args.compare,
@@ -113,9 +115,9 @@ def run(args: argparse.Namespace) -> int:
     from .device import load_tools
     from .jobs import check_comparison, plan_jobs, unfinished
 
-    process, request = this_process(os.environ), _request(args)
+    process = this_process(os.environ)
     tools = load_tools(args.model, args.codec, args.device, args.dtype)
-    request.options.resolve(tools.model.spec)  # wrong options are refused before the output folder is made
+    request = _request(args, tools)  # it refuses wrong options, before the output folder is made
     jobs = plan_jobs(args.input, args.output)
     if request.compare is not None:
         check_comparison(request.compare, jobs)

@@ -31,7 +31,7 @@ class Codec(Protocol):
 
 
 def codec_party(codec: Codec) -> Party:
-    """The codec in `require_same_family`: its own `party`, or one by its name and family."""
+    """A codec as an argument of `require_same_family`: its own `party`, or one by its name and family."""
     own = getattr(codec, "party", None)
     if isinstance(own, Party):
         return own

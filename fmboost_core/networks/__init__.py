@@ -1,7 +1,8 @@
 """Velocity networks by name: v(x, t, conditioning) over latents.
 
 A new network is a module here, with a configuration class (see `NetworkConfig`) and an entry in `NETWORKS`. Model files
-name their architecture. Nothing else needs to know it.
+name their architecture. To load and to sample it nothing else is needed; starting a training from other weights
+(training/start.py, widen.py) is the U-Net's alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class NetworkConfig(Protocol):
 
     @property
     def classes(self) -> int:
-        """How many of `GUIDE_KINDS` the network is conditioned on; 0 for none."""
+        """How many guide kinds the network distinguishes: all of `GUIDE_KINDS`, or 0."""
         ...
 
     @property
@@ -44,7 +45,7 @@ class NetworkConfig(Protocol):
 
     @property
     def receptive_radius(self) -> int:
-        """How many latents away an input still reaches an output; of networks that are exact in tiles."""
+        """The distance, in latents, over which an input affects an output. It is used where `is_exact_in_tiles`."""
         ...
 
     @property

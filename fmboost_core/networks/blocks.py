@@ -1,6 +1,6 @@
 """The U-Net's parts. Parameter names are guided diffusion's, which the public checkpoints use too.
 
-Layers are made from `ops`, a namespace with torch.nn's classes: a host passes its own, which cast and offload.
+Layers come from `ops`, a namespace with torch.nn's classes. A host passes its own, which cast and offload.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def time_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tenso
 class ChannelNorm(nn.Module):
     """RMS norm over the channels of each position of (B,C,H,W), with a learned gain.
 
-    Unlike GroupNorm it looks at no other position: a tile sees the statistics the whole would.
+    Unlike GroupNorm it looks at no other position, so a tile has the same statistics as the whole.
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
@@ -35,7 +35,7 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = torch.rsqrt(x.float().square().mean(1, keepdim=True) + self.eps)
-        # A host that keeps part of the network elsewhere moves layers, but no parameters such as this one.
+        # Hosts that offload move whole layers; this bare parameter stays behind, so it is moved here.
         return x * scale.to(x.dtype) * self.weight.to(x)[:, None, None]
 
 

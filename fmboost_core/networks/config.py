@@ -23,7 +23,7 @@ class UNetConfig:
     heads, head_width: of each self-attention.
     attention: "full" or "linear" (at `attention_rates`; the middle is always full).
     attention_layout: "standard", or "reference" for checkpoints of CompVis/fm-boosting, whose reshape mixes channels
-        and positions. The shapes of a state dict cannot tell the last three apart, so they are stored.
+        and positions. heads, attention and attention_layout do not follow from the weights' shapes; files store them.
     classes: 2 for a network that is conditioned on what the guide was encoded from (`GUIDE_KINDS`), else 0.
     noise_level: whether the network is conditioned on the noise level of the start, so that it serves many noise steps.
     """

@@ -10,7 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage. index: from 1 to count. size: (height, width) in pixels. evaluations: of the network."""
+    """A finished stage.
+
+    index: from 1 to count. size: (height, width) in pixels. tiles: into which its latent was cut. evaluations: NFE of
+    the stage, with an adaptive solver that of the item with the most.
+    """
 
     index: int
     count: int
@@ -25,7 +29,7 @@ class Hooks:
 
     progress(done, total): evaluations of tiles in all stages; total is 0 where an adaptive solver decides.
     cancelled(): asked after each evaluation of a tile; where it returns True, `Cancelled` is raised.
-    on_state(t, state): after each step, with the time in [0,1] and the latent (B,C,h,w), for previews.
+    on_state(t, state): after each step of a fixed solver; the time in [0,1] and the latent (B,C,h,w), for previews.
     on_stage(stage): after each stage.
     """
 

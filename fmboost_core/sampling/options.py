@@ -48,7 +48,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """`SamplingOptions` for one model: nothing is left to decide. alpha_bar: the signal kept in each start."""
+    """`SamplingOptions` for one model, with nothing left to decide. alpha_bar: the signal kept in each start."""
 
     nfe: int
     solver: str
@@ -57,3 +57,7 @@ class ResolvedOptions:
     upsample: str
     tile: int | str | None
     overlap: int | None
+
+    def resolve(self, spec: ModelSpec) -> ResolvedOptions:
+        """These options: they are resolved already."""
+        return self

@@ -48,7 +48,7 @@ def noise_augment(guide: Tensor, alpha_bar: float | Tensor, noise: Tensor) -> Te
 def start_alpha_bar(spec: ModelSpec, noise_step: int) -> float:
     """alpha_bar of a model's start at a noise step; it warns where the model was not trained at that step."""
     if noise_step == spec.noise_step:
-        return spec.alpha_bar
+        return spec.alpha_bar  # of the training, which may differ from this schedule (the reference reads a table)
     signal = alpha_bar(noise_step)
     if not spec.knows(noise_step):
         message = f"{spec.name} was trained at noise step {trained_steps(spec)}, not {noise_step}; expect artefacts."

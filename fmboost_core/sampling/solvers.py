@@ -1,6 +1,6 @@
 """Ordinary differential equations dx/dt = v(x, t) from t = 0 to 1, counted in evaluations of v.
 
-NFE is what the user typed: `euler` with nfe=4 evaluates v exactly four times, at 0, 1/4, 2/4, 3/4. A solver with
+NFE is exact: `euler` with nfe=4 evaluates v exactly four times, at 0, 1/4, 2/4, 3/4. A solver with
 k evaluations a step takes multiples of k. The adaptive ones are torchdiffeq's and take a tolerance instead.
 """
 
@@ -61,6 +61,7 @@ FIXED = {
 }
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 SOLVERS = (*FIXED, *ADAPTIVE)
+EVALUATIONS_PER_STEP = {name: solver.evaluations for name, solver in FIXED.items()} | dict.fromkeys(ADAPTIVE, 0)
 
 
 def check_solver(solver: str, nfe: int, own: bool = False) -> None:

@@ -26,7 +26,7 @@ from .flow import Flow
 from .guide import latent_size
 from .hooks import Hooks, Stage
 from .keywords import grouped
-from .options import SamplingOptions
+from .options import ResolvedOptions, SamplingOptions
 from .schedule import Noise, noise_augment, seeded_noise
 from .target import Target, stage_sizes
 from .tiling import Tiling, choose_tiling
@@ -40,11 +40,16 @@ if TYPE_CHECKING:
 class Upscaler:
     """A model and a codec of one family with sampling options; it upscales latents and images in stages.
 
-    Raises `ConfigError` for options that do not fit the model, `LatentError` for a codec of another family.
+    Options that are not resolved yet are resolved here, against the model's specification. Raises `ConfigError` for
+    options that do not fit the model, `LatentError` for a codec of another family.
     """
 
     def __init__(
-        self, model: Model, codec: Codec, options: SamplingOptions | None = None, hooks: Hooks | None = None
+        self,
+        model: Model,
+        codec: Codec,
+        options: SamplingOptions | ResolvedOptions | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         check_pair(model, codec)
         self.model, self.codec, self.hooks = model, codec, hooks or Hooks()
@@ -54,7 +59,7 @@ class Upscaler:
         """The large latent (B,C,H,W) of the small one (B,C,h,w), both scaled, in the small one's type.
 
         noise: a callable that takes a shape and returns standard normal noise of that shape, called once a stage.
-        image: the small image (B,3,8h,8w) in [-1,1] where it is at hand; the first guide then needs no decoding.
+        image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
         """
         check_latent(latent, self.model)
         unit = self.codec.downscale_factor
@@ -92,14 +97,14 @@ class Upscaler:
         stage: tuple[int, Sequence[tuple[int, int]]],
     ) -> Tensor:  # fmt: skip
         """One stage: the start from the guide, and the flow from there."""
-        start, before = guide, flow.done
+        start = guide
         if self.options.alpha_bar != 1:
             start = noise_augment(guide, self.options.alpha_bar, noise(tuple(guide.shape)))
         end, evaluations = flow(start, guide, kind, tiling)
         check_finite(end, "The upscaled latent")
         if self.hooks.on_stage is not None:
             index, sizes = stage
-            tiles = (flow.done - before) // max(1, evaluations)
+            tiles = tiling.count(guide.shape[-2], guide.shape[-1])
             self.hooks.on_stage(Stage(index + 1, len(sizes), sizes[index], tiles, evaluations))
         return end
 
@@ -119,7 +124,7 @@ def boost(
     latent: (B,C,h,w) floats of the model's family, any h, w >= 1. Returns (B,C,H,W) of the same type and device.
     seed: item i draws its noise from a generator seeded with seed + i, or with the i-th of a list; the stages draw in
         order. noise: instead, a callable that takes a shape and returns standard normal noise of that shape.
-    image: the small image (B,3,8h,8w) in [-1,1] where it is at hand, so that the first guide needs no decoding.
+    image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
     keywords: the fields of `Target` (scale, size, megapixels, stretch), `SamplingOptions` (nfe, solver, tolerance,
         noise_step, upsample, tile, overlap) and `Hooks` (progress, cancelled, on_state, on_stage). The target is at
         least as large as the latent's image and rounds to multiples of 8 pixels; by default it is the model's scale.
@@ -167,7 +172,8 @@ def flow(
 
     start, guide: (B,C,h,w) scaled latents of the model's family, of one shape; the start is what `noise_augment` makes
     of the guide. kind: what the guide was encoded from, one of `GUIDE_KINDS`. alpha_bar: the signal kept in the start;
-    None: that of the keyword noise_step, or the model's own. keywords: the fields of `SamplingOptions` and `Hooks`.
+    None: that of the keyword noise_step, or the model's own. keywords: nfe, solver, tolerance, noise_step, tile and
+    overlap of `SamplingOptions`; progress, cancelled and on_state of `Hooks`.
     """
     options, hooks = grouped(keywords, SamplingOptions, Hooks)
     check_objective(model)
