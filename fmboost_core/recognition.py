@@ -10,8 +10,8 @@ from torch import Tensor
 _DEVIATIONS = (0.02, -0.5, 8.09, 4.63)
 _CORRELATIONS = (0.52, -0.07, -4.3, 3.6, 7.4, 1.02)
 _BIAS = -16.62
-# A smooth image has small standard deviations in any family, so SD1.5 needs the clearer score. Of the tests' photographs
-# none is taken for the other family's, and at least three in five are recognised.
+# A smooth image has small standard deviations in any family, so SD1.5 needs the clearer score. Of the tests'
+# photographs none is taken for the other family's, and at least three in five are recognised.
 _SD15_BELOW, _SDXL_ABOVE = -5.0, 2.0
 _FEWEST = 1024  # positions, as in the fit; the statistics of fewer say little
 
