@@ -80,12 +80,12 @@ def _comparison(picture: Picture, result: Picture, cost: str, tools: Tools, requ
     bicubic = fit(small, (width, height), Image.Resampling.BICUBIC)
     began = time.perf_counter()
     psu = result.with_pixels(_psu(picture, (height, width), tools, request.target.distorts), result.alpha)
-    seconds = time.perf_counter() - began
+    seconds, restored = time.perf_counter() - began, ", restored" if request.restore else ""
     return side_by_side(
         (
             Panel(bicubic, "Bicubic", f"{picture.width}x{picture.height}, interpolated to {width}x{height}"),
-            Panel(preview(psu), "PSU only", f"through the codec, without the flow, {seconds:.1f} s"),
-            Panel(preview(result), "FMBoost", f"{tools.model.spec.name}, {cost}"),
+            Panel(preview(psu), "PSU only", f"through the codec, without the flow and not restored, {seconds:.1f} s"),
+            Panel(preview(result), "FMBoost", f"{tools.model.spec.name}, {cost}{restored}"),
         )
     )
 

@@ -55,7 +55,7 @@ def has_builtin_codec(family: str) -> bool:
 def _builtin(family: str) -> Path:
     if not has_builtin_codec(family):
         known, other = FAMILIES[family].title, FAMILIES[family].tiny_vae
-        example = f", such as the public tiny VAE {other}" if other else ""
+        example = f", such as the public tiny VAE {other} (github.com/madebyollin/taesd)" if other else ""
         raise CheckpointError(f"There is no built-in codec for {known} latents; give a codec for {known}{example}.")
     return BUNDLED_CODECS / f"{family}.safetensors"
 

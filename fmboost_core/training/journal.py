@@ -22,7 +22,7 @@ class Journal:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise MissingDependencyError("The journal needs TensorBoard: pip install 'fmboost[training]'.") from None
+            raise MissingDependencyError("The journal needs TensorBoard: pip install tensorboard.") from None
         self.path = out.with_suffix(".csv")
         rows = [row for row in _rows(self.path) if int(row["step"]) < step]
         with replacing(self.path) as temporary, temporary.open("w", newline="") as file:

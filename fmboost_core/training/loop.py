@@ -45,7 +45,9 @@ def accelerator() -> Any:
         from accelerate import Accelerator
         from accelerate.utils import GradientAccumulationPlugin
     except ImportError:
-        raise MissingDependencyError("Training needs Accelerate and more: pip install 'fmboost[training]'.") from None
+        raise MissingDependencyError(
+            "Training needs Accelerate and TensorBoard: pip install accelerate tensorboard."
+        ) from None
     # The recipe decides autocast and accumulation, whatever a launcher has set.
     return Accelerator(mixed_precision="no", gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
 

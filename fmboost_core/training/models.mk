@@ -4,7 +4,7 @@
 #
 # A stopped rule continues. Each takes hours of a CPU core; models that it starts from are trained first.
 
-PYTHON ?= python3
+PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 PHOTOS ?= photos
 CODECS ?= taesd
 OUT ?= models

@@ -92,7 +92,7 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
         try:
             import tomli as tomllib
         except ImportError:
-            raise MissingDependencyError("Recipes need the package tomli: pip install 'fmboost[training]'.") from None
+            raise MissingDependencyError("Recipes need the package tomli: pip install tomli.") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
