@@ -478,19 +478,23 @@ def pixels_of(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 127.5 - 1
 
 
-def test_another_family_of_as_many_channels_is_a_warning_on_the_node(
-    comfyui: ComfyUI, shared: Path
-) -> None:  # fmt: skip
-    """The host's SDXL codec with our SD1.5 model: the picture is made, and the node says what is odd."""
+def test_another_family_of_as_many_channels_is_refused_or_noted_on_the_node(comfyui: ComfyUI, shared: Path) -> None:
+    """Our SD1.5 model with an SDXL VAE, which tells its family, and with an SDXL latent, which does not."""
     codec, photos = load_codec(shared / "taesd/taesdxl"), sorted((shared / "photos/val").glob("*.jpg"))
     known = (p for p in photos if recognise(codec.encode(pixels_of(p)) / FAMILIES["sdxl"].scaling_factor) == "sdxl")
     Image.open(next(known)).crop((0, 0, 256, 256)).save(comfyui.base / "input/photo.png")
     graph = start_graph("photo.png", "taesdxl") | {
         "5": node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 1}),
         "6": node("SaveLatent", samples=["5", 0], filename_prefix="test/other"),
+        "7": node("VAELoader", vae_name="taesd"),
     }
+    error = comfyui.run(graph).error
+    assert error is not None and "but the VAE is for SDXL latents (4 channels); connect the VAE" in error
+    graph["5"]["inputs"]["vae"] = ["7", 0]
     run = comfyui.run(graph)
     assert run.error is None
-    assert run.outputs["5"]["text"][0].startswith("This latent looks like sdxl's, but the model is for sd15")
+    assert run.outputs["5"]["text"][0].startswith(
+        "This latent looks like one of SDXL, but the model sd15-x2 is for SD1.5"
+    )
     graph["2"]["inputs"]["vae_name"] = "taesd"
     assert "5" not in comfyui.run(graph).outputs
