@@ -115,11 +115,10 @@ class HiresPass:
     def _prepare(self) -> None:
         p = self.p
         self.model = choose_model(MODELS, p.hr_upscaler, self.options.model, host.party_of(p.sd_model))
-        self.sampling = self.options.sampling(p.hr_second_pass_steps)
         with host.warnings_shown(p):
-            nfe = self.sampling.resolve(self.model.spec).nfe
+            self.sampling = self.options.sampling(p.hr_second_pass_steps).resolve(self.model.spec)
         if not self.options.refine:  # the host counts its progress with it, and writes it into the infotext
-            p.hr_second_pass_steps = nfe
+            p.hr_second_pass_steps = self.sampling.nfe
         self._check_size()
         p.extra_generation_params.update(to_infotext(self.options, self.model.name))
 
