@@ -42,7 +42,12 @@ def size(text: str) -> tuple[int, int]:
 
 def tile(text: str) -> int | str | None:
     """The side of a tile in latents, "auto", or None for "off"."""
-    return {"auto": "auto", "off": None}[text] if text in ("auto", "off") else count(text)
+    if text in ("auto", "off"):
+        return "auto" if text == "auto" else None
+    try:
+        return count(text)
+    except ArgumentTypeError:
+        raise ArgumentTypeError(f"must be auto, off or a whole number of latents above 0, not {text!r}") from None
 
 
 def _number(text: str, kind: Callable[[str], float]) -> float:
