@@ -49,6 +49,8 @@ class Model:
         """
         if kind not in GUIDE_KINDS:
             raise ConfigError(f"kind must be one of {', '.join(GUIDE_KINDS)}, but it is {kind!r}.")
+        if alpha_bar is not None and not 0 <= alpha_bar <= 1:
+            raise ConfigError(f"alpha_bar must be from 0 to 1, but it is {alpha_bar!r}.")
         count, config = (guide.shape[0],), self.spec.network
         kinds = torch.full(count, GUIDE_KINDS.index(kind), device=self.device) if config.classes else None
         level = math.sqrt(1 - (self.spec.alpha_bar if alpha_bar is None else alpha_bar))

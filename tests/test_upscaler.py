@@ -228,6 +228,8 @@ def test_refusals(model: Model, codec: TinyVAE) -> None:
         (low, {"noise_step": 1000}, ConfigError, "999"),
         (low, {"upsample": "magic"}, ConfigError, "psu"),
         (low, {"tile": 0}, ConfigError, "tile"),
+        (low, {"scale": 4, "tile": 8, "overlap": 2.5}, ConfigError, "overlap must be a whole number"),
+        (low, {"size": 64}, ConfigError, "size must be"),
     ]
     for latent, options, error, says in cases:
         with pytest.raises(error, match=says):
@@ -322,6 +324,8 @@ def test_flow_is_the_heart_of_a_stage(model: Model, codec: TinyVAE) -> None:
     ):
         with pytest.raises(FMBoostError, match=message):
             flow(*bad, model)
+    with pytest.raises(ConfigError, match="alpha_bar must be from 0 to 1"):
+        flow(start, guide, model, alpha_bar=2.0)
     with pytest.raises(Cancelled):
         flow(start, guide, model, cancelled=lambda: True)
 

@@ -38,8 +38,8 @@ class Cascade:
     def latent(self, latent: Tensor, image: Tensor | None = None, distort: bool = True, kind: str = "latent") -> Tensor:
         """The last stage's latent.
 
-        latent: (B,C,h,w) scaled. image: the small image (B,3,H,W) where it is at hand; the first guide then needs no
-        decoding. distort: see `Target.distorts`. kind: what `image` is, one of `GUIDE_KINDS`.
+        latent: (B,C,h,w) scaled. image: the small image (B,3,H,W), or None: the decoded latent.
+        distort: see `Target.distorts`. kind: what `image` is, one of `GUIDE_KINDS`.
         """
         if not self._in_pixels:
             image = None

@@ -75,7 +75,11 @@ class Target:
 
 
 def _check_size(size: tuple[int, int]) -> None:
-    ok = len(size) == 2 and all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in size)
+    ok = (
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in size)
+    )
     if not ok:
         raise ConfigError(f"size must be (width, height) in whole pixels above 0, but it is {size!r}.")
 

@@ -55,8 +55,8 @@ def choose_tiling(
     if isinstance(side, bool) or not isinstance(side, int) or side < 1:
         raise ConfigError(f'tile must be "auto", None or a whole number of latents above 0, but it is {tile!r}.')
     overlap = DEFAULT_OVERLAP if overlap is None else overlap
-    if overlap < 0:
-        raise ConfigError(f"overlap must be 0 latents or more, but it is {overlap!r}.")
+    if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
+        raise ConfigError(f"overlap must be a whole number of latents, 0 or more, but it is {overlap!r}.")
     if config.is_exact_in_tiles:
         overlap = min(overlap, config.receptive_radius)
     return Tiling(min(whole, -(-side // stride) * stride), -(-overlap // stride) * stride)

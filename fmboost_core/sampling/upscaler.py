@@ -133,8 +133,7 @@ def boost(
     """
     target, options, hooks = grouped(keywords, Target, SamplingOptions, Hooks)
     upscaler = Upscaler(model, codec, options, hooks)
-    check_latent(latent, model)
-    return upscaler.latent(latent, target, noise or seeded_noise(seed, latent.shape[0]), image)
+    return upscaler.latent(latent, target, noise or seeded_noise(seed, _batch(latent)), image)
 
 
 def upscale_image(
@@ -155,8 +154,7 @@ def upscale_image(
     """
     target, options, hooks = grouped(keywords, Target, SamplingOptions, Hooks)
     upscaler = Upscaler(model, codec, options, hooks)
-    check_image(image)
-    return upscaler.image(image, target, noise or seeded_noise(seed, image.shape[0]), restore)
+    return upscaler.image(image, target, noise or seeded_noise(seed, _batch(image)), restore)
 
 
 def flow(
@@ -190,6 +188,11 @@ def flow(
         end, _ = run(start.float(), guide.float(), kind, tiling)
     check_finite(end, "The upscaled latent")
     return end.to(start)
+
+
+def _batch(x: Tensor) -> int:
+    """The number of items; 1 for what is no batch, which `Upscaler` then refuses in its own words."""
+    return x.shape[0] if isinstance(x, Tensor) and x.ndim == 4 else 1
 
 
 def _to_unit(size: tuple[int, int], unit: int) -> tuple[int, int]:
