@@ -74,7 +74,8 @@ def examples(high_of: Callable[[Tensor, Tensor], Tensor], t: Tensor | None = Non
     guide, own, *noises = torch.randn(4, COUNT, 4, 4, 4, generator=generator)
     times = (torch.arange(COUNT) + 0.5) / COUNT if t is None else t
     kinds, signals = torch.zeros(COUNT, dtype=torch.long), torch.full((COUNT,), SIGNAL)
-    return Examples(high_of(guide, own), guide, kinds, signals, torch.stack(noises, dim=1), times)
+    noise, seeds = torch.stack(noises, dim=1), torch.arange(COUNT)
+    return Examples(high_of(guide, own), guide, kinds, signals, noise, times, seeds)
 
 
 def coupled(guide: Tensor, sigma: float = 0.0) -> Gaussians:
@@ -200,7 +201,7 @@ def test_a_diffusion_model_refuses_more_steps_than_it_has(nfe: int) -> None:
 def test_regression_s_loss_by_hand(power: int, loss: float) -> None:
     """From guides of 1 to latents of 2 and 4: the distances are 1 and 3."""
     guide, high = torch.ones(2, 1, 1, 1), torch.tensor([2.0, 4.0]).view(2, 1, 1, 1)
-    drawn = Examples(high, guide, torch.zeros(2), torch.ones(2), torch.full((2, 2, 1, 1, 1), 99.0), torch.zeros(2))
+    drawn = Examples(high, guide, torch.zeros(2), torch.ones(2), torch.full((2, 2, 1, 1, 1), 99.0), *torch.zeros(2, 2))
     assert Regression(power).loss(lambda x, t, g: 0 * x, drawn) == loss
     assert Regression(power).loss(lambda x, t, g: high - x, drawn) == 0
 
@@ -433,7 +434,7 @@ def test_diffusion_s_times_are_its_steps_but_the_first() -> None:
 
     times = Diffusion().times(20_000, torch.Generator().manual_seed(0))
     latents = torch.zeros(20_000, 1, 1, 1)
-    Diffusion().loss(predict, Examples(latents, latents, times, times, torch.zeros(20_000, 2, 1, 1, 1), times))
+    Diffusion().loss(predict, Examples(latents, latents, times, times, torch.zeros(20_000, 2, 1, 1, 1), times, times))
     assert set(seen[0].tolist()) == set(range(1, 1000))
 
 
