@@ -413,6 +413,28 @@ def test_decoded_times_are_of_three_kinds() -> None:
     assert 1 / 8 <= rest.min() < 0.14 and 0.86 < rest.max() <= 7 / 8
 
 
+def test_the_last_step_can_have_a_share_of_the_decoded_times() -> None:
+    times = decoded(last_share=0.6).times(6000, torch.Generator().manual_seed(0))
+    assert (times == 0).sum() / 6000 == pytest.approx(1 / 2, abs=0.03)
+    assert (times == 3 / 4).sum() / 6000 == pytest.approx(0.3 + 0.2 / 6, abs=0.02)
+
+
+def test_the_decoded_objective_shows_its_images_to_whoever_perceives_them() -> None:
+    drawn = Examples(
+        *(x[:6] for x in examples(lambda g, e: g, torch.full((COUNT,), 0.5).index_fill(0, torch.tensor(1), 0)))
+    )
+    seen: list[Tensor] = []
+
+    def perceive(made: Tensor, truth: Tensor, seed: Tensor) -> Tensor:
+        seen.extend((made, truth, seed))
+        return torch.full((len(seed),), 5.0)
+
+    further, plain = (decoded(perceive=p).loss(lambda x, t, g: g, drawn) for p in (perceive, None))
+    assert further - plain == pytest.approx(5 * 5 / 6, rel=1e-4)  # not of the item at time 0
+    assert seen[2].tolist() == [0, 2, 3, 4, 5] and seen[1].abs().max() <= 1
+    assert torch.equal(seen[1], paint(drawn.high)[[0, 2, 3, 4, 5]].clamp(-1, 1))
+
+
 # --- all of them
 
 

@@ -143,7 +143,8 @@ class Trainer(Generic[Network]):
             total += loss.detach()
         if self.critics is not None and self.host.num_processes > 1:
             for parameter in self.critics.parameters():
-                parameter.grad = self.host.reduce(parameter.grad, "mean")
+                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.host.reduce(own, "mean")
         return float(self.host.reduce(total, "mean") if self.host.num_processes > 1 else total)
 
     @torch.no_grad()

@@ -65,8 +65,10 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
     perception = _perception(recipe) if recipe.objective.name == "decoded" else None
     task = TrainingTask(recipe, crops, teacher, decoder, perception)
     facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}
-    critics = perception and perception.critics
+    critics = perception.critics if perception else None
     trainer = Trainer(network, task.draw, task.loss, recipe.loop, recipe.data.batch, facts=facts, critics=critics)
+    if critics is not None:
+        trainer.optimizer.register_step_post_hook(lambda *_: critics.follow_norms())
     for helper in (teacher, decoder, perception):
         if helper is not None:
             helper.to(trainer.host.device)

@@ -17,12 +17,16 @@ WIDTH = 64
 
 
 class Critics(nn.Module):
-    """One critic for each depth of features, and one for pixels; each has spectral norm (Miyato et al. 2018)."""
+    """One critic for each depth of features, and one for pixels; each has spectral norm (Miyato et al. 2018).
+
+    The norms are followed by `follow_norms` alone, once a step, so that a step in parts is the whole step.
+    """
 
     def __init__(self, channels: Sequence[int]) -> None:
         """channels: of the features at each depth."""
         super().__init__()
         self.heads = nn.ModuleList([_of_features(count) for count in channels] + [_of_pixels()])
+        self.eval()
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:
         """Features at each depth and images, (B,C,H,W) each -> the mean score of each critic (B,heads)."""
@@ -43,6 +47,15 @@ class Critics(nn.Module):
         pairs = zip(self._scores([x.detach() for x in made]), self._scores(truth), strict=True)
         losses = [_mean(F.relu(1 + false)) + _mean(F.relu(1 - true)) for false, true in pairs]
         return torch.stack(losses).mean(0)
+
+    def follow_norms(self) -> None:
+        """One power iteration of each spectral norm: call it after the weights have changed."""
+        self.train()
+        with torch.no_grad():
+            for layer in self.modules():
+                if isinstance(layer, nn.Conv2d):
+                    _ = layer.weight  # reading it iterates
+        self.eval()
 
     def _scores(self, views: Sequence[Tensor]) -> list[Tensor]:
         return [head(view).float() for head, view in zip(self.heads, views, strict=True)]
