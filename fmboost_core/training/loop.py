@@ -29,10 +29,6 @@ from .sections import LoopSection
 # What may differ when a training resumes: its length, and how its steps are computed.
 FREE = ("loop.samples", "loop.accumulate", "loop.checkpointing", "loop.compile")
 
-# Critics learn at this rate from the first step on, while the network's rate still rises. Momentum would let the two
-# circle around each other.
-CRITICS: Mapping[str, Any] = {"lr": 1.5e-4, "betas": (0.5, 0.99), "weight_decay": 0.0}
-
 Network = TypeVar("Network", bound=nn.Module)
 Draw = Callable[[int, torch.Generator], Sequence[Tensor]]
 Loss = Callable[..., Tensor]
@@ -75,7 +71,7 @@ class Trainer(Generic[Network]):
     ) -> None:  # fmt: skip
         """facts: all settings by name; a checkpoint resumes under the same ones alone (`FREE` may differ).
 
-        critics: what else learns from the loss, at a rate of its own (`CRITICS`).
+        critics: what else learns from the loss, at a rate of its own.
         """
         self.host = accelerator()
         self.network: Network = network.to(self.host.device)
@@ -93,7 +89,9 @@ class Trainer(Generic[Network]):
         learned = [p for p in self.network.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [{"params": learned, "betas": (loop.beta1, loop.beta2)}]
         if self.critics is not None:
-            groups.append({"params": list(self.critics.parameters()), **CRITICS})
+            # At full rate from the first step on, while the network's still rises.
+            betas = (loop.beta1, loop.beta2)
+            groups.append({"params": list(self.critics.parameters()), "lr": loop.critics_rate, "betas": betas})
         # A fused step passes over the weights once instead of a dozen times: a tenth of a small batch's step.
         since = {"cuda": (2, 0), "cpu": (2, 4)}.get(self.host.device.type)
         fused = since is not None and tuple(map(int, torch.__version__.split(".")[:2])) >= since

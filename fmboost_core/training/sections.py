@@ -129,7 +129,8 @@ class LoopSection:
     samples: crops to train on in all.
     rate, warmup, decay: the learning rate rises linearly over `warmup` steps, stays at `rate`, and falls linearly over
         the last `decay` of all steps (0 to 1). A running training can be given more samples before its decay begins.
-    beta1, beta2, weight_decay: of AdamW; against critics, a low beta1 keeps the training calm.
+    critics_rate: learning rate of critics, the same in all steps.
+    beta1, beta2, weight_decay: of AdamW; with critics, a low beta1 keeps the two from circling around each other.
     clip: greatest norm of the gradient; 0: no limit.
     ema: share of the EMA weights that a step keeps.
     seed: of the fresh weights and of every step's random numbers.
@@ -144,6 +145,7 @@ class LoopSection:
     rate: float = 1e-3
     warmup: int = 500
     decay: float = 0.3
+    critics_rate: float = 3e-4
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -156,7 +158,7 @@ class LoopSection:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("samples", "rate", "accumulate"):
+        for name in ("samples", "rate", "critics_rate", "accumulate"):
             require(0 < getattr(self, name) < math.inf, f"loop.{name}", getattr(self, name), "above 0 and finite")
         for name in ("warmup", "weight_decay", "clip"):
             require(0 <= getattr(self, name) < math.inf, f"loop.{name}", getattr(self, name), "0 or above and finite")
