@@ -1,11 +1,13 @@
 # Rules to train the bundled models again, from photographs and the tiny codecs (docs/models.md):
 #
-#     make -f fmboost_core/training/models.mk sdxl-x2 PHOTOS=photos CODECS=taesd
+#     make -f fmboost_core/training/models.mk sdxl-x2 PHOTOS=photos SHARP=sharp GENERATED=generated CODECS=taesd
 #
 # A stopped rule continues. Each takes hours of a CPU core; models that it starts from are trained first.
 
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 PHOTOS ?= photos
+SHARP ?= sharp
+GENERATED ?= generated
 CODECS ?= taesd
 OUT ?= models
 # Changes to all trainings, such as SET="--set loop.compile=true" where there is a compiler.
@@ -17,6 +19,9 @@ encode = $(PYTHON) -m fmboost_core encode $(PHOTOS) --bf16 --out $(basename $@)
 train = $(PYTHON) -m fmboost_core train $(foreach set,$(filter %.done,$^),$(basename $(set))) $@
 from = --set start.model=$(filter %.safetensors,$^)
 decoded = $(train) --recipe decoded $(from)
+cuts = $(PYTHON) -m fmboost_core encode --side 448 --no-mirror --out $(basename $@)
+timidly := --set objective.texture=0.25 --set objective.critics=0.3 --set loop.rate=1e-4 --set loop.critics_rate=1.5e-4 \
+    --set loop.decay=0
 sd15 = --set objective.decoder=$(CODECS)/taesd
 sdxl = --set card.family=sdxl --set objective.decoder=$(CODECS)/taesdxl
 # Shares of the groups of guides: by the training codec and the built-in one; by what guides were encoded from.
@@ -123,5 +128,28 @@ $(OUT)/sdxl-second.safetensors: $(OUT)/sdxl-first.safetensors $(all-xl)
 
 # A wider network, a lower noise step, and a weight for coarse content.
 wide := --set network.base=48 --set objective.noise_step=250 --set objective.texture=0.5 --set objective.coarse=0.8
-$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
+$(OUT)/sdxl-third.safetensors: $(OUT)/sdxl-second.safetensors $(all-xl)
 	$(decoded-xl) $(wide) --set loop.samples=13_000 --set loop.decay=0.6 $(SET)
+
+# Features and critics, on pictures that are sharp at the pixel level (SHARP) and on generated ones (GENERATED).
+# First with a weak, then with a stronger say of the critics.
+$(OUT)/xl-sharp.done:
+	$(cuts) $(SHARP) --codec $(CODECS)/taesdxl --limit 96
+	touch $@
+
+$(OUT)/xl-generated.done:
+	$(cuts) $(GENERATED) --codec $(CODECS)/taesdxl --guides latent
+	touch $@
+
+$(OUT)/xl-rough.done:
+	$(cuts) $(PHOTOS) --codec $(CODECS)/taesdxl --guides latent --disturb --reduce 1.5 --limit 60
+	touch $@
+
+sharp-xl := $(addprefix $(OUT)/xl-, sharp.done generated.done rough.done)
+perceived-xl = $(train) --recipe perceived $(from) $(sdxl) --set network.base=48 --set objective.noise_step=250 \
+    --set 'data.shares={latent=0.75, image=0.12, "latent:disturbed"=0.13}'
+$(OUT)/sdxl-fourth.safetensors: $(OUT)/sdxl-third.safetensors $(sharp-xl)
+	$(perceived-xl) $(timidly) --set loop.samples=4_000 $(SET)
+
+$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-fourth.safetensors $(sharp-xl)
+	$(perceived-xl) --set loop.samples=6_500 $(SET)
