@@ -19,7 +19,6 @@ from skimage import data
 
 from fmboost_core.cli import app as cli, enlarge, measure
 from fmboost_core.cli.device import choose_device
-from fmboost_core.cli.jobs import output_names
 from fmboost_core.cli.measure import evaluation_flop
 from fmboost_core.cli.processes import Process, share, this_process
 from fmboost_core.cli.progress import ProgressBar
@@ -53,6 +52,11 @@ def photo(tmp_path) -> Path:
 
 def upscale(tools: list[str], *args: object) -> int:
     return cli.main(["upscale", *tools, *map(str, args)])
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """The names of the pictures below a folder."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*") if not p.name.startswith("."))
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -122,17 +126,20 @@ def test_a_folder_into_a_folder(tools, tmp_path, capsys):
     (tmp_path / "in" / "notes.txt").write_text("no picture")
     assert upscale(tools, tmp_path / "in", tmp_path / "out" / "new") == 0
     written = sorted(p.name for p in (tmp_path / "out" / "new").iterdir())
-    assert written == ["a-2.png", "a.jpg", "a.png", "in.png"]
-    assert "4 of 4 pictures written" in capsys.readouterr().out
+    assert written == [".fmboost-record.jsonl", "a.jpg", "a.png", "a.tif.png", "in.bmp.png"]
+    out, err = capsys.readouterr()
+    assert "4 of 4 pictures written" in out
+    assert "note: 2 files were left out, as no pictures by their names: " in err
+    assert all(name in err for name in (".hidden.png", "notes.txt", "1 folder was not entered", "deeper"))
 
 
 def test_a_pattern_and_a_list(tools, tmp_path):
     for name in ("a1.png", "a2.png", "b.png", "odd[1].png"):
         PHOTO.save(tmp_path / name)
     assert upscale(tools, tmp_path / "a*.png", tmp_path / "one") == 0
-    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["a1.png", "a2.png"]
+    assert pictures_in(tmp_path / "one") == ["a1.png", "a2.png"]
     assert upscale(tools, tmp_path / "b.png", tmp_path / "odd[1].png", tmp_path / "two") == 0
-    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["b.png", "odd[1].png"]
+    assert pictures_in(tmp_path / "two") == ["b.png", "odd[1].png"]
     assert upscale(tools, tmp_path / "odd[1].png", tmp_path / "two") == 0  # an existing folder takes a single one
 
 
@@ -145,21 +152,16 @@ def test_one_bad_picture_is_skipped_and_said(tools, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "skipped" in err and "b.png is not a picture" in err
     assert "2 of 3 pictures written" in out and "1 skipped" in out and "b.png" in out.splitlines()[-1]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
-
-
-def test_names_that_would_collide_are_numbered():
-    names = ["a.tif", "a.png", "A.PNG", "a.jpg", "x/a.png", "a.bmp"]
-    result = output_names([Path(n) for n in names])
-    assert result == ["a-4.png", "a.png", "A-2.PNG", "a.jpg", "a-3.png", "a-5.png"]
+    assert pictures_in(tmp_path / "out") == ["a.png", "c.png"]
 
 
 @pytest.mark.parametrize(
     "args, message",
     [
         (["photo.png", "out.gif"], "out.gif has .gif"),
-        (["photo.png", "no/such/out.png"], "does not exist"),
-        (["missing.png", "out.png"], "missing.png does not exist"),
+        (["photo.png", "no/such/out.gif"], "out.gif has .gif"),
+        (["missing.png", "out.png"], "missing.png does not exist; check the name"),
+        (["photo.png", "out.png", "--stretch"], "give --size WxH too"),
         (["empty", "out"], "has no pictures"),
         (["photo.png", "photo.png"], "would be overwritten"),
         (["full", "out.png"], "need a folder"),
@@ -183,7 +185,7 @@ def test_what_cannot_work_is_refused_in_one_line(tools, photo, tmp_path, capsys,
     assert upscale(tools, *args) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
-    assert photo.read_bytes() == before and not (tmp_path / "out.png").exists()
+    assert photo.read_bytes() == before and not (tmp_path / "out.png").exists() and not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize(
@@ -196,6 +198,7 @@ def test_what_cannot_work_is_refused_in_one_line(tools, photo, tmp_path, capsys,
         ["upscale", "a", "b", "--scale", "nan"],
         ["upscale", "a", "b", "--scale", "2", "--size", "9x9"],
         ["upscale", "a", "b", "--tile", "few"],
+        ["upscale", "a", "b", "--tile", "5"],
         ["upscale", "a", "b", "--nfe", "0"],
     ],
 )
@@ -239,7 +242,7 @@ def test_options_reach_the_core_under_their_names(tools, photo, tmp_path, monkey
 def test_a_missing_device_is_said(tools, photo, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert upscale(tools, photo, tmp_path / "out.png", "--device", "cuda") == 2
-    assert "no cuda device" in capsys.readouterr().err
+    assert "no cuda device here; choose one of auto, cpu" in capsys.readouterr().err
 
 
 def test_a_missing_model_is_said(tools, photo, tmp_path, capsys):
@@ -258,7 +261,9 @@ def test_an_interrupt_leaves_what_was_there(tools, photo, tmp_path, capsys, monk
     target.write_bytes(b"precious")
     assert upscale(tools, *([photo, photo.parent] if several else [photo]), target.parent) == 130
     assert target.read_bytes() == b"precious" and len(list(target.parent.iterdir())) == 1
-    assert capsys.readouterr().err == "Stopped; no file was left half-written.\n"
+    assert capsys.readouterr().err == (
+        "Stopped; no file was left half-written. With --skip-existing the same command goes on.\n"
+    )
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
@@ -395,8 +400,9 @@ def test_existing_pictures_are_left_out_if_asked(tools, photo, tmp_path, capsys)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b.png").write_bytes(b"done before")
     assert upscale(tools, tmp_path / "in", tmp_path / "out", "--skip-existing") == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "2/2 " in out and "2 of 2 pictures written" in out and "1 already there" in out
+    assert "note: 1 of those already there kept without knowing from what" in err and "b.png" in err
     assert (tmp_path / "out" / "b.png").read_bytes() == b"done before"
     assert size_of(tmp_path / "out" / "c.png") == (48, 32)
     assert upscale(tools, tmp_path / "in", tmp_path / "out", "--skip-existing") == 0
@@ -469,7 +475,7 @@ def test_processes_share_a_folder(tools, tmp_path):
     assert [name for name in "abcde" if f"{name}.png  48x32" in second] == ["b"]
     assert "Process 1 of 2: 3 of 3 pictures written" in first and "d.png is not a picture" in complaint
     assert "Process 2 of 2: 1 of 2 pictures written" in second and "1 skipped" in second
-    assert sorted(p.name for p in (tmp_path / "out" / "new").iterdir()) == ["a.png", "b.png", "c.png", "e.png"]
+    assert pictures_in(tmp_path / "out" / "new") == ["a.png", "b.png", "c.png", "e.png"]
 
 
 def test_a_process_without_a_picture_says_so(tools, photo, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError
-from .arguments import add_device, add_model, add_tile, count
+from .arguments import add_compute, add_model, add_tile, count
 
 
 def add_command(commands: Any) -> None:
@@ -35,7 +35,7 @@ def add_command(commands: Any) -> None:
     add("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
     add_model(parser)
     add_tile(parser)
-    add_device(parser)
+    add_compute(parser)
     parser.set_defaults(run=run)
 
 

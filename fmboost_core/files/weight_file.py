@@ -197,3 +197,11 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def weights_digest(network: nn.Module) -> str:
+    """A short digest of a network's weights."""
+    summary = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        summary.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return summary.hexdigest()[:16]
