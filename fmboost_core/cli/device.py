@@ -19,9 +19,13 @@ from ..model import Model
 from ..sampling.checks import check_pair
 from .processes import this_process
 
-
 # The packages of PyTorch that bring a kind of device, which it knows only once they are imported.
-_PACKAGES = {"privateuseone": "torch_directml", "npu": "torch_npu", "xla": "torch_xla", "hpu": "habana_frameworks.torch"}
+_PACKAGES = {
+    "privateuseone": "torch_directml",
+    "npu": "torch_npu",
+    "xla": "torch_xla",
+    "hpu": "habana_frameworks.torch",
+}
 
 
 @dataclass(frozen=True)

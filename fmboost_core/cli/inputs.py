@@ -86,7 +86,7 @@ def _add_folder(inputs: Inputs, folder: Path, recursive: bool, output: Path | No
         files = sorted(walk(folder, depth=None if recursive else 1, without=output))
         inside = [] if recursive else sorted(p for p in folder.iterdir() if is_folder(p) and not p.name.startswith("."))
     except OSError as error:
-        raise FileError(f"The folder {folder} cannot be read ({reason(error)}); choose one that you may read.") from None
+        raise FileError(f"The folder {folder} cannot be read ({reason(error)}); choose another one.") from None
     pictures = _pictures(inputs, files)
     inputs.folders += [p for p in inside if output is None or os.path.realpath(p) != os.path.realpath(output)]
     if not pictures:

@@ -60,14 +60,16 @@ def read_record(folder: Path) -> dict[str, Made]:
         lines = (folder / RECORD).read_bytes().splitlines()
     except OSError:
         return {}
-    found: dict[str, Made] = {}
-    for line in lines:
-        try:
-            facts = json.loads(line)
-            found[str(facts.pop("image"))] = Made(**facts)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
-    return found
+    return dict(filter(None, map(_parsed, lines)))
+
+
+def _parsed(line: bytes) -> tuple[str, Made] | None:
+    try:
+        facts = json.loads(line)
+        name = str(facts.pop("image"))
+        return name, Made(**facts)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def judge(

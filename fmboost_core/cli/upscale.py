@@ -37,7 +37,8 @@ _LAUNCHERS = """several GPUs:
 def add_command(commands: Any) -> None:
     parser = commands.add_parser("upscale", help="enlarge a picture, or all pictures of a folder")
     parser.description = (
-        "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP, GIF and, where Pillow can, AVIF; writes PNG, JPEG and WebP."
+        "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP, GIF and, where Pillow does, AVIF; writes PNG, JPEG and "
+        "WebP."
     )
     parser.epilog, parser.formatter_class = _LAUNCHERS, argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
@@ -55,7 +56,12 @@ def add_command(commands: Any) -> None:
         "--stretch", action="store_true", help="with --size: distort to another aspect instead of cutting the edges"
     )
     _add_method(parser.add_argument_group("method"))
-    add("--skip-existing", action="store_true", help="skip pictures that are made already from the same source with the same settings, to continue a stopped run")
+    add(
+        "--skip-existing",
+        action="store_true",
+        help="skip pictures that are there already, made from the same source with the same settings: a stopped run "
+        "goes on",
+    )
     add("--compare", type=Path, metavar="FILE", help="also write a picture that shows before and after side by side")
     parser.set_defaults(run=run, stopped=_STOPPED)
 
@@ -171,9 +177,7 @@ def _unfinished(jobs: Sequence[Job], tools: Tools, request: Request) -> list[Job
     return [job for job in jobs if job not in kept]
 
 
-def _enlarge_or_skip(
-    job: Job, prefix: str, tools: Tools, request: Request, outcome: Outcome, recorded: bool
-) -> None:
+def _enlarge_or_skip(job: Job, prefix: str, tools: Tools, request: Request, outcome: Outcome, recorded: bool) -> None:
     """One of several pictures (those with a prefix) that fails is skipped; the error of a single one is raised.
 
     recorded: whether its folder's record is to know it; a record that is there already always does.
@@ -201,7 +205,8 @@ def _record(job: Job, tools: Tools, request: Request) -> None:
     try:
         note_made(job, request.settings(tools))
     except OSError as error:
-        note(f"{job.target.parent / RECORD} cannot be written ({reason(error)}); --skip-existing will not know {job.target.name}.")
+        path = job.target.parent / RECORD
+        note(f"{path} cannot be written ({reason(error)}); --skip-existing will not know how {job.target} was made.")
 
 
 def _summary(process: Process, outcome: Outcome, remaining: int, output: str) -> str:
