@@ -208,6 +208,13 @@ def test_only_the_guides_asked_for_are_made(photos: Path, codec: TinyVAE, tmp_pa
     assert set(load_shards(tmp_path / "one").samples[0].arrays) == {"high", "low", "image"}
 
 
+def test_photographs_behind_links_are_found_and_loops_end(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "place" / "own").mkdir(parents=True)
+    (tmp_path / "place" / "link").symlink_to(photos, target_is_directory=True)
+    (tmp_path / "place" / "own" / "loop").symlink_to(tmp_path / "place", target_is_directory=True)
+    assert [path.name for path in find_photos([tmp_path / "place"])] == ["0.png", "1.png", "2.png"]
+
+
 def test_useless_photographs_are_skipped_and_listed(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
     (photos / "corrupt.jpg").write_bytes(b"\xff\xd8\xff no picture")
     Image.new("RGB", (15, 200)).save(photos / "narrow.png")
