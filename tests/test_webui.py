@@ -78,7 +78,9 @@ def test_the_entries_are_latent_modes_that_the_host_alone_cannot_take(
     assert "broken.safetensors is neither safetensors nor" in capsys.readouterr().out
 
 
-def test_an_own_file_called_as_a_bundled_model_is_another_entry(hires: Any, small: torch.Tensor, tmp_path: Path) -> None:
+def test_an_own_file_called_as_a_bundled_model_is_another_entry(
+    hires: Any, small: torch.Tensor, tmp_path: Path
+) -> None:
     models = importlib.import_module("fmboost_webui.models")
     folder = tmp_path / "fmboost"
     save_model(make_model(), folder / f"{MODEL}.safetensors")

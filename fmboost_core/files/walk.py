@@ -1,4 +1,4 @@
-"""The files below a folder, also behind symbolic links."""
+"""The files below a folder, also behind symbolic links, and what paths are."""
 
 from __future__ import annotations
 
@@ -44,3 +44,13 @@ def is_folder(path: Path) -> bool:
 
 def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_text(path: Path) -> bool:
+    """Whether a path's names are text, and not bytes that the system's encoding does not know."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
+def as_text(name: str) -> str:
+    """A file's name with escapes in place of the bytes that are no text, for tables and drawings."""
+    return name.encode(errors="backslashreplace").decode()
