@@ -350,7 +350,8 @@ def test_bench_measures_and_writes_json(tools, tmp_path, capsys, monkeypatch):
     ]
     assert all(row["seconds"] > 0 for row in numbers["rows"]) and numbers["gflop"]["64"] > 0
     assert "32 -> 64" in capsys.readouterr().out
-    assert cli.main([*args[:-6], "--json", str(tmp_path / "no" / "bench.json"), *tools]) == 2
+    assert cli.main([*args[:-6], "--json", str(report / "bench.json"), *tools]) == 2
+    assert "name another file" in capsys.readouterr().err
 
 
 def test_a_case_is_measured_in_a_process_of_its_own(tools):

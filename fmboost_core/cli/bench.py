@@ -57,5 +57,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_json(path: Path | None) -> None:
     """Refuse a file that cannot be written before minutes of measuring."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise FileError(f"{path} cannot be written: it is a folder, or its folder is missing or locked.")
+    if path is None:
+        return
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        raise FileError(f"{path} cannot be written, as it is a folder or {there} is no open one; name another file.")
