@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from fmboost_core.cli.device import choose_device
 from fmboost_core.cli.measure import evaluation_flop
 from fmboost_core.cli.processes import Process, share, this_process
 from fmboost_core.cli.progress import ProgressBar
+from fmboost_core.cli.record import RECORD
 from fmboost_core.codecs.tiny import taesd
 from fmboost_core.errors import Cancelled, ConfigError
 from fmboost_core.files.checkpoint import load_model, save_model
@@ -245,6 +247,37 @@ def test_a_missing_device_is_said(tools, photo, tmp_path, capsys, monkeypatch):
     assert "no cuda device here; choose one of auto, cpu" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["graphics", "cuda:x", "meta", "xpu:3", "privateuseone", ""])
+def test_a_wrong_device_lists_those_that_there_are(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match=r"choose one of auto, cpu, cuda:0, cuda:1"):
+        choose_device(name)
+    with pytest.raises(ConfigError, match="cuda:2"):
+        choose_device("cuda:2")
+
+
+def test_any_device_of_pytorch_is_taken(monkeypatch):
+    xpu = types.SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
+    monkeypatch.setattr(torch, "xpu", xpu, raising=False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("xpu:1") == torch.device("xpu:1") and choose_device("auto") == torch.device("xpu")
+    assert choose_device("mps") == torch.device("mps") and choose_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device("xpu") == torch.device("xpu:1") and choose_device("mps") == torch.device("mps")
+
+
+def test_every_command_takes_any_device(photo, tmp_path, capsys):
+    for words in (
+        ["upscale", photo, tmp_path / "o.png"],
+        ["bench", "--sizes", "64"],
+        ["encode", photo, "--codec", "builtin", "--out", tmp_path / "o"],
+        ["evaluate", "run", "sd15-x2", "--photos", photo, "--out", tmp_path / "o"],
+    ):
+        assert cli.main([*map(str, words), "--device", "xpu:7"]) == 2
+        assert "PyTorch finds no xpu:7 device here; choose one of auto, cpu" in capsys.readouterr().err
+
+
 def test_a_missing_model_is_said(tools, photo, tmp_path, capsys):
     assert upscale(tools, photo, tmp_path / "out.png", "--model", "nothing") == 2
     assert "nothing" in capsys.readouterr().err
@@ -264,6 +297,29 @@ def test_an_interrupt_leaves_what_was_there(tools, photo, tmp_path, capsys, monk
     assert capsys.readouterr().err == (
         "Stopped; no file was left half-written. With --skip-existing the same command goes on.\n"
     )
+
+
+def test_a_stopped_batch_goes_on_and_wrong_pictures_are_made_again(tools, tmp_path, capsys):
+    """A pattern over folders, of which one is added later."""
+    for name, colour in (("b", "blue"), ("a", "red")):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (24, 16), colour).save(tmp_path / name / "1.png")
+        assert upscale(tools, tmp_path / "*" / "1.png", tmp_path / "out", "--skip-existing") == 0
+    out = capsys.readouterr().out
+    assert "1 of 1 pictures written" in out.splitlines()[-1] and "1 already there" in out
+    red, blue = (Image.open(tmp_path / "out" / name / "1.png").getpixel((24, 16)) for name in "ab")
+    assert red != blue
+    assert upscale(tools, tmp_path / "*" / "1.png", tmp_path / "out", "--skip-existing", "--seed", 2) == 0
+    out, err = capsys.readouterr()
+    assert "2 of 2 pictures written" in out and "2 of those already there made from another source or with other" in err
+    again = ("--skip-existing", "--seed", 2, "--tile", 32, "--dtype", "bfloat16")
+    assert upscale(tools, tmp_path / "*" / "1.png", tmp_path / "out", *again) == 0
+    assert capsys.readouterr().out == "nothing to do, 2 already there.\n"
+
+
+def test_a_single_picture_leaves_no_record_beside_it(tools, photo, tmp_path):
+    assert upscale(tools, photo, tmp_path / "out.png") == 0
+    assert not (tmp_path / RECORD).exists()
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
@@ -335,6 +391,13 @@ def test_info_models_and_convert(tools, tmp_path, capsys):
 def test_converting_onto_itself_is_refused(tools, capsys):
     assert cli.main(["convert", tools[1], tools[1]]) == 2
     assert "is the source itself" in capsys.readouterr().err
+
+
+def test_options_that_an_own_file_answers_itself_are_named(tools, tmp_path, capsys):
+    target = str(tmp_path / "new" / "x.safetensors")
+    assert cli.main(["convert", tools[1], target, "--family", "sdxl", "--heads", "8"]) == 2
+    assert "whose own specification says what it is; leave out heads, family." in capsys.readouterr().err
+    assert cli.main(["convert", tools[1], target]) == 0 and load_model(target).spec.name == "tiny"
 
 
 def test_bench_measures_and_writes_json(tools, tmp_path, capsys, monkeypatch):
