@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import shutil
 import sys
@@ -91,6 +92,16 @@ def test_an_own_file_called_as_a_bundled_model_is_another_entry(
     for entry, wish in (("FMBoost 2x (sd15-x2.safetensors)", "Automatic"), ("FMBoost 2x", own.name)):
         assert models.choose_model(found, entry, wish, None) is own
     assert models.choose_model(found, "FMBoost 2x", MODEL, None).bundled, "a saved infotext names the bundled one"
+
+
+def test_broken_files_of_any_name_do_not_end_the_host_s_start(
+    hires: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fmboost" / "模型.safetensors").write_bytes(b"none")
+    console = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(console, "cp1252", write_through=True))
+    hires.register_entries()
+    assert b"\\u6a21\\u578b.safetensors is neither safetensors" in console.getvalue()
 
 
 def test_links_to_folders_are_followed_in_the_models_folder(hires: Any, tmp_path: Path) -> None:
