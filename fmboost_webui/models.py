@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from fmboost_core.errors import CheckpointError, ConfigError
 from fmboost_core.families import FAMILIES, Party, require_same_family, titles
 from fmboost_core.files.checkpoint import read_spec
 from fmboost_core.files.locate import bundled_models
+from fmboost_core.files.walk import walk
 from fmboost_core.spec import ModelSpec
 
 AUTOMATIC = "Automatic"
@@ -33,11 +35,33 @@ class ModelFile:
 
 
 def find_models(folder: Path) -> tuple[list[ModelFile], list[str]]:
-    """The bundled models and those of a folder and its subfolders, and a sentence for each file that is no model."""
-    own = {path.relative_to(folder).as_posix().removesuffix(SUFFIX): path for path in folder.rglob(f"*{SUFFIX}")}
-    found = [_read(name, name, True) for name in bundled_models()]
+    """The bundled models and those of a folder and its subfolders, and a sentence for each file that is no model.
+
+    The sentences can be printed on the host's console, whatever the names of the files.
+    """
+    bundled = bundled_models()
+    own = {_own_name(path.relative_to(folder), bundled): path for path in _weight_files(folder)}
+    found = [_read(name, name, True) for name in bundled]
     found += [_read(name, str(path), False) for name, path in sorted(own.items())]
-    return [m for m in found if isinstance(m, ModelFile)], [m for m in found if isinstance(m, str)]
+    return [m for m in found if isinstance(m, ModelFile)], [_printable(m) for m in found if isinstance(m, str)]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The weight files below a folder, also behind links; none where there is no such folder."""
+    files = walk(folder) if folder.is_dir() else ()
+    return [path for path in files if path.suffix.lower() == SUFFIX and not path.name.startswith(".")]
+
+
+def _own_name(place: Path, bundled: Sequence[str]) -> str:
+    """The name of a file of one's own in the page. With its suffix where a bundled model has the name without it."""
+    name = place.with_suffix("").as_posix()
+    return place.as_posix() if name in bundled else name
+
+
+def _printable(sentence: str) -> str:
+    """A sentence with escapes in place of the characters that the console's encoding lacks."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return sentence.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _read(name: str, source: str, bundled: bool) -> ModelFile | str:

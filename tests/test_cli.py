@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,10 @@ from skimage import data
 
 from fmboost_core.cli import app as cli, enlarge, measure
 from fmboost_core.cli.device import choose_device
-from fmboost_core.cli.jobs import output_names
 from fmboost_core.cli.measure import evaluation_flop
 from fmboost_core.cli.processes import Process, share, this_process
 from fmboost_core.cli.progress import ProgressBar
+from fmboost_core.cli.record import RECORD
 from fmboost_core.codecs.tiny import taesd
 from fmboost_core.errors import Cancelled, ConfigError
 from fmboost_core.files.checkpoint import load_model, save_model
@@ -53,6 +54,11 @@ def photo(tmp_path) -> Path:
 
 def upscale(tools: list[str], *args: object) -> int:
     return cli.main(["upscale", *tools, *map(str, args)])
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """The names of the pictures below a folder."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*") if not p.name.startswith("."))
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -122,17 +128,20 @@ def test_a_folder_into_a_folder(tools, tmp_path, capsys):
     (tmp_path / "in" / "notes.txt").write_text("no picture")
     assert upscale(tools, tmp_path / "in", tmp_path / "out" / "new") == 0
     written = sorted(p.name for p in (tmp_path / "out" / "new").iterdir())
-    assert written == ["a-2.png", "a.jpg", "a.png", "in.png"]
-    assert "4 of 4 pictures written" in capsys.readouterr().out
+    assert written == [".fmboost-record.jsonl", "a.jpg", "a.png", "a.tif.png", "in.bmp.png"]
+    out, err = capsys.readouterr()
+    assert "4 of 4 pictures written" in out
+    assert "note: 2 files were left out, as no pictures by their names: " in err
+    assert all(name in err for name in (".hidden.png", "notes.txt", "1 folder was not entered", "deeper"))
 
 
 def test_a_pattern_and_a_list(tools, tmp_path):
     for name in ("a1.png", "a2.png", "b.png", "odd[1].png"):
         PHOTO.save(tmp_path / name)
     assert upscale(tools, tmp_path / "a*.png", tmp_path / "one") == 0
-    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["a1.png", "a2.png"]
+    assert pictures_in(tmp_path / "one") == ["a1.png", "a2.png"]
     assert upscale(tools, tmp_path / "b.png", tmp_path / "odd[1].png", tmp_path / "two") == 0
-    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["b.png", "odd[1].png"]
+    assert pictures_in(tmp_path / "two") == ["b.png", "odd[1].png"]
     assert upscale(tools, tmp_path / "odd[1].png", tmp_path / "two") == 0  # an existing folder takes a single one
 
 
@@ -145,21 +154,16 @@ def test_one_bad_picture_is_skipped_and_said(tools, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "skipped" in err and "b.png is not a picture" in err
     assert "2 of 3 pictures written" in out and "1 skipped" in out and "b.png" in out.splitlines()[-1]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
-
-
-def test_names_that_would_collide_are_numbered():
-    names = ["a.tif", "a.png", "A.PNG", "a.jpg", "x/a.png", "a.bmp"]
-    result = output_names([Path(n) for n in names])
-    assert result == ["a-4.png", "a.png", "A-2.PNG", "a.jpg", "a-3.png", "a-5.png"]
+    assert pictures_in(tmp_path / "out") == ["a.png", "c.png"]
 
 
 @pytest.mark.parametrize(
     "args, message",
     [
         (["photo.png", "out.gif"], "out.gif has .gif"),
-        (["photo.png", "no/such/out.png"], "does not exist"),
-        (["missing.png", "out.png"], "missing.png does not exist"),
+        (["photo.png", "no/such/out.gif"], "out.gif has .gif"),
+        (["missing.png", "out.png"], "missing.png does not exist; check the name"),
+        (["photo.png", "out.png", "--stretch"], "give --size WxH too"),
         (["empty", "out"], "has no pictures"),
         (["photo.png", "photo.png"], "would be overwritten"),
         (["full", "out.png"], "need a folder"),
@@ -183,7 +187,7 @@ def test_what_cannot_work_is_refused_in_one_line(tools, photo, tmp_path, capsys,
     assert upscale(tools, *args) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
-    assert photo.read_bytes() == before and not (tmp_path / "out.png").exists()
+    assert photo.read_bytes() == before and not (tmp_path / "out.png").exists() and not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize(
@@ -196,6 +200,7 @@ def test_what_cannot_work_is_refused_in_one_line(tools, photo, tmp_path, capsys,
         ["upscale", "a", "b", "--scale", "nan"],
         ["upscale", "a", "b", "--scale", "2", "--size", "9x9"],
         ["upscale", "a", "b", "--tile", "few"],
+        ["upscale", "a", "b", "--tile", "5"],
         ["upscale", "a", "b", "--nfe", "0"],
     ],
 )
@@ -239,7 +244,38 @@ def test_options_reach_the_core_under_their_names(tools, photo, tmp_path, monkey
 def test_a_missing_device_is_said(tools, photo, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert upscale(tools, photo, tmp_path / "out.png", "--device", "cuda") == 2
-    assert "no cuda device" in capsys.readouterr().err
+    assert "no cuda device here; choose one of auto, cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["graphics", "cuda:x", "meta", "xpu:3", "privateuseone", ""])
+def test_a_wrong_device_lists_those_that_there_are(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match=r"choose one of auto, cpu, cuda:0, cuda:1"):
+        choose_device(name)
+    with pytest.raises(ConfigError, match="cuda:2"):
+        choose_device("cuda:2")
+
+
+def test_any_device_of_pytorch_is_taken(monkeypatch):
+    xpu = types.SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
+    monkeypatch.setattr(torch, "xpu", xpu, raising=False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("xpu:1") == torch.device("xpu:1") and choose_device("auto") == torch.device("xpu")
+    assert choose_device("mps") == torch.device("mps") and choose_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device("xpu") == torch.device("xpu:1") and choose_device("mps") == torch.device("mps")
+
+
+def test_every_command_takes_any_device(photo, tmp_path, capsys):
+    for words in (
+        ["upscale", photo, tmp_path / "o.png"],
+        ["bench", "--sizes", "64"],
+        ["encode", photo, "--codec", "builtin", "--out", tmp_path / "o"],
+        ["evaluate", "run", "sd15-x2", "--photos", photo, "--out", tmp_path / "o"],
+    ):
+        assert cli.main([*map(str, words), "--device", "xpu:7"]) == 2
+        assert "PyTorch finds no xpu:7 device here; choose one of auto, cpu" in capsys.readouterr().err
 
 
 def test_a_missing_model_is_said(tools, photo, tmp_path, capsys):
@@ -258,7 +294,32 @@ def test_an_interrupt_leaves_what_was_there(tools, photo, tmp_path, capsys, monk
     target.write_bytes(b"precious")
     assert upscale(tools, *([photo, photo.parent] if several else [photo]), target.parent) == 130
     assert target.read_bytes() == b"precious" and len(list(target.parent.iterdir())) == 1
-    assert capsys.readouterr().err == "Stopped; no file was left half-written.\n"
+    assert capsys.readouterr().err == (
+        "Stopped; no file was left half-written. With --skip-existing the same command goes on.\n"
+    )
+
+
+def test_a_stopped_batch_goes_on_and_wrong_pictures_are_made_again(tools, tmp_path, capsys):
+    """A pattern over folders, of which one is added later."""
+    for name, colour in (("b", "blue"), ("a", "red")):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (24, 16), colour).save(tmp_path / name / "1.png")
+        assert upscale(tools, tmp_path / "*" / "1.png", tmp_path / "out", "--skip-existing") == 0
+    out = capsys.readouterr().out
+    assert "1 of 1 pictures written" in out.splitlines()[-1] and "1 already there" in out
+    red, blue = (Image.open(tmp_path / "out" / name / "1.png").getpixel((24, 16)) for name in "ab")
+    assert red != blue
+    assert upscale(tools, tmp_path / "*" / "1.png", tmp_path / "out", "--skip-existing", "--seed", 2) == 0
+    out, err = capsys.readouterr()
+    assert "2 of 2 pictures written" in out and "2 of those already there made from another source or with other" in err
+    again = ("--skip-existing", "--seed", 2, "--tile", 32, "--dtype", "bfloat16")
+    assert upscale(tools, tmp_path / "*" / "1.png", tmp_path / "out", *again) == 0
+    assert capsys.readouterr().out == "nothing to do, 2 already there.\n"
+
+
+def test_a_single_picture_leaves_no_record_beside_it(tools, photo, tmp_path):
+    assert upscale(tools, photo, tmp_path / "out.png") == 0
+    assert not (tmp_path / RECORD).exists()
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
@@ -332,6 +393,13 @@ def test_converting_onto_itself_is_refused(tools, capsys):
     assert "is the source itself" in capsys.readouterr().err
 
 
+def test_options_that_an_own_file_answers_itself_are_named(tools, tmp_path, capsys):
+    target = str(tmp_path / "new" / "x.safetensors")
+    assert cli.main(["convert", tools[1], target, "--family", "sdxl", "--heads", "8"]) == 2
+    assert "whose own specification says what it is; leave out heads, family." in capsys.readouterr().err
+    assert cli.main(["convert", tools[1], target]) == 0 and load_model(target).spec.name == "tiny"
+
+
 def test_bench_measures_and_writes_json(tools, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(measure, "in_new_process", measure.measure)  # starting PyTorch for each case takes its time
     report = tmp_path / "bench.json"
@@ -345,7 +413,8 @@ def test_bench_measures_and_writes_json(tools, tmp_path, capsys, monkeypatch):
     ]
     assert all(row["seconds"] > 0 for row in numbers["rows"]) and numbers["gflop"]["64"] > 0
     assert "32 -> 64" in capsys.readouterr().out
-    assert cli.main([*args[:-6], "--json", str(tmp_path / "no" / "bench.json"), *tools]) == 2
+    assert cli.main([*args[:-6], "--json", str(report / "bench.json"), *tools]) == 2
+    assert "name another file" in capsys.readouterr().err
 
 
 def test_a_case_is_measured_in_a_process_of_its_own(tools):
@@ -395,8 +464,9 @@ def test_existing_pictures_are_left_out_if_asked(tools, photo, tmp_path, capsys)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b.png").write_bytes(b"done before")
     assert upscale(tools, tmp_path / "in", tmp_path / "out", "--skip-existing") == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "2/2 " in out and "2 of 2 pictures written" in out and "1 already there" in out
+    assert "note: 1 of those already there kept without knowing from what" in err and "b.png" in err
     assert (tmp_path / "out" / "b.png").read_bytes() == b"done before"
     assert size_of(tmp_path / "out" / "c.png") == (48, 32)
     assert upscale(tools, tmp_path / "in", tmp_path / "out", "--skip-existing") == 0
@@ -469,7 +539,7 @@ def test_processes_share_a_folder(tools, tmp_path):
     assert [name for name in "abcde" if f"{name}.png  48x32" in second] == ["b"]
     assert "Process 1 of 2: 3 of 3 pictures written" in first and "d.png is not a picture" in complaint
     assert "Process 2 of 2: 1 of 2 pictures written" in second and "1 skipped" in second
-    assert sorted(p.name for p in (tmp_path / "out" / "new").iterdir()) == ["a.png", "b.png", "c.png", "e.png"]
+    assert pictures_in(tmp_path / "out" / "new") == ["a.png", "b.png", "c.png", "e.png"]
 
 
 def test_a_process_without_a_picture_says_so(tools, photo, tmp_path, capsys, monkeypatch):

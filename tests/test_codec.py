@@ -1,5 +1,7 @@
 """Codecs: files in and out, refusals, and, where the shared tiny VAEs are, the real latent space."""
 
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from networks import randomised
 from safetensors.torch import save_file
 
+from fmboost_core.codecs.kl import open_codec
 from fmboost_core.codecs.load import load_codec, save_codec
 from fmboost_core.codecs.tiny import TinyVAE, taesd, tiny_codec
 from fmboost_core.errors import CheckpointError, LatentError
@@ -35,6 +38,33 @@ def test_a_pair_of_taesd_files_is_a_codec(tmp_path: Path) -> None:
     x = torch.rand(1, 3, 16, 24) * 2 - 1
     assert back.channels == 16 and back.encode(x).shape == (1, 16, 2, 3)
     assert torch.allclose(back.encode(x), codec.eval().encode(x), atol=1e-4)
+
+
+def test_codecs_on_the_hub(tmp_path: Path, codec: TinyVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of ours and a public pair, as the README promises for hf:// addresses; nothing else asks the hub."""
+    asked = []
+
+    def download(repo: str, file: str, revision: str) -> str:
+        asked.append((repo, file, revision))
+        return str(tmp_path / Path(file).name)
+
+    hub = types.ModuleType("huggingface_hub")
+    hub.hf_hub_download = download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    save_codec(codec, tmp_path / "own.safetensors", license="MIT", trained_on="nothing")
+    pair = taesd(4)
+    for name in ("encoder", "decoder"):
+        save_file(getattr(pair, name).state_dict(), tmp_path / f"taesdxl_{name}.safetensors")
+    for name in ("builtin", str(tmp_path / "own.safetensors"), str(tmp_path / "taesdxl")):
+        load_codec(name)
+    assert not asked
+    own = load_codec("hf://owner/repo/deep/own.safetensors@v2")
+    assert own.name == "own" and asked == [("owner/repo", "deep/own.safetensors", "v2")]
+    asked.clear()
+    found = load_codec("hf://owner/repo/taesdxl@refs/pr/1")
+    assert (found.name, found.family) == ("taesdxl", "sdxl") and open_codec("hf://owner/repo/taesdxl").family == "sdxl"
+    files = ("taesdxl_encoder.safetensors", "taesdxl_decoder.safetensors")
+    assert asked == [("owner/repo", file, revision) for revision in ("refs/pr/1", "main") for file in files]
 
 
 def test_the_builtin_codec_is_small_and_needs_nothing_else() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from fmboost_core import boost
 from fmboost_core.cli.processes import share
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ConfigError, FileError, FMBoostError, LatentError
+from fmboost_core.errors import ConfigError, FileError, FMBoostError, FMBoostWarning, LatentError
 from fmboost_core.imaging.resample import resize
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.training.data import encode
@@ -208,6 +208,13 @@ def test_only_the_guides_asked_for_are_made(photos: Path, codec: TinyVAE, tmp_pa
     assert set(load_shards(tmp_path / "one").samples[0].arrays) == {"high", "low", "image"}
 
 
+def test_photographs_behind_links_are_found_and_loops_end(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "place" / "own").mkdir(parents=True)
+    (tmp_path / "place" / "link").symlink_to(photos, target_is_directory=True)
+    (tmp_path / "place" / "own" / "loop").symlink_to(tmp_path / "place", target_is_directory=True)
+    assert [path.name for path in find_photos([tmp_path / "place"])] == ["0.png", "1.png", "2.png"]
+
+
 def test_useless_photographs_are_skipped_and_listed(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
     (photos / "corrupt.jpg").write_bytes(b"\xff\xd8\xff no picture")
     Image.new("RGB", (15, 200)).save(photos / "narrow.png")
@@ -242,12 +249,53 @@ def test_an_interrupt_leaves_no_half_shard(photos: Path, codec: TinyVAE, tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         maker.make(maker.shards, stop)
-    assert sorted(contents(maker.out)) == ["encode.json", "shard-000000.tar"]
+    assert sorted(contents(maker.out)) == [
+        "encode.json", "shard-000000.tar", "view-00000000.part", "view-00000001.part", "view-00000002.part",
+    ]  # fmt: skip
+
+
+def test_a_stopped_encoding_loses_no_view_of_a_shard_that_is_not_whole(
+    photos: Path, codec: TinyVAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = contents(made(photos, codec, tmp_path / "whole").out)
+    views = plan_views(find_photos([photos]))
+
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    first = ShardMaker(views, Encoding(), codec, tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        first.make(first.shards, stop)
+    (tmp_path / "out" / "view-00000001.part").write_bytes(b"damaged")
+    encoded = []
+    monkeypatch.setattr(encode, "load_view", lambda view, unit: encoded.append(view) or load_view(view, unit))
+    again = ShardMaker(views, Encoding(), codec, tmp_path / "out")
+    again.make(again.shards)
+    assert encoded == [views[1], *views[4:]] and contents(tmp_path / "out") == whole
+
+
+def test_a_plan_that_has_no_shard_yet_gives_way_to_another(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    views = plan_views(find_photos([photos]))
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    first = ShardMaker(views, Encoding(degrade=False, seed=1), codec, tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        first.make(first.shards, stop)
+    with pytest.warns(FMBoostWarning, match="1 views in .*out were encoded by another plan, and are encoded again"):
+        ShardMaker(views, Encoding(scale=4), codec, tmp_path / "out")
+    assert list(contents(tmp_path / "out")) == ["encode.json"]
+    (tmp_path / "out" / "encode.json").write_text("{")
+    maker = made(photos, codec, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"another plan \(different: encoding\)"):
+        ShardMaker(views, Encoding(scale=4), codec, maker.out)
 
 
 def test_a_full_disk_leaves_no_half_shard(photos: Path, codec: TinyVAE, tmp_path: Path, small_shards: None) -> None:
     maker = ShardMaker(plan_views(find_photos([photos])), Encoding(), codec, tmp_path / "out")
-    with full_disk(3000), pytest.raises(FileError, match=r"shard-000000\.tar cannot be written"):
+    with full_disk(3000), pytest.raises(FileError, match=r"view-00000000\.part cannot be written"):
         maker.make(maker.shards)
     assert list(contents(maker.out)) == ["encode.json"]
 

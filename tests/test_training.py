@@ -113,6 +113,18 @@ def test_from_photographs_to_a_model_and_its_rectified_flow(
     assert large.shape == (1, 4, 8, 8)
 
 
+def test_a_finished_training_says_so_when_it_is_run_again(latents: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "new" / "folder" / "mine.safetensors"
+    status, said = run("train", latents, out, *SMALL)
+    assert status == 0 and "finished" not in said
+    before = out.read_bytes()
+    status, said = run("train", latents, out, *SMALL)
+    assert status == 0 and "This training is finished: 8 samples. To train on, raise loop.samples" in said
+    assert f"delete {out.with_suffix('.training')}" in said and out.read_bytes() == before
+    status, said = run("train", latents, out, *SMALL, "--set", "loop.samples=12")
+    assert status == 0 and "12/12 samples" in said and "finished" not in said
+
+
 def test_latents_of_two_models_of_one_name_are_not_mixed(
     photos: Path, codec_file: Path, tmp_path: Path, run: Run
 ) -> None:

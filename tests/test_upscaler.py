@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from networks import TINY, make_model
@@ -18,6 +19,7 @@ from fmboost_core.model import Model
 from fmboost_core.networks.conditioning import GUIDE_KINDS, Conditioning
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.sampling.hooks import Stage
+from fmboost_core.sampling.options import SamplingOptions
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import alpha_bar, noise_augment, seeded_noise
 from fmboost_core.sampling.target import Target, stage_sizes
@@ -46,6 +48,36 @@ def test_a_batch_equals_its_singles(model: Model, codec: TinyVAE) -> None:
         assert (together - torch.cat(alone)).abs().max() < 1e-5
     by_list = boost(low, model, codec, scale=3, seed=[5, 6, 7], nfe=2)
     assert torch.equal(by_list, boost(low, model, codec, scale=3, seed=5, nfe=2))
+
+
+def test_a_seed_is_any_whole_number_or_a_generator(model: Model, codec: TinyVAE) -> None:
+    small = torch.randn(2, 4, 4, 4)
+    expected = boost(small, model, codec, seed=7)
+    generators = [torch.Generator().manual_seed(7), torch.Generator().manual_seed(8)]
+    for seed in (
+        np.int64(7), np.uint8(7), torch.tensor(7), np.array(7), [7, 8], (np.int32(7), torch.tensor(8)),
+        np.array([7, 8]), torch.tensor([7, 8]), generators,
+    ):  # fmt: skip
+        assert torch.equal(boost(small, model, codec, seed=seed), expected)
+    generator = torch.Generator().manual_seed(7)
+    drawn = boost(small, model, codec, seed=generator)
+    assert torch.equal(drawn[:1], expected[:1]) and not torch.equal(drawn[1:], expected[1:])
+    assert not torch.equal(boost(small, model, codec, seed=generator), drawn), "a generator draws on"
+    image = torch.rand(1, 3, 16, 16) * 2 - 1
+    one = upscale_image(image, model, codec, seed=torch.Generator().manual_seed(3))
+    assert torch.equal(one, upscale_image(image, model, codec, seed=3))
+    for seed in (1.5, "7", None, [1, 2.5]):
+        with pytest.raises(ConfigError, match=r"seed must be a whole number, a torch\.Generator"):
+            boost(small, model, codec, seed=seed)
+
+
+def test_numbers_of_numpy_and_pytorch_are_numbers(model: Model, codec: TinyVAE) -> None:
+    small = torch.randn(1, 4, 4, 4)
+    expected = boost(small, model, codec, scale=2, nfe=2, noise_step=400, tile=32, overlap=8)
+    numbers = {"nfe": np.int64(2), "noise_step": torch.tensor(400), "tile": np.int32(32), "overlap": np.uint8(8)}
+    for target in ({"scale": np.float32(2)}, {"scale": torch.tensor(2.0)}, {"size": (np.int64(64), torch.tensor(64))}):
+        assert torch.equal(boost(small, model, codec, **target, **numbers), expected)
+    assert SamplingOptions(nfe=np.int64(2)) == SamplingOptions(nfe=2) and alpha_bar(np.int64(400)) == alpha_bar(400)
 
 
 def test_seeds_matter_only_where_there_is_noise(model: Model, codec: TinyVAE) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import shutil
 import sys
@@ -76,6 +77,44 @@ def test_the_entries_are_latent_modes_that_the_host_alone_cannot_take(
     hires.register_entries()
     assert modes["FMBoost 2x"] == "as it was"
     assert "broken.safetensors is neither safetensors nor" in capsys.readouterr().out
+
+
+def test_an_own_file_called_as_a_bundled_model_is_another_entry(
+    hires: Any, small: torch.Tensor, tmp_path: Path
+) -> None:
+    models = importlib.import_module("fmboost_webui.models")
+    folder = tmp_path / "fmboost"
+    save_model(make_model(), folder / f"{MODEL}.safetensors")
+    found, _ = models.find_models(folder)
+    own = next(m for m in found if m.name == f"{MODEL}.safetensors")
+    assert not own.bundled and own.source == str(folder / own.name) and own.spec.name == "tiny"
+    assert models.entries(found)["FMBoost 2x (sd15-x2.safetensors)"] == own.name
+    for entry, wish in (("FMBoost 2x (sd15-x2.safetensors)", "Automatic"), ("FMBoost 2x", own.name)):
+        assert models.choose_model(found, entry, wish, None) is own
+    assert models.choose_model(found, "FMBoost 2x", MODEL, None).bundled, "a saved infotext names the bundled one"
+
+
+def test_broken_files_of_any_name_do_not_end_the_host_s_start(
+    hires: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fmboost" / "模型.safetensors").write_bytes(b"none")
+    console = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(console, "cp1252", write_through=True))
+    hires.register_entries()
+    assert b"\\u6a21\\u578b.safetensors is neither safetensors" in console.getvalue()
+
+
+def test_links_to_folders_are_followed_in_the_models_folder(hires: Any, tmp_path: Path) -> None:
+    models = importlib.import_module("fmboost_webui.models")
+    folder = tmp_path / "fmboost"
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    for place in ("disk/linked.safetensors", "disk/deep/UPPER.SAFETENSORS", "disk/._linked.safetensors"):
+        shutil.copy(BUNDLED, tmp_path / place)
+    (folder / "link").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk" / "loop").symlink_to(folder, target_is_directory=True)
+    found, _ = models.find_models(folder)
+    assert [m.name for m in found if not m.bundled] == ["link/deep/UPPER", "link/linked", "sub/own"]
+    assert models.find_models(tmp_path / "nowhere")[0]
 
 
 def test_a_damaged_bundled_file_takes_only_itself_away(

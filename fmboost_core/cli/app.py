@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from ..errors import Cancelled, FMBoostError
-from .console import INTERRUPTED, OK, REFUSED, one_line, warnings_as_notes
+from .console import INTERRUPTED, OK, REFUSED, escape_what_cannot_be_shown, one_line, warnings_as_notes
 
 COMMANDS = ("upscale", "info", "convert", "models", "bench", "encode", "train", "recipe", "evaluate", "ablate")
 
@@ -32,12 +32,14 @@ _EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0 done, 1 some pictures skipped, 2 refused, 130 interrupted."""
     stopped = _STOPPED
+    escape_what_cannot_be_shown()
     try:
         args = _parser().parse_args(argv)
         stopped = args.stopped
         with warnings_as_notes():
             code: int = args.run(args) or OK
-            sys.stdout.flush()  # a closed pipe is found here and not while Python exits
+            if sys.stdout is not None:  # a program without a console has none
+                sys.stdout.flush()  # a closed pipe is found here and not while Python exits
             return code
     except (KeyboardInterrupt, Cancelled):
         print(stopped, file=sys.stderr)

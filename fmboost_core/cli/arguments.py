@@ -10,7 +10,7 @@ from typing import Any
 
 DEFAULT_MODEL = "sd15-x2"
 DTYPES = ("float32", "bfloat16", "float16")
-DEVICES = ("auto", "cpu", "cuda", "mps")
+SMALLEST_TILE = 16  # latents; smaller tiles are mostly overlap, so that they take ten times as long and more
 
 
 # --- types: functions from the text to the value
@@ -45,9 +45,15 @@ def tile(text: str) -> int | str | None:
     if text in ("auto", "off"):
         return "auto" if text == "auto" else None
     try:
-        return count(text)
+        side = count(text)
     except ArgumentTypeError:
-        raise ArgumentTypeError(f"must be auto, off or a whole number of latents above 0, not {text!r}") from None
+        side = 0
+    if side < SMALLEST_TILE:
+        raise ArgumentTypeError(
+            f"must be auto, off or a whole number of latents, {SMALLEST_TILE} or more, not {text!r}: smaller tiles are "
+            "mostly overlap and take many times as long"
+        )
+    return side
 
 
 def _number(text: str, kind: Callable[[str], float]) -> float:
@@ -70,8 +76,8 @@ def add_model(parser: Any) -> None:
         "--codec",
         default="builtin",
         metavar="NAME",
-        help="encoder and decoder of the latents: builtin (default), or the common beginning of the files "
-        "NAME_encoder.safetensors and NAME_decoder.safetensors",
+        help="encoder and decoder of the latents: builtin (default), a codec's file, or the common beginning of the "
+        "files NAME_encoder.safetensors and NAME_decoder.safetensors; either may be hf://owner/repo/...",
     )
 
 
@@ -86,6 +92,17 @@ def add_tile(parser: Any) -> None:
 
 
 def add_device(parser: Any) -> None:
+    """--device alone."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="where to compute: auto (default, the fastest), or a device of PyTorch such as cpu, cuda:1, xpu or mps; "
+        "a wrong name lists those that there are",
+    )
+
+
+def add_compute(parser: Any) -> None:
     """--device and --dtype."""
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: the fastest)")
+    add_device(parser)
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="number type (default float32)")

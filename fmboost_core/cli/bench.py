@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError
-from .arguments import add_device, add_model, add_tile, count
+from .arguments import add_compute, add_model, add_tile, count
 
 
 def add_command(commands: Any) -> None:
@@ -35,7 +35,7 @@ def add_command(commands: Any) -> None:
     add("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
     add_model(parser)
     add_tile(parser)
-    add_device(parser)
+    add_compute(parser)
     parser.set_defaults(run=run)
 
 
@@ -57,5 +57,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_json(path: Path | None) -> None:
     """Refuse a file that cannot be written before minutes of measuring."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise FileError(f"{path} cannot be written: it is a folder, or its folder is missing or locked.")
+    if path is None:
+        return
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        raise FileError(f"{path} cannot be written, as it is a folder or {there} is no open one; name another file.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,16 @@ OK, SOME_SKIPPED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Let stdout and stderr write characters that the console's encoding lacks as escapes, such as \\u30c6.
+
+    Names of files can hold any character, and bytes that are none. A name must not end a run.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def note(text: object) -> None:

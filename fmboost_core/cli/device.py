@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 
@@ -13,18 +14,28 @@ from ..codecs.load import BUILTIN, load_codec
 from ..codecs.tiny import TinyVAE
 from ..errors import ConfigError, ImageError, is_out_of_memory
 from ..files.checkpoint import load_model
+from ..files.weight_file import weights_digest
 from ..model import Model
 from ..sampling.checks import check_pair
 from .processes import this_process
 
+# The packages of PyTorch that bring a kind of device, which it knows only once they are imported.
+_PACKAGES = {
+    "privateuseone": "torch_directml",
+    "npu": "torch_npu",
+    "xla": "torch_xla",
+    "hpu": "habana_frameworks.torch",
+}
+
 
 @dataclass(frozen=True)
 class Tools:
-    """A model and a codec on a device."""
+    """A model and a codec on a device. weights: the digest of each, for records of what was made."""
 
     model: Model
     codec: TinyVAE
     device: torch.device
+    weights: dict[str, str]
 
 
 def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
@@ -36,31 +47,63 @@ def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
     network = load_model(model)
     autoencoder = load_codec(codec, network.spec.family if codec == BUILTIN else None)
     check_pair(network, autoencoder)
-    return Tools(network.to(where, kind), autoencoder.to(where, kind), where)
+    weights = {"model": weights_digest(network.network), "codec": weights_digest(autoencoder)}
+    return Tools(network.to(where, kind), autoencoder.to(where, kind), where, weights)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for "cpu", "cuda", "mps" or "auto" (the fastest of them), or for a numbered one such as "cuda:1".
+    """The device for a name of PyTorch's, such as "cpu", "cuda:1", "xpu" or "mps", or for "auto": the fastest kind.
 
-    Under a launcher "cuda" is the GPU of this process. Raises `ConfigError` for a device that PyTorch does not find.
+    Under a launcher a kind without a number is this process's device of that kind. Raises `ConfigError`, which lists
+    the devices that there are, for one that is not.
     """
-    if name.startswith("cuda:"):
-        return torch.device(name)
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(kind for kind, there in present.items() if there)
-    if not present[name]:
-        raise ConfigError(f"This PyTorch finds no {name} device here; use --device cpu or --device auto.")
-    return _own_gpu() if name == "cuda" else torch.device(name)
+        name = next((kind for kind in ("cuda", "xpu", "mps") if _count(kind)), "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"{name!r} is no name of a device; choose one of {', '.join(present_devices())}.") from None
+    if device.type in _PACKAGES:
+        with suppress(ImportError):
+            import_module(_PACKAGES[device.type])
+    if not _is_there(device):
+        raise ConfigError(f"PyTorch finds no {name} device here; choose one of {', '.join(present_devices())}.")
+    return _own(device) if device.index is None else device
 
 
-def _own_gpu() -> torch.device:
-    number, count = this_process(os.environ).local, torch.cuda.device_count()
-    if number is None:
-        return torch.device("cuda")
+def present_devices() -> list[str]:
+    """The names that `choose_device` takes here."""
+    numbered = [f"{kind}:{i}" for kind in ("cuda", "xpu") for i in range(_count(kind))]
+    return ["auto", "cpu", *numbered, *(["mps"] if _count("mps") else [])]
+
+
+def _count(kind: str) -> int:
+    """How many devices of a kind PyTorch finds."""
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    module = getattr(torch, kind, None)
+    return module.device_count() if module is not None and module.is_available() else 0
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type in ("cuda", "xpu", "mps"):
+        return 0 <= (device.index or 0) < _count(device.type)
+    try:  # other kinds have no common way to be counted
+        torch.zeros(1, device=device).cpu()
+    except Exception:  # the packages of PyTorch that bring a device raise what they like
+        return False
+    return True
+
+
+def _own(device: torch.device) -> torch.device:
+    """The device that a launcher gives to this process, of several of the kind."""
+    number = this_process(os.environ).local
+    if number is None or device.type not in ("cuda", "xpu"):
+        return device
+    count = _count(device.type)
     if number >= count:
         raise ConfigError(f"LOCAL_RANK is {number}, but PyTorch finds {count} GPUs; start no more processes than GPUs.")
-    return torch.device("cuda", number)
+    return torch.device(device.type, number)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .arguments import DEVICES
+from .arguments import add_device
 
 CONTINUES = "Stopped; the same command continues."  # said after Ctrl-C
 
@@ -44,7 +44,7 @@ def add_command(commands: Any) -> None:
     )  # fmt: skip
     add("--disturb", action="store_true", help="disturb the small latents a little (with --guides latent)")
     add("--seed", type=int, default=0, help="of the photographs' order, degradations and disturbances (default 0)")
-    add("--device", choices=DEVICES, default="auto", help="where to compute (default auto)")
+    add_device(parser)
     add("--bf16", action="store_true", help="compute in bfloat16, twice as fast where the processor has it")
     parser.set_defaults(run=run, stopped=CONTINUES)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -36,6 +38,13 @@ class Request:
     seed: int
     restore: bool
     compare: Path | None
+
+    def settings(self, tools: Tools) -> dict[str, Any]:
+        """What decides the pixels, as JSON holds it. How they are computed does not: device, number type, tiles."""
+        facts = asdict(self)
+        del facts["compare"], facts["options"]["tile"], facts["options"]["overlap"]
+        settings: dict[str, Any] = json.loads(json.dumps(facts | tools.weights))
+        return settings
 
 
 def enlarge(job: Job, prefix: str, tools: Tools, request: Request) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, require
 from ..metrics.meanings import DEFAULT_METRICS, METRICS
+from .arguments import add_device
 
 if TYPE_CHECKING:
     from ..codecs.protocol import Codec
@@ -47,7 +48,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--against", default="decoded", metavar="decoded|photo",
         help="the reference: the photograph through the codec (default), or as it is",
     )  # fmt: skip
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    add_device(parser)
     add("--pictures", nargs="+", type=Path, metavar="FOLDER", help="instead of models: finished images, by method")
     add("--truth", type=Path, metavar="FOLDER", help="their reference images, of the same names")
     add("--every", type=int, default=1, metavar="N", help="only each N-th photograph")
@@ -141,7 +142,8 @@ def _compare_models(
     from ..evaluation.comparison import model_comparison
     from ..evaluation.methods import SamplingGrid, load_models
     from ..evaluation.photographs import every_nth, find_named
-    from ..evaluation.results import Results, weights_digest
+    from ..evaluation.results import Results
+    from ..files.weight_file import weights_digest
     from .device import choose_device
 
     if not args.models or not args.photos or args.truth:

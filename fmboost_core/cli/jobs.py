@@ -1,16 +1,18 @@
-"""Jobs: the images to read and the files to write, planned from files, folders and patterns before any work."""
+"""Jobs: the images to read and the files to write, planned before any work."""
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError, FileError, ImageError
-from ..imaging.formats import READ_SUFFIXES, WRITE_FORMATS
+from ..errors import ConfigError, FileError, ImageError, reason
+from ..files.walk import is_folder
+from ..imaging.formats import WRITE_FORMATS
 from ..imaging.write import check_output
+from .inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -21,74 +23,75 @@ class Job:
     target: Path
 
 
-def find_inputs(patterns: Sequence[str]) -> tuple[list[Path], bool]:
-    """The images of files, folders and patterns, each once, and whether they count as several (a folder does)."""
-    found: list[Path] = []
-    several = False
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            found += _pictures(path.iterdir(), f"The folder {path}")
-            several = True
-        elif os.path.lexists(path) or not glob.has_magic(pattern):
-            found.append(path)
-        else:
-            matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-            found += _pictures(map(Path, matches), f"The pattern {pattern}")
-    found = list(dict.fromkeys(found))
-    return found, several or len(found) > 1
+def names_folder(output: str) -> bool:
+    """Whether an output names a folder: it is one, ends as one does, or has no suffix."""
+    return is_folder(Path(output)) or output.endswith(("/", os.sep)) or not Path(output).suffix
 
 
-def _pictures(paths: Iterable[Path], what: str) -> list[Path]:
-    """The files with the suffix of an image. Hidden files are left out, because file managers leave such ones."""
-    found = [p for p in paths if p.suffix.lower() in READ_SUFFIXES and p.is_file() and not p.name.startswith(".")]
-    if not found:
-        raise ImageError(f"{what} has no pictures ({', '.join(READ_SUFFIXES)}).")
-    return sorted(found)
+def plan_jobs(inputs: Inputs, output: str) -> list[Job]:
+    """The jobs for inputs and an output. Makes the folders that are missing.
 
-
-def plan_jobs(patterns: Sequence[str], output: str) -> list[Job]:
-    """The jobs for inputs and an output. Makes the output folder where one is needed.
-
-    Raises `ImageError` for missing inputs, for a target that is an input and for a target that cannot be written,
+    Raises `ImageError` for a target that is an input, that two images would have, or that cannot be written, and
     `FileError` for a folder that cannot be made.
     """
-    sources, several = find_inputs(patterns)
-    folder = Path(output)
-    if several and folder.suffix.lower() in WRITE_FORMATS and not folder.is_dir():
+    sources, folder = inputs.sources, Path(output)
+    if not names_folder(output) and folder.suffix.lower() in WRITE_FORMATS and len(sources) > 1:
         raise ImageError(f"{len(sources)} pictures need a folder to go to, but {output} names one file.")
-    if several or folder.is_dir() or output.endswith(("/", os.sep)):
-        jobs = [Job(s, folder / name) for s, name in zip(sources, output_names(sources), strict=True)]
+    if names_folder(output) or (inputs.several and folder.suffix.lower() not in WRITE_FORMATS):
+        jobs = [Job(source.path, folder / target_place(source.place)) for source in sources]
     else:
-        jobs = [Job(sources[0], folder)]
+        jobs = [Job(sources[0].path, folder)]
+    _refuse_meeting(jobs)
     _refuse_overwriting_inputs(jobs)
-    if jobs[0].target.parent == folder:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"The folder {output} cannot be made ({error.strerror}).") from None
     for job in jobs:
+        make_folder_of(job.target)
         check_output(job.target)
+    _refuse_meeting_without_case(jobs)
     return jobs
 
 
-def output_names(sources: Sequence[Path]) -> list[str]:
-    """A file name for each source: its own if that format is written, else with .png. Equal names are numbered.
+def target_place(place: Path) -> Path:
+    """A target's place below the output folder: the source's own, with .png behind a suffix that is not written.
 
-    Sources that keep their name come first: of a.tif and a.png, a.tif becomes a-2.png.
+    The name follows from the source alone, so that it stays whatever comes beside it: a.bmp becomes a.bmp.png.
     """
-    keeps = [source.suffix.lower() in WRITE_FORMATS for source in sources]
-    taken: set[str] = set()
-    names: dict[int, str] = {}
-    for i in sorted(range(len(sources)), key=lambda i: not keeps[i]):
-        stem, suffix = sources[i].stem, sources[i].suffix if keeps[i] else ".png"
-        name, number = stem + suffix, 1
-        while name.casefold() in taken:  # casefold: some file systems hold A.png and a.png for one
-            number += 1
-            name = f"{stem}-{number}{suffix}"
-        taken.add(name.casefold())
-        names[i] = name
-    return [names[i] for i in range(len(sources))]
+    return place if place.suffix.lower() in WRITE_FORMATS else place.with_name(f"{place.name}.png")
+
+
+def make_folder_of(target: Path) -> None:
+    """Make the folder of a file that can be written by its suffix. Raises `FileError` where that fails."""
+    if target.parent.is_dir() or target.suffix.lower() not in WRITE_FORMATS:
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"The folder {target.parent} cannot be made ({reason(error)}); choose another output."
+        ) from None
+
+
+def _refuse_meeting(jobs: Sequence[Job], case: bool = True) -> None:
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        name = str(job.target) if case else str(job.target).casefold()
+        other = taken.setdefault(name, job)
+        if other is not job:
+            raise ImageError(
+                f"{other.source} and {job.source} would both become {job.target}; write them to two folders, or name "
+                "the folder above both with --recursive, which keeps their folders."
+            )
+
+
+def _refuse_meeting_without_case(jobs: Sequence[Job]) -> None:
+    """Refuse A.png beside a.png where the file system takes the two for one."""
+    folded = {str(job.target).casefold() for job in jobs}
+    if len(folded) < len(jobs) and _ignores_case(jobs[0].target.parent):
+        _refuse_meeting(jobs, case=False)
+
+
+def _ignores_case(folder: Path) -> bool:
+    with tempfile.NamedTemporaryFile(prefix=".fmboost-case", dir=folder) as probe:
+        return Path(probe.name).with_name(Path(probe.name).name.upper()).exists()
 
 
 def _refuse_overwriting_inputs(jobs: Sequence[Job]) -> None:
@@ -98,15 +101,11 @@ def _refuse_overwriting_inputs(jobs: Sequence[Job]) -> None:
             raise ImageError(f"{job.target} is an input and would be overwritten; choose another output.")
 
 
-def unfinished(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs without a target yet. Images are written whole or not at all, so an existing target is finished."""
-    return [job for job in jobs if not job.target.exists()]
-
-
 def check_comparison(path: Path, jobs: Sequence[Job]) -> None:
     """Refuse a comparison of several images, over the input or output, or where it cannot be written."""
     if len(jobs) > 1:
-        raise ConfigError(f"--compare shows one picture, but there are {len(jobs)}.")
+        raise ConfigError(f"--compare shows one picture, but there are {len(jobs)}; name one picture.")
+    make_folder_of(path)
     check_output(path)
     if os.path.realpath(path) in (os.path.realpath(jobs[0].source), os.path.realpath(jobs[0].target)):
         raise ImageError(f"{path} is the input or the output; name another file for the comparison.")

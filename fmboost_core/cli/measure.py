@@ -167,10 +167,10 @@ def work(
 
 def _wait_for(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it, as GPUs run behind the program."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
+    if device.type == "mps":
         torch.mps.synchronize()
+    elif device.type != "cpu" and hasattr(getattr(torch, device.type, None), "synchronize"):
+        getattr(torch, device.type).synchronize(device)
 
 
 class _MemoryPeak:
@@ -225,7 +225,7 @@ def _resident_peak() -> int | None:
 
 def _machine(device: str) -> str:
     if device.startswith("cuda"):
-        return f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
+        return f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
     name = platform.processor() or platform.machine()
     return f"{name}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, FMBoostError
-from .arguments import add_device, add_model, add_tile, count, positive, size
-from .console import OK, SOME_SKIPPED, one_line
+from ..errors import Cancelled, ConfigError, FMBoostError, reason
+from .arguments import add_compute, add_model, add_tile, count, positive, size
+from .console import OK, SOME_SKIPPED, note, one_line
 from .processes import Process, share, this_process
 
 if TYPE_CHECKING:
     from .device import Tools
     from .enlarge import Request
+    from .inputs import Inputs
     from .jobs import Job
 
+_STOPPED = "Stopped; no file was left half-written. With --skip-existing the same command goes on."
 _LAUNCHERS = """several GPUs:
   Under a launcher the processes share the pictures of a folder, each on a GPU of its own:
     torchrun --nproc-per-node 2 -m fmboost_core upscale holiday/ holiday-large/ --skip-existing
@@ -33,11 +36,15 @@ _LAUNCHERS = """several GPUs:
 
 def add_command(commands: Any) -> None:
     parser = commands.add_parser("upscale", help="enlarge a picture, or all pictures of a folder")
-    parser.description = "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP and GIF; writes PNG, JPEG and WebP."
+    parser.description = (
+        "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP, GIF and, where Pillow does, AVIF; writes PNG, JPEG and "
+        "WebP."
+    )
     parser.epilog, parser.formatter_class = _LAUNCHERS, argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("input", nargs="+", metavar="IN", help='a picture, a folder of them, or a pattern such as "trip/*.jpg"')
-    add("output", metavar="OUT", help="the new file (.png, .jpg, .webp), or a folder for several pictures")
+    add("output", metavar="OUT", help="the new file (.png, .jpg, .webp), or a folder, which is made if missing")
+    add("--recursive", action="store_true", help="also enter the folders in a folder, and keep them in OUT")
     target = parser.add_argument_group(
         "size (one of --scale, --size, --megapixels; default: the model's upscale factor)"
     )
@@ -49,9 +56,14 @@ def add_command(commands: Any) -> None:
         "--stretch", action="store_true", help="with --size: distort to another aspect instead of cutting the edges"
     )
     _add_method(parser.add_argument_group("method"))
-    add("--skip-existing", action="store_true", help="skip pictures whose new file exists, to continue a stopped run")
+    add(
+        "--skip-existing",
+        action="store_true",
+        help="skip pictures that are there already, made from the same source with the same settings: a stopped run "
+        "goes on",
+    )
     add("--compare", type=Path, metavar="FILE", help="also write a picture that shows before and after side by side")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, stopped=_STOPPED)
 
 
 def _add_method(group: Any) -> None:
@@ -80,7 +92,7 @@ def _add_method(group: Any) -> None:
         help="keep the decoded latent as it is, without restoring what the codec loses of the picture",
     )
     add_tile(group)
-    add_device(group)
+    add_compute(group)
 
 
 def _request(args: argparse.Namespace, tools: Tools) -> Request:
@@ -104,7 +116,7 @@ def _request(args: argparse.Namespace, tools: Tools) -> Request:
 
 @dataclass
 class Outcome:
-    """What became of this process's pictures; existing: those whose file was there before."""
+    """What became of this process's pictures; existing: those that are not made again."""
 
     existing: int = 0
     written: list[Path] = field(default_factory=list)
@@ -113,35 +125,71 @@ class Outcome:
 
 def run(args: argparse.Namespace) -> int:
     from .device import load_tools
-    from .jobs import check_comparison, plan_jobs, unfinished
+    from .inputs import find_inputs
+    from .jobs import check_comparison, names_folder, plan_jobs
 
+    if args.stretch and args.size is None:
+        raise ConfigError("--stretch distorts to the aspect of --size; give --size WxH too, or leave out --stretch.")
     process = this_process(os.environ)
+    inputs = find_inputs(args.input, args.recursive, Path(args.output))
     tools = load_tools(args.model, args.codec, args.device, args.dtype)
     request = _request(args, tools)  # it refuses wrong options, before the output folder is made
-    jobs = plan_jobs(args.input, args.output)
+    jobs = plan_jobs(inputs, args.output)
     if request.compare is not None:
         check_comparison(request.compare, jobs)
+    if process.rank == 0:
+        _note_left_out(inputs)
     # Share first, then skip: the share must not depend on what other processes have written meanwhile.
     mine = share(jobs)
-    remaining = unfinished(mine) if args.skip_existing else mine
+    remaining = _unfinished(mine, tools, request) if args.skip_existing else mine
+    recorded = args.skip_existing or names_folder(args.output)
     outcome = Outcome(existing=len(mine) - len(remaining))
     try:
         for number, job in enumerate(remaining, start=1):
             prefix = f"{number}/{len(remaining)} " if len(jobs) > 1 else ""
-            _enlarge_or_skip(job, prefix, tools, request, outcome)
+            _enlarge_or_skip(job, prefix, tools, request, outcome, recorded)
     finally:
         if len(jobs) > 1 or not remaining:
             print(_summary(process, outcome, len(remaining), args.output))
     return SOME_SKIPPED if outcome.skipped and process.count == 1 else OK
 
 
-def _enlarge_or_skip(job: Job, prefix: str, tools: Tools, request: Request, outcome: Outcome) -> None:
-    """One of several pictures (those with a prefix) that fails is skipped; the error of a single one is raised."""
+def _note_left_out(inputs: Inputs) -> None:
+    for sentence in inputs.notes:
+        note(sentence)
+
+
+def _unfinished(jobs: Sequence[Job], tools: Tools, request: Request) -> list[Job]:
+    """The jobs whose target is missing or was made otherwise, with notes on what was found."""
+    from ..files.weight_file import some_names
+    from .progress import ProgressBar
+    from .record import judge
+
+    with ProgressBar("Comparing with what is there") as bar:
+        verdict = judge(jobs, request.settings(tools), bar)
+    for found, text in (
+        (verdict.changed, "made from another source or with other settings, so made anew"),
+        (verdict.unknown, "kept without knowing from what they were made; delete those that are to be made anew"),
+    ):
+        if found:
+            note(f"{len(found)} of those already there {text}: {some_names(str(job.target) for job in found)}.")
+    kept = {*verdict.done, *verdict.unknown}
+    return [job for job in jobs if job not in kept]
+
+
+def _enlarge_or_skip(job: Job, prefix: str, tools: Tools, request: Request, outcome: Outcome, recorded: bool) -> None:
+    """One of several pictures (those with a prefix) that fails is skipped; the error of a single one is raised.
+
+    recorded: whether its folder's record is to know it; a record that is there already always does.
+    """
     from .enlarge import enlarge
+    from .record import RECORD
 
     try:
         enlarge(job, prefix, tools, request)
         outcome.written.append(job.target)
+        if recorded or (job.target.parent / RECORD).exists():
+            _record(job, tools, request)
     except Cancelled:
         raise
     except FMBoostError as error:
@@ -149,6 +197,16 @@ def _enlarge_or_skip(job: Job, prefix: str, tools: Tools, request: Request, outc
             raise
         print(f"skipped: {one_line(error)}", file=sys.stderr)
         outcome.skipped.append(job.source)
+
+
+def _record(job: Job, tools: Tools, request: Request) -> None:
+    from .record import RECORD, note_made
+
+    try:
+        note_made(job, request.settings(tools))
+    except OSError as error:
+        path = job.target.parent / RECORD
+        note(f"{path} cannot be written ({reason(error)}); --skip-existing will not know how {job.target} was made.")
 
 
 def _summary(process: Process, outcome: Outcome, remaining: int, output: str) -> str:

@@ -66,8 +66,11 @@ def open_codec(text: str) -> TinyVAE | KLCodec:
     on the Hugging Face hub, where folder and revision may be left out. Only hf:// uses the network. Raises
     `CheckpointError` that says what is wrong, and `MissingDependencyError` without diffusers.
     """
-    if text.startswith(HUB):
-        raise ConfigError(f"A codec of the hub is an autoencoder of diffusers, written {DIFFUSERS}{text}.")
+    if text.startswith(HUB) and text.count("/") < 4:
+        raise ConfigError(
+            f"{text} names no file; name one as {HUB}owner/repo/NAME, or write {DIFFUSERS}{text} for an autoencoder of "
+            "diffusers."
+        )
     if not text.startswith(DIFFUSERS):
         return load_codec(text)
     place = text.removeprefix(DIFFUSERS)

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import CheckpointError, ConfigError
 from ..families import FAMILIES, Party, family_of_tiny_vae, require_same_family
-from ..files.locate import BUNDLED_CODECS
+from ..files.locate import BUNDLED_CODECS, find_file, is_address, split_revision
 from ..files.weight_file import load_strictly, open_weights, save_weights
 from .protocol import codec_party
 from .tiny import TinyVAE, taesd, tiny_codec
@@ -31,15 +31,22 @@ def load_codec(name: str | Path, family: str | None = None) -> TinyVAE:
     """A codec on the CPU, in float32.
 
     name: "builtin", which is the family's (SD1.5's without one); a file of ours; or the common beginning of a public
-    tiny VAE's two files, NAME_encoder.safetensors and NAME_decoder.safetensors.
+    tiny VAE's two files, NAME_encoder.safetensors and NAME_decoder.safetensors. Both may be on the Hugging Face hub,
+    as hf://owner/repo/path/NAME@revision; only then the network is used.
     family: a key of `FAMILIES`, for files that do not tell theirs. Public pairs tell it by their names.
     Raises `CheckpointError` that names the file and what is wrong with it, `LatentError` for a file of another family.
     """
     if family is not None and family not in FAMILIES:
         raise ConfigError(f"family must be one of {', '.join(FAMILIES)}, but it is {family!r}.")
-    path = _builtin(family or _FIRST_FAMILY) if str(name) == BUILTIN else Path(name)
-    codec = _load_pair(path) if path.suffix != ".safetensors" else _load_own(path)
-    codec.name = str(name) if str(name) == BUILTIN else path.stem
+    text = str(name)
+    location, revision = split_revision(text) if is_address(text) else (text, "")
+    if text == BUILTIN:
+        codec = _load_own(_builtin(family or _FIRST_FAMILY))
+    elif location.endswith(".safetensors"):
+        codec = _load_own(find_file(text))
+    else:
+        codec = _load_pair(location, revision)
+    codec.name = text if text == BUILTIN else Path(location).stem
     if family is not None:
         asked = Party("the family asked for", family)
         require_same_family(replace(codec_party(codec), what=f"the codec {name}"), asked)
@@ -91,9 +98,9 @@ def _own_body(names: Iterable[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("encoder.") and ".conv." in name}
 
 
-def _load_pair(prefix: Path) -> TinyVAE:
+def _load_pair(prefix: str, revision: str) -> TinyVAE:
     """The decoder's first convolution tells the channels, the files' names the family."""
-    paths = {part: prefix.with_name(f"{prefix.name}_{part}.safetensors") for part in ("encoder", "decoder")}
+    paths = {part: find_file(f"{prefix}_{part}.safetensors{revision}") for part in ("encoder", "decoder")}
     with open_weights(paths["encoder"]) as encoder, open_weights(paths["decoder"]) as decoder:
         first = decoder.entries.get("1.weight")
         if first is None or len(first.shape) != 4:
@@ -102,6 +109,6 @@ def _load_pair(prefix: Path) -> TinyVAE:
             codec = taesd(channels=first.shape[1], width=first.shape[0])
         load_strictly(encoder.path, codec.encoder, encoder.entries)
         load_strictly(decoder.path, codec.decoder, decoder.entries)
-    family = family_of_tiny_vae(prefix.name)
+    family = family_of_tiny_vae(Path(prefix).name)
     codec.family = family if family and FAMILIES[family].channels == codec.channels else None
     return codec

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..codecs.protocol import Codec
 from ..errors import ConfigError
 from ..files.checkpoint import load_model
+from ..files.walk import as_text
 from ..imaging.resample import resize
 from ..model import Model
 from ..sampling.guide import pixel_upsample
@@ -78,7 +79,7 @@ def load_models(names: Sequence[str], device: torch.device) -> dict[str, Model]:
     """Models by their labels in results, the names of their files. Raises `ConfigError` for one label twice."""
     models: dict[str, Model] = {}
     for name in names:
-        label = Path(name.partition("@")[0]).stem if "/" in name or Path(name).suffix else name
+        label = as_text(Path(name.partition("@")[0]).stem if "/" in name or Path(name).suffix else name)
         if label in models:
             raise ConfigError(f"Two models are called {label} in the results; rename one.")
         models[label] = load_model(name).to(device)

@@ -19,9 +19,9 @@ def make_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file. Raises `FileError` where that fails."""
+    """Write a text file, with escapes for the bytes of a name that are no UTF-8. Raises `FileError` where it fails."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..codecs.protocol import Codec
 from ..errors import ConfigError, ImageError
+from ..files.walk import as_text
 from ..imaging.read import read_picture
 from ..imaging.resample import resize
 from ..metrics.meanings import DEFAULT_METRICS, check_names
@@ -111,7 +112,7 @@ def find_named(places: Iterable[Path]) -> dict[str, Path]:
     found = {path: place for place in places for path in find_photos([place])}
     names: dict[str, Path] = {}
     for path, place in found.items():
-        name = path.relative_to(place).as_posix() if path != place else path.name
+        name = as_text(path.relative_to(place).as_posix() if path != place else path.name)
         if names.setdefault(name, path) != path:
             raise ImageError(f"{names[name]} and {path} are both called {name} in the results; evaluate them apart.")
     return names

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from ..errors import ConfigError, reason
 from .output import make_folder, write_json
@@ -97,11 +94,3 @@ def _refuse_other_settings(path: Path, old: Mapping[str, Any], new: Mapping[str,
     if names:
         differences = ", ".join(f"{name} {old.get(name)!r}, not {new.get(name)!r}" for name in names)
         raise ConfigError(f"{path} was made with {differences}; take another --out.")
-
-
-def weights_digest(network: nn.Module) -> str:
-    """A short digest of a network's weights."""
-    summary = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        summary.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return summary.hexdigest()[:16]

@@ -88,7 +88,8 @@ def import_reference(path: str | Path, **options: Any) -> Model:
     path, given = Path(path), ReferenceOptions(**options)
     with open_weights(path) as file:
         if METADATA_KEY in file.metadata:
-            raise CheckpointError(f"{path} is a model of FMBoost: its own specification leaves no option open.")
+            advice = f"leave out {', '.join(options)}" if options else "load it as it is"
+            raise CheckpointError(f"{path} is a model of FMBoost, whose own specification says what it is; {advice}.")
         return _assemble(path, *read_reference(path, file.entries, given))
 
 

@@ -17,18 +17,31 @@ def bundled_models() -> list[str]:
 
 def find_weights(name_or_path: str | Path) -> Path:
     """The file behind a bundled name, an hf:// address or a path. Only hf:// uses the network."""
-    name = str(name_or_path)
-    if name.startswith("hf://"):
-        return _download(name)
-    bundled = bundled_models()
+    name, bundled = str(name_or_path), bundled_models()
     if name in bundled:
         return BUNDLED_MODELS / f"{name}.safetensors"
-    path = Path(name)
+    path = find_file(name)
     if not _exists(path):
         raise CheckpointError(
             f"There is no model {name!r}: the bundled ones are {', '.join(bundled) or 'none'}, and a path must exist."
         )
     return path
+
+
+def find_file(name: str) -> Path:
+    """The file behind an hf:// address, which is downloaded if the cache lacks it, or a path, which may not exist."""
+    return _download(name) if is_address(name) else Path(name)
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is of a file on the Hugging Face hub."""
+    return name.startswith("hf://")
+
+
+def split_revision(address: str) -> tuple[str, str]:
+    """An hf:// address without its revision, and "@revision"; "" without one."""
+    location, at, revision = address.partition("@")
+    return location, at + revision
 
 
 def _exists(path: Path) -> bool:
@@ -40,8 +53,8 @@ def _exists(path: Path) -> bool:
 
 def _download(address: str) -> Path:
     """Fetch hf://owner/repo/path/file@revision (main by default) through huggingface_hub and its cache."""
-    location, _, revision = address.removeprefix("hf://").partition("@")
-    owner, repo, file = (*location.split("/", 2), "", "")[:3]
+    location, revision = split_revision(address)
+    owner, repo, file = (*location.removeprefix("hf://").split("/", 2), "", "")[:3]
     if not (owner and repo and file):
         raise CheckpointError(f"{address} is not of the form hf://owner/repo/path/file@revision.")
     try:
@@ -49,6 +62,9 @@ def _download(address: str) -> Path:
     except ImportError:
         raise MissingDependencyError(f"{address} needs huggingface_hub: pip install huggingface_hub.") from None
     try:
-        return Path(hf_hub_download(f"{owner}/{repo}", file, revision=revision or "main"))
+        return Path(hf_hub_download(f"{owner}/{repo}", file, revision=revision.removeprefix("@") or "main"))
     except Exception as error:  # the hub's, its HTTP client's and the disk's errors have no common base
-        raise CheckpointError(f"{address} could not be fetched ({type(error).__name__}: {reason(error)}).") from error
+        raise CheckpointError(
+            f"{address} could not be fetched ({type(error).__name__}: {reason(error)}); check the address and the "
+            "connection, or give a file."
+        ) from error

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, FMBoostError, reason
 from .atomic import replacing
 from .legacy.torch_zip import open_checkpoint
+from .walk import is_text
 
 NAMES_SHOWN = 3
 
@@ -65,16 +66,16 @@ def open_weights(path: Path) -> Iterator[WeightFile]:
 
 def _head(path: Path) -> bytes:
     if path.is_dir():
-        raise CheckpointError(f"{path} is a directory, not a file of weights.")
+        raise CheckpointError(f"{path} is a folder; name a file of weights in it.")
     try:
         with path.open("rb") as file:
             head = file.read(64)
     except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist.") from None
+        raise CheckpointError(f"{path} does not exist; check its name and folder.") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({reason(error)}).") from None
+        raise CheckpointError(f"{path} cannot be read ({reason(error)}); check who may read it.") from None
     if not head:
-        raise CheckpointError(f"{path} is empty.")
+        raise CheckpointError(f"{path} is empty; copy or download it again.")
     return head
 
 
@@ -94,10 +95,15 @@ def _what_is(head: bytes) -> str:
 def _open_safetensors(path: Path) -> Iterator[WeightFile]:
     from safetensors import SafetensorError, safe_open
 
-    try:
-        file = safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short ({reason(error)}).") from None
+    with path.open("rb") as handle:
+        # safetensors takes no name that is no UTF-8, but the file of that name as it is open here.
+        name = path if is_text(path) else f"/dev/fd/{handle.fileno()}"
+        try:
+            file = safe_open(name, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{path} is damaged or cut short ({reason(error)}); copy or download it again."
+            ) from None
     with file as opened:
         entries = {name: _safetensors_entry(opened, name) for name in opened.keys()}  # noqa: SIM118 - no mapping
         yield WeightFile(path, entries, opened.metadata() or {})
@@ -197,3 +203,11 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def weights_digest(network: nn.Module) -> str:
+    """A short digest of a network's weights."""
+    summary = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        summary.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return summary.hexdigest()[:16]

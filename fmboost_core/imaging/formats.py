@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+from PIL import features
+
+_AVIF = features.check("avif")  # Pillow before 11.3 and some builds of it do not read it
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", *(["AVIF"] if _AVIF else []))
+READ_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", *([".avif"] if _AVIF else []),
+)  # fmt: skip
+WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".webp": "WEBP"}
 LARGEST_SIDE = {"JPEG": 65535, "WEBP": 16383}  # pixels
 
 

@@ -38,6 +38,19 @@ class Keywords(FlowKeywords, total=False):
     stretch: bool
 
 
+def plain_fields(record: Any) -> None:
+    """Make the fields of a frozen dataclass `plain`, at its creation."""
+    for field in fields(record):
+        object.__setattr__(record, field.name, plain(getattr(record, field.name)))
+
+
+def plain(value: Any) -> Any:
+    """A scalar of NumPy or PyTorch, alone or in a tuple or list, as Python's; any other value as it is."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(plain, value))
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
 def grouped(keywords: Mapping[str, Any], *kinds: type[Any]) -> list[Any]:
     """The keywords as one object of each kind, in order. Raises `TypeError` for a keyword that no kind has."""
     left = dict(keywords)

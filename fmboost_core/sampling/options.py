@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 from ..spec import ModelSpec
 from .guide import UPSAMPLERS
+from .keywords import plain_fields
 from .schedule import start_alpha_bar
 from .solvers import check_solver
 
@@ -29,6 +30,9 @@ class SamplingOptions:
     upsample: str | None = None
     tile: int | str | None = "auto"
     overlap: int | None = None
+
+    def __post_init__(self) -> None:
+        plain_fields(self)
 
     def resolve(self, spec: ModelSpec, alpha_bar: float | None = None) -> ResolvedOptions:
         """These options with the model's own values filled in.

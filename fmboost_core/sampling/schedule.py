@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, FMBoostWarning
 from ..spec import ModelSpec
+from .keywords import plain
 
 Noise = Callable[[tuple[int, ...]], Tensor]  # a shape (B,C,h,w) -> standard normal noise of that shape
+
+# A number, or one for each item; a generator, or one for each item.
+Seed = SupportsIndex | torch.Generator | Sequence[SupportsIndex | torch.Generator]
 
 NOISE_STEPS = 1000
 _EPS = 1e-5
@@ -24,6 +30,7 @@ def alpha_bar(noise_step: int) -> float:
     It is the sigmoid of the cosine log-SNR, -2 log(tan(pi s / 2) + eps), at s = step/1000 (Hoogeboom et al., arXiv
     2301.11093). The reference's fmboost/diffusion.py reads a table over linspace(0, 1, 1000): 0.65390 at 400.
     """
+    noise_step = plain(noise_step)
     if isinstance(noise_step, bool) or not isinstance(noise_step, int) or not 0 <= noise_step < NOISE_STEPS:
         raise ConfigError(f"The noise step must be a whole number from 0 (none) to 999, but it is {noise_step!r}.")
     if noise_step == 0:
@@ -61,13 +68,39 @@ def trained_steps(spec: ModelSpec) -> str:
     return (" to " if spec.network.noise_level else ", ").join(map(str, spec.noise_steps))
 
 
-def seeded_noise(seed: int | Sequence[int], batch: int) -> Noise:
-    """Standard normal noise in fp32 on the CPU. Each item has a generator of its own, so a batch equals its singles.
+def seeded_noise(seed: Seed, batch: int) -> Noise:
+    """Standard normal noise in fp32. Each item has a generator of its own, so a batch equals its singles.
 
-    seed: item i's generator is seeded with seed + i, or with the i-th of a list. Each call draws on.
+    seed: item i's generator is seeded with seed + i, or with the i-th of a list, and draws on the CPU. NumPy's and
+    PyTorch's integers are numbers too. Or a `torch.Generator`, which all items draw from in order, on its device; or a
+    list of them, one for each item. Each call draws on. Raises `ConfigError` for another number of seeds than items,
+    and for what is no whole number.
     """
-    seeds = [seed + i for i in range(batch)] if isinstance(seed, int) else list(seed)
-    if len(seeds) != batch:
-        raise ConfigError(f"{len(seeds)} seeds were given for a batch of {batch}; give one number, or one per item.")
-    generators = [torch.Generator().manual_seed(int(s) % 2**63) for s in seeds]
-    return lambda shape: torch.stack([torch.randn(shape[1:], generator=g) for g in generators])
+    if isinstance(seed, torch.Generator):
+        generators = [seed] * batch
+    else:
+        alone = getattr(seed, "ndim", None) == 0 or isinstance(seed, str) or not isinstance(seed, Iterable)
+        seeds = [_whole(seed) + i for i in range(batch)] if alone else list(cast(Iterable[Any], seed))
+        if len(seeds) != batch:
+            raise ConfigError(
+                f"{len(seeds)} seeds were given for a batch of {batch}; give one number, or one per item."
+            )
+        generators = [s if isinstance(s, torch.Generator) else _seeded(_whole(s)) for s in seeds]
+
+    def noise(shape: tuple[int, ...]) -> Tensor:
+        return torch.stack([torch.randn(shape[1:], generator=g, device=g.device) for g in generators])
+
+    return noise
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed % 2**63)
+
+
+def _whole(seed: Any) -> int:
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ConfigError(
+            f"seed must be a whole number, a torch.Generator or one of them for each item, but it is {seed!r}."
+        ) from None

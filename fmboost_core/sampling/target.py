@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import ConfigError
+from .keywords import plain_fields
 
 MAX_SIDE = 65_536  # pixels
 MAX_PIXELS = 2**28
@@ -29,6 +30,7 @@ class Target:
     stretch: bool = False
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         given = [name for name in ("scale", "size", "megapixels") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"Give one of scale, size or megapixels, not {' and '.join(given)}.")

@@ -27,7 +27,7 @@ from .guide import latent_size
 from .hooks import Hooks, Stage
 from .keywords import grouped
 from .options import ResolvedOptions, SamplingOptions
-from .schedule import Noise, noise_augment, seeded_noise
+from .schedule import Noise, Seed, noise_augment, seeded_noise
 from .target import Target, stage_sizes
 from .tiling import Tiling, choose_tiling
 
@@ -114,7 +114,7 @@ def boost(
     model: Model,
     codec: Codec,
     *,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     noise: Noise | None = None,
     image: Tensor | None = None,
     **keywords: Unpack[Keywords],
@@ -123,7 +123,8 @@ def boost(
 
     latent: (B,C,h,w) floats of the model's family, any h, w >= 1. Returns (B,C,H,W) of the same type and device.
     seed: item i draws its noise from a generator seeded with seed + i, or with the i-th of a list; the stages draw in
-        order. noise: instead, a callable that takes a shape and returns standard normal noise of that shape.
+        order. It may be a `torch.Generator`, see `seeded_noise`. noise: instead, a callable that takes a shape and
+        returns standard normal noise of that shape.
     image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
     keywords: the fields of `Target` (scale, size, megapixels, stretch), `SamplingOptions` (nfe, solver, tolerance,
         noise_step, upsample, tile, overlap) and `Hooks` (progress, cancelled, on_state, on_stage). The target is at
@@ -141,7 +142,7 @@ def upscale_image(
     model: Model,
     codec: Codec,
     *,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     noise: Noise | None = None,
     restore: bool = True,
     **keywords: Unpack[Keywords],

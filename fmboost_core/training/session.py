@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..files.walk import is_text
 from .journal import Journal
 from .loop import Trainer
 from .progress import ProgressLog
@@ -31,8 +33,12 @@ def run_to_end(
     checkpoint, main = out.with_suffix(".training"), trainer.host.is_main_process
     if out.suffix != ".safetensors":
         raise ConfigError(f"A model file's name ends in .safetensors, but {out} does not.")
+    if not is_text(out.absolute()):  # TensorBoard encodes it
+        raise ConfigError(f"{out} has a name that is no UTF-8, in which no journal can be written; choose another one.")
     if checkpoint.exists():
         trainer.resume(checkpoint)
+        if trainer.step >= trainer.steps:
+            _say_finished(trainer, checkpoint)
     journal = Journal(out, trainer.step) if main else None
     progress = ProgressLog("samples", trainer.step * trainer.batch)
     validated = time.monotonic()
@@ -57,6 +63,15 @@ def run_to_end(
     finally:
         if journal is not None:
             journal.close()
+
+
+def _say_finished(trainer: Trainer[Any], checkpoint: Path) -> None:
+    if trainer.host.is_main_process:
+        print(
+            f"This training is finished: {trainer.step * trainer.batch} samples. To train on, raise loop.samples; to "
+            f"start anew, delete {checkpoint}.",
+            file=sys.stderr,
+        )
 
 
 def _details(row: dict[str, float], said: Mapping[str, float]) -> str:

@@ -61,7 +61,7 @@ def test_other_files_are_refused(content: bytes, suffix: str, tmp_path: Path) ->
 
 
 def test_missing_files_and_directories_are_refused(tmp_path: Path) -> None:
-    assert "is a directory" in refusal(lambda: load_model(tmp_path), tmp_path)
+    assert "is a folder" in refusal(lambda: load_model(tmp_path), tmp_path)
     with pytest.raises(ValueError, match="does not exist"), open_weights(tmp_path / "a.safetensors"):
         pass
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...codecs.protocol import Codec
 from ...errors import ConfigError
+from ...files.weight_file import weights_digest
 from ...metrics.fidelity import latent_mse
 from ...model import Model
 from ...sampling.guide import image_guide, pixel_upsample
@@ -26,7 +27,7 @@ from ..methods import BASELINES, bicubic
 from ..output import write_json, write_text
 from ..photographs import EvaluationConfig, PreparedPhoto, decoded, load_photo, prepare
 from ..plots import bar_plot, curve, figure_label, series_over_nfe
-from ..results import Results, weights_digest
+from ..results import Results
 from ..run import run
 from ..summary import Summary, summarise
 from .sampler import Sampler

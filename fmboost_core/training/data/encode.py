@@ -11,7 +11,9 @@ photograph. `low` can imitate that: it can be the result of a trained model, or 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...codecs.protocol import Codec, codec_party
-from ...errors import ConfigError, ImageError
+from ...errors import ConfigError, FMBoostWarning, ImageError
 from ...families import require_same_family
 from ...files.atomic import replacing
 from ...imaging.resample import resize
@@ -33,7 +35,7 @@ from ...sampling.guide import image_guide, pixel_upsample
 from ...sampling.upscaler import boost
 from .degrade import Degradation, degrade, plan
 from .photos import View, load_view
-from .shards import Sample, write_shard
+from .shards import Sample, read_shard, write_shard
 
 SHARD_VIEWS = 64
 PLAN = "encode.json"  # in the folder of the shards: their views and how they were encoded
@@ -108,7 +110,11 @@ def guides_of(
 
 
 class ShardMaker:
-    """Makes the shards of a plan in a folder. Existing shards are kept, so a killed run continues."""
+    """Makes the shards of a plan in a folder.
+
+    Existing shards are kept, and so are the views of a shard that is not whole yet, each in a shard of its own, so a
+    killed run loses one view.
+    """
 
     def __init__(
         self, views: Sequence[View], how: Encoding, codec: Codec, out: Path, *, guide_codec: Codec | None = None,
@@ -126,7 +132,9 @@ class ShardMaker:
             check_pair(model, self.guide_codec)
         self.earlier = _whole_scale(model) if model else 1  # upscale factor of the model's stage before
         self.skipped: list[str] = []
-        _keep_plan(out / PLAN, {"encoding": asdict(how), "views": [asdict(view) for view in views]})
+        plan = {"encoding": asdict(how), "views": [asdict(view) for view in views]}
+        _drop_plan_without_shards(out / PLAN, plan)
+        _keep_plan(out / PLAN, plan)
 
     @property
     def shards(self) -> list[int]:
@@ -134,6 +142,10 @@ class ShardMaker:
 
     def path(self, shard: int) -> Path:
         return self.out / f"shard-{shard:06d}.tar"
+
+    def _part(self, number: int) -> Path:
+        """The file of a view whose shard is not whole yet."""
+        return self.out / f"view-{number:08d}.part"
 
     def make(self, shards: Sequence[int], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Make those of the shards that do not exist. `skipped` lists the photographs that cannot be encoded.
@@ -152,12 +164,26 @@ class ShardMaker:
                     yield sample
 
         for shard in missing:
-            write_shard(self.path(shard), counted(map(self._sample, self._views(shard))))
+            write_shard(self.path(shard), counted(map(self._kept, self._views(shard))))
+        for shard in shards:
+            for number, _ in self._views(shard):
+                self._part(number).unlink(missing_ok=True)
 
     def _views(self, shard: int) -> list[tuple[int, View]]:
         """The views of a shard, each with its number."""
         first = shard * SHARD_VIEWS
         return list(enumerate(self.views[first : first + SHARD_VIEWS], first))
+
+    def _kept(self, numbered: tuple[int, View]) -> Sample | None:
+        """The sample of a view, from its own file where an earlier run has made it."""
+        part = self._part(numbered[0])
+        with suppress(ConfigError):
+            if part.exists():
+                return read_shard(part)[0]
+        sample = self._sample(numbered)
+        if sample is not None:
+            write_shard(part, [sample])
+        return sample
 
     @torch.inference_mode()
     def _sample(self, numbered: tuple[int, View]) -> Sample | None:
@@ -196,6 +222,27 @@ def _whole_scale(model: Model) -> int:
             f"A model that boosts low latents must have a whole scale, but {model.spec.name} has {model.spec.scale:g}."
         )
     return round(model.spec.scale)
+
+
+def _drop_plan_without_shards(path: Path, now: dict[str, Any]) -> None:
+    """Forget another plan that has made no shard yet, with the views that it has made."""
+    if any(path.parent.glob("shard-*.tar")):
+        return
+    try:
+        same = json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(now))
+    except OSError:  # there is none, or `_keep_plan` says what is wrong
+        return
+    except ValueError:
+        same = False
+    if same:
+        return
+    parts = list(path.parent.glob("view-*.part"))
+    for part in parts:
+        part.unlink()
+    if parts:
+        sentence = f"{len(parts)} views in {path.parent} were encoded by another plan, and are encoded again."
+        warnings.warn(sentence, FMBoostWarning, stacklevel=3)
+    path.unlink()
 
 
 def _keep_plan(path: Path, now: dict[str, Any]) -> None:

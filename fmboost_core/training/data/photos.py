@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, ImageError
+from ...files.walk import walk
 from ...imaging.formats import READ_SUFFIXES
 from ...imaging.read import read_picture
 from ...imaging.resample import resize
@@ -32,7 +33,7 @@ class View:
 
 
 def find_photos(places: Sequence[Path]) -> list[Path]:
-    """The photographs among files and, recursively, folders, sorted, without hidden files.
+    """The photographs among files and, recursively, folders, sorted, without hidden files. Links are followed.
 
     Raises `ConfigError` for a path that does not exist, and where there are no photographs.
     """
@@ -42,7 +43,7 @@ def find_photos(places: Sequence[Path]) -> list[Path]:
     found = [
         path
         for place in places
-        for path in (sorted(place.rglob("*")) if place.is_dir() else [place])
+        for path in (sorted(walk(place)) if place.is_dir() else [place])
         if path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
     ]
     if not found:
