@@ -55,7 +55,7 @@ def enlarge(job: Job, prefix: str, tools: Tools, request: Request) -> None:
     if request.compare is not None:
         with memory_errors(str(job.source)):
             image = _comparison(picture, result, f"{cost}, {seconds:.1f} s", tools, request)
-        save_image(request.compare, image, **({} if picture.grey else {"icc_profile": picture.icc}))
+        save_image(request.compare, image, **({} if picture.grey else {"icc_profile": picture.metadata.profile(grey=False)[0]}))
         print(request.compare)
 
 

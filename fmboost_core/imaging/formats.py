@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+from PIL import features
+
+_HAS_AVIF = "avif" in features.modules and features.check("avif")  # Pillow from 11.3, if it was built so
+
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF") + (("AVIF",) if _HAS_AVIF else ())
+READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif") + (
+    (".avif",) if _HAS_AVIF else ()
+)
+WRITE_FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
 LARGEST_SIDE = {"JPEG": 65535, "WEBP": 16383}  # pixels
 
 
