@@ -122,7 +122,7 @@ def test_a_folder_into_a_folder(tools, tmp_path, capsys):
     (tmp_path / "in" / "notes.txt").write_text("no picture")
     assert upscale(tools, tmp_path / "in", tmp_path / "out" / "new") == 0
     written = sorted(p.name for p in (tmp_path / "out" / "new").iterdir())
-    assert written == ["a-2.png", "a.jpg", "a.png", "in.png"]
+    assert written == ["a.jpg", "a.png", "a.tif", "in.png"]
     assert "4 of 4 pictures written" in capsys.readouterr().out
 
 
@@ -149,7 +149,7 @@ def test_one_bad_picture_is_skipped_and_said(tools, tmp_path, capsys):
 
 
 def test_names_that_would_collide_are_numbered():
-    names = ["a.tif", "a.png", "A.PNG", "a.jpg", "x/a.png", "a.bmp"]
+    names = ["a.gif", "a.png", "A.PNG", "a.jpg", "x/a.png", "a.bmp"]
     result = output_names([Path(n) for n in names])
     assert result == ["a-4.png", "a.png", "A-2.PNG", "a.jpg", "a-3.png", "a-5.png"]
 

@@ -47,9 +47,10 @@ def _pictures(paths: Iterable[Path], what: str) -> list[Path]:
     return sorted(found)
 
 
-def plan_jobs(patterns: Sequence[str], output: str) -> list[Job]:
+def plan_jobs(patterns: Sequence[str], output: str, kind: str | None = None) -> list[Job]:
     """The jobs for inputs and an output. Makes the output folder where one is needed.
 
+    kind: the suffix, without its dot, of all that goes into a folder; None: see `output_names`.
     Raises `ImageError` for missing inputs, for a target that is an input and for a target that cannot be written,
     `FileError` for a folder that cannot be made.
     """
@@ -58,7 +59,7 @@ def plan_jobs(patterns: Sequence[str], output: str) -> list[Job]:
     if several and folder.suffix.lower() in WRITE_FORMATS and not folder.is_dir():
         raise ImageError(f"{len(sources)} pictures need a folder to go to, but {output} names one file.")
     if several or folder.is_dir() or output.endswith(("/", os.sep)):
-        jobs = [Job(s, folder / name) for s, name in zip(sources, output_names(sources), strict=True)]
+        jobs = [Job(s, folder / name) for s, name in zip(sources, output_names(sources, kind), strict=True)]
     else:
         jobs = [Job(sources[0], folder)]
     _refuse_overwriting_inputs(jobs)
@@ -72,16 +73,16 @@ def plan_jobs(patterns: Sequence[str], output: str) -> list[Job]:
     return jobs
 
 
-def output_names(sources: Sequence[Path]) -> list[str]:
+def output_names(sources: Sequence[Path], kind: str | None = None) -> list[str]:
     """A file name for each source: its own if that format is written, else with .png. Equal names are numbered.
 
-    Sources that keep their name come first: of a.tif and a.png, a.tif becomes a-2.png.
+    Sources that keep their name come first: of a.bmp and a.png, a.bmp becomes a-2.png. kind: a suffix for all.
     """
-    keeps = [source.suffix.lower() in WRITE_FORMATS for source in sources]
+    keeps = [kind is None and source.suffix.lower() in WRITE_FORMATS for source in sources]
     taken: set[str] = set()
     names: dict[int, str] = {}
     for i in sorted(range(len(sources)), key=lambda i: not keeps[i]):
-        stem, suffix = sources[i].stem, sources[i].suffix if keeps[i] else ".png"
+        stem, suffix = sources[i].stem, sources[i].suffix if keeps[i] else f".{kind or 'png'}"
         name, number = stem + suffix, 1
         while name.casefold() in taken:  # casefold: some file systems hold A.png and a.png for one
             number += 1

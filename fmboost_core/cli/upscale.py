@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, FMBoostError
-from .arguments import add_device, add_model, add_tile, count, positive, size
+from .arguments import add_device, add_model, add_tile, count, percent, positive, size
 from .console import OK, SOME_SKIPPED, one_line
 from .processes import Process, share, this_process
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .device import Tools
     from .enlarge import Request
     from .jobs import Job
+
+FORMATS = ("png", "jpg", "webp", "tif")
 
 _LAUNCHERS = """several GPUs:
   Under a launcher the processes share the pictures of a folder, each on a GPU of its own:
@@ -33,11 +35,13 @@ _LAUNCHERS = """several GPUs:
 
 def add_command(commands: Any) -> None:
     parser = commands.add_parser("upscale", help="enlarge a picture, or all pictures of a folder")
-    parser.description = "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP and GIF; writes PNG, JPEG and WebP."
+    parser.description = (
+        "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP, GIF and AVIF; writes PNG, JPEG, WebP and TIFF."
+    )
     parser.epilog, parser.formatter_class = _LAUNCHERS, argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("input", nargs="+", metavar="IN", help='a picture, a folder of them, or a pattern such as "trip/*.jpg"')
-    add("output", metavar="OUT", help="the new file (.png, .jpg, .webp), or a folder for several pictures")
+    add("output", metavar="OUT", help="the new file (.png, .jpg, .webp, .tif), or a folder for several pictures")
     target = parser.add_argument_group(
         "size (one of --scale, --size, --megapixels; default: the model's upscale factor)"
     )
@@ -50,6 +54,7 @@ def add_command(commands: Any) -> None:
     )
     _add_method(parser.add_argument_group("method"))
     add("--skip-existing", action="store_true", help="skip pictures whose new file exists, to continue a stopped run")
+    _add_encoding(parser.add_argument_group("file"))
     add("--compare", type=Path, metavar="FILE", help="also write a picture that shows before and after side by side")
     parser.set_defaults(run=run)
 
@@ -83,7 +88,25 @@ def _add_method(group: Any) -> None:
     add_device(group)
 
 
+def _add_encoding(group: Any) -> None:
+    add = group.add_argument
+    add("--format", choices=FORMATS, help="format of the pictures of a folder (default: as each is)")
+    add(
+        "--quality",
+        type=percent,
+        metavar="Q",
+        help="quality of JPEG and WebP, 1 to 100 (default: 95; without loss for a WebP of a picture without loss)",
+    )
+    add(
+        "--subsampling",
+        choices=("4:4:4", "4:2:2", "4:2:0"),
+        default="4:4:4",
+        help="colours of a JPEG: 4:4:4 (default) keeps all, 4:2:0 makes smaller files",
+    )
+
+
 def _request(args: argparse.Namespace, tools: Tools) -> Request:
+    from ..imaging.write import Encoding
     from ..sampling.options import SamplingOptions
     from ..sampling.target import Target
     from .enlarge import Request
@@ -96,6 +119,7 @@ def _request(args: argparse.Namespace, tools: Tools) -> Request:
         seed=args.seed,
         restore=args.restore,
         compare=args.compare,
+        encoding=Encoding(args.quality, args.subsampling),
     )
 
 
@@ -118,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     process = this_process(os.environ)
     tools = load_tools(args.model, args.codec, args.device, args.dtype)
     request = _request(args, tools)  # it refuses wrong options, before the output folder is made
-    jobs = plan_jobs(args.input, args.output)
+    jobs = plan_jobs(args.input, args.output, args.format)
     if request.compare is not None:
         check_comparison(request.compare, jobs)
     # Share first, then skip: the share must not depend on what other processes have written meanwhile.

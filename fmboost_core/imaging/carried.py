@@ -70,7 +70,7 @@ def from_jpeg(image: Image.Image) -> Carried:
             more.append(body)
         elif marker not in _JPEG_OF_THE_FILE:
             others.add(marker)
-    notes = (f"the JPEG segments {', '.join(sorted(others))} were left out",) if others else ()
+    notes: tuple[str, ...] = (f"the JPEG segments {', '.join(sorted(others))} were left out",) if others else ()
     photoshop = image.info.get("photoshop")
     iptc = photoshop.get(0x0404) if isinstance(photoshop, dict) else None
     density, unit = image.info.get("jfif_density"), image.info.get("jfif_unit")
@@ -110,9 +110,7 @@ def from_other(image: Image.Image, data: bytes) -> Carried:
 def _with_exif(metadata: Metadata, found: FoundExif, notes: tuple[str, ...]) -> Carried:
     """The metadata with EXIF data; recipes become texts, and the XMP packet is of an upright picture."""
     orientation = found.orientation if found.orientation != 1 else xmp_orientation(metadata.xmp)
-    metadata = replace(
-        metadata, exif=found.exif, dpi=metadata.dpi or found.dpi, xmp=upright_xmp(metadata.xmp)
-    )
+    metadata = replace(metadata, exif=found.exif, dpi=metadata.dpi or found.dpi, xmp=upright_xmp(metadata.xmp))
     return Carried(with_recipe(metadata), orientation, notes + found.notes)
 
 
@@ -148,4 +146,8 @@ def _avif_colour(data: bytes) -> tuple[Chunk, ...]:
     if match is None:
         return ()
     primaries, curve = match[1][1], match[1][3]
-    return () if (primaries, curve) in ((1, 13), (2, 2), (1, 1), (1, 2)) else (Chunk(b"cICP", bytes([primaries, curve, 0, 1])),)
+    return (
+        ()
+        if (primaries, curve) in ((1, 13), (2, 2), (1, 1), (1, 2))
+        else (Chunk(b"cICP", bytes([primaries, curve, 0, 1])),)
+    )

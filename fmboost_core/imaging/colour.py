@@ -38,7 +38,7 @@ def to_uint16(values: NDArray[Any], path: Path) -> NDArray[np.uint16]:
             f"{path} has {values.dtype.itemsize * 8}-bit {name} values outside 0..{top:g}; save it with 8 or 16 bits "
             "first."
         )
-    return np.round(values * (65535.0 / top)).astype(np.uint16)
+    return np.round(values.astype(np.float64) * (65535.0 / top)).astype(np.uint16)
 
 
 def straight(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from .ifd import ASCII, RATIONAL, SHORT, UNDEFINED, Field, Fields, Reader, build, header
+from .ifd import ASCII, RATIONAL, SHORT, UNDEFINED, Field, Fields, Order, Reader, build, header
 
 MARK = b"Exif\0\0"
 JPEG_LIMIT = 65533  # bytes, with the mark
@@ -26,9 +26,9 @@ _CODES = ((b"UNICODE\0", ""), (b"ASCII\0\0\0", "utf-8"), (b"\0" * 8, "utf-8"))
 
 @dataclass(frozen=True)
 class Exif:
-    """EXIF data. order: of the bytes, "<" or ">". main, camera, gps: the directories. comment: the user's comment."""
+    """EXIF data. order: of its bytes. main, camera, gps: the directories. comment: the user's comment."""
 
-    order: str = "<"
+    order: Order = "<"
     main: Mapping[int, Field] = field(default_factory=dict)
     camera: Fields = field(default_factory=dict)
     gps: Mapping[int, Field] = field(default_factory=dict)
@@ -112,7 +112,7 @@ def from_directory(main: Mapping[int, Field], reader: Reader) -> FoundExif:
     return FoundExif(exif, _orientation(main, order), _dpi(main, order), tuple(notes))
 
 
-def resolution(dpi: tuple[float, float], order: str) -> dict[int, Field]:
+def resolution(dpi: tuple[float, float], order: Order) -> dict[int, Field]:
     """The fields that say dots per inch."""
     x, y = (Field.of(RATIONAL, order, min(round(value * 1000), 2**32 - 1), 1000) for value in dpi)
     return {_X_RESOLUTION: x, _Y_RESOLUTION: y, _UNIT: Field.of(SHORT, order, 2)}
@@ -123,12 +123,12 @@ def _subdirectory(fields: Mapping[int, Field], tag: int, reader: Reader) -> dict
     return reader.directory(int(offsets[0])) if offsets and offsets[0] >= 0 else {}
 
 
-def _orientation(main: Mapping[int, Field], order: str) -> int:
+def _orientation(main: Mapping[int, Field], order: Order) -> int:
     found = main[_ORIENTATION].numbers(order) if _ORIENTATION in main else ()
     return int(found[0]) if found and found[0] in range(2, 9) else 1
 
 
-def _dpi(main: Mapping[int, Field], order: str) -> tuple[float, float] | None:
+def _dpi(main: Mapping[int, Field], order: Order) -> tuple[float, float] | None:
     """Dots per inch; None where there is no unit, and for impossible values."""
     values = [main[tag].numbers(order) if tag in main else () for tag in (_X_RESOLUTION, _Y_RESOLUTION, _UNIT)]
     unit = values[2][0] if values[2] else 2
@@ -138,7 +138,7 @@ def _dpi(main: Mapping[int, Field], order: str) -> tuple[float, float] | None:
     return (x, y) if 0 < x < 1e6 and 0 < y < 1e6 else None
 
 
-def _comment(camera: Mapping[int, Field], order: str) -> str:
+def _comment(camera: Mapping[int, Field], order: Order) -> str:
     """The user's comment, whose first 8 bytes name its encoding."""
     if _COMMENT not in camera:
         return ""

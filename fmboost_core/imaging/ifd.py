@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
+
+Order: TypeAlias = Literal["<", ">"]  # of the bytes, as in `struct`
 
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
 _FORMATS = {  # of `struct`, by a field's type; rationals are pairs
@@ -22,11 +24,11 @@ class Field(NamedTuple):
     data: bytes
 
     @classmethod
-    def of(cls, kind: int, order: str, *numbers: float) -> Field:
+    def of(cls, kind: int, order: Order, *numbers: float) -> Field:
         """A field of numbers. A RATIONAL is given as two."""
         return cls(kind, struct.pack(f"{order}{len(numbers)}{_FORMATS[kind][0]}", *numbers))
 
-    def numbers(self, order: str) -> tuple[float, ...]:
+    def numbers(self, order: Order) -> tuple[float, ...]:
         """The values; a rational counts as one, and one with the denominator 0 is 0."""
         code = _FORMATS[self.kind]
         values = struct.unpack(f"{order}{len(self.data) // struct.calcsize('=' + code[0])}{code[0]}", self.data)
@@ -44,16 +46,17 @@ Fields: TypeAlias = "Mapping[int, Field | Fields]"  # a mapping as the value is 
 
 @dataclass(frozen=True)
 class Reader:
-    """The directories of TIFF data. order: "<" or ">", of `struct`. big: BigTIFF, with 64-bit offsets."""
+    """The directories of TIFF data. big: BigTIFF, with 64-bit offsets."""
 
     data: bytes
-    order: str
+    order: Order
     big: bool = False
 
     @classmethod
     def of(cls, data: bytes) -> Reader | None:
         """A reader by the data's header; None for other data."""
-        order = {b"II": "<", b"MM": ">"}.get(data[:2])
+        orders: dict[bytes, Order] = {b"II": "<", b"MM": ">"}
+        order = orders.get(data[:2])
         if order is None or len(data) < 8:
             return None
         (version,) = struct.unpack_from(order + "H", data, 2)
@@ -61,7 +64,9 @@ class Reader:
 
     def chain(self) -> Iterator[dict[int, Field]]:
         """The directories that follow each other from the header; one that points back ends them."""
-        (offset,) = struct.unpack_from(self.order + ("Q" if self.big else "I"), self.data.ljust(16, b"\0"), 8 if self.big else 4)
+        (offset,) = struct.unpack_from(
+            self.order + ("Q" if self.big else "I"), self.data.ljust(16, b"\0"), 8 if self.big else 4
+        )
         seen: set[int] = set()
         while offset and offset not in seen and len(seen) < _MAX_DIRECTORIES:
             seen.add(offset)
@@ -97,7 +102,7 @@ class Reader:
         return fields, struct.unpack_from(order + word, data, end)[0] if end + wide <= len(data) else 0
 
 
-def build(fields: Fields, order: str, at: int) -> bytes:
+def build(fields: Fields, order: Order, at: int) -> bytes:
     """A directory with all its values and subdirectories, to be put at offset `at`, an even number."""
     entries, values = b"", b""
     after = at + 2 + 12 * len(fields) + 4
@@ -116,6 +121,6 @@ def build(fields: Fields, order: str, at: int) -> bytes:
     return struct.pack(order + "H", len(fields)) + entries + b"\0\0\0\0" + values
 
 
-def header(order: str, offset: int) -> bytes:
+def header(order: Order, offset: int) -> bytes:
     """The first 8 bytes of TIFF data whose first directory is at an offset."""
     return (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, offset)

@@ -10,7 +10,7 @@ from typing import Any
 from . import infotext
 from .carried import JPEG_XMP
 from .exif import ARTIST, COPYRIGHT, DESCRIPTION, JPEG_LIMIT, SOFTWARE, TITLE, Exif, resolution
-from .ifd import BYTE, UNDEFINED, Field, Fields
+from .ifd import BYTE, UNDEFINED, Field, Fields, Order
 from .metadata import GRAPHS, Metadata
 from .png import XMP_KEYWORD, Chunk, Text
 from .tiff import PROFILE, XMP
@@ -30,7 +30,7 @@ class Packed:
     options: dict[str, Any] = field(default_factory=dict)
     chunks: tuple[Chunk, ...] = ()
     fields: dict[int, Field | Fields] = field(default_factory=dict)
-    order: str = "<"
+    order: Order = "<"
     notes: tuple[str, ...] = ()
 
 
@@ -130,7 +130,7 @@ def _texts_into_exif(m: Metadata, name: str, limit: int) -> tuple[Metadata, tupl
             lost.append(text.keyword)
         else:
             exif = longer
-    notes = (f"the EXIF data is too long for {name} and was left out",) if too_long else ()
+    notes: tuple[str, ...] = (f"the EXIF data is too long for {name} and was left out",) if too_long else ()
     if lost:
         notes += (f"{name} has no place for the {'text' if len(lost) == 1 else 'texts'} {', '.join(lost)}",)
     return replace(m, exif=exif, texts=()), tuple(comments), notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from .metadata import Metadata
@@ -37,9 +38,15 @@ class Picture:
     def height(self) -> int:
         return self.rgb.shape[-2]
 
-    def with_pixels(self, rgb: Tensor, alpha: Tensor | None) -> Picture:
-        """A copy with other pixels, of any size."""
-        return replace(self, rgb=rgb, alpha=alpha)
+    @property
+    def pixels(self) -> Tensor:
+        """(1,3 or 4,H,W) in [-1,1]: the colours, and alpha if there is one."""
+        return self.rgb if self.alpha is None else torch.cat([self.rgb, self.alpha * 2 - 1], dim=1)
+
+    def with_pixels(self, pixels: Tensor) -> Picture:
+        """A copy with other pixels (1,3 or 4,H,W) in [-1,1], of any size."""
+        alpha = (pixels[:, 3:] + 1) / 2 if pixels.shape[1] == 4 else None
+        return replace(self, rgb=pixels[:, :3], alpha=alpha)
 
     def with_step(self, step: Mapping[str, str]) -> Picture:
         """A copy whose recipe, if it has one, names a further step by settings (`Metadata.with_step`)."""

@@ -156,14 +156,14 @@ def deep_values(png: PngFile) -> NDArray[np.uint16]:
         return np.ascontiguousarray(_decoded(data)).view(">u2").astype(np.uint16)
     name = "RGB" if png.colour == RGB else "RGBA"
     high = _decoded(png.pixels, f"{name};16B").astype(np.uint16)
-    return (high << 8) | _decoded(png.pixels, f"{name};16L")
+    return ((high << 8) | _decoded(png.pixels, f"{name};16L")).astype(np.uint16)
 
 
 def _decoded(data: bytes, rawmode: str | None = None) -> NDArray[np.uint8]:
     """A PNG's pixels in 8 bits, unpacked by Pillow's own way or another one."""
     with Image.open(BytesIO(data), formats=("PNG",)) as image:
         if rawmode:
-            image.tile = [(*tile[:3], rawmode) for tile in image.tile]  # type: ignore[attr-defined]
+            image.tile = [(*tile[:3], rawmode) for tile in image.tile]
             image.info.pop("transparency", None)
         return np.asarray(image)
 

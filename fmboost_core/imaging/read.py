@@ -124,7 +124,9 @@ def _read_tiff(pages: list[tiff.Page], data: bytes, path: Path) -> _Found:
     page = full[0]
     carried = from_tiff(page)
     if len(pages) > 1:
-        carried = _with_notes(carried, f"{len(pages) - 1} of its {len(pages)} pages, thumbnails or masks, were left out")
+        carried = _with_notes(
+            carried, f"{len(pages) - 1} of its {len(pages)} pages, thumbnails or masks, were left out"
+        )
     if page.is_wide:
         _check_size(page.size)
         values, notes = _wide(page, path)
@@ -146,7 +148,8 @@ def _wide(page: tiff.Page, path: Path) -> tuple[NDArray[np.float32], tuple[str, 
         notes.append(f"{numbers.shape[-1] - page.colours - bool(page.alpha)} channels beyond colour were left out")
     numbers = numbers[..., : page.colours + bool(page.alpha)]
     if numbers.dtype != np.uint16:
-        notes.append(f"its {page.bits}-bit values were read as 16 bits")
+        kind = "float" if numbers.dtype.kind == "f" else "integer"
+        notes.append(f"its {page.bits}-bit {kind} values were read as 16-bit integers")
     values = _scaled(to_uint16(numbers, path))
     if page.is_inverted:
         values[..., :1] = 1 - values[..., :1]

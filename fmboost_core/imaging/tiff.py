@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
-from .ifd import LONG, SHORT, Field, Fields, Reader, build, header
+from .ifd import LONG, SHORT, Field, Fields, Order, Reader, build, header
 
 XMP, PROFILE = 0x02BC, 0x8773
 
@@ -23,6 +23,7 @@ _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # sample formats
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # alpha
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, PackBits, deflate, LZMA, Zstandard
+_PREDICTED = (5, 8, 32946, 34925, 50000)  # those that the predictor belongs to; with others it is ignored
 _STRIP_SIZE = 2**18  # bytes, about
 _LARGEST_TILE = 2**22  # pixels beyond those of the picture; larger ones only fill the memory
 
@@ -130,7 +131,7 @@ def _plane(page: Page, blocks: slice, channels: int, dtype: np.dtype[Any]) -> ND
     pixel = channels * dtype.itemsize
     found = _unpacked(_grey_tiff(page, blocks, (whole[0] * pixel, whole[1]), tile[0] * pixel), whole[0] * pixel)
     columns = found.reshape(whole[1], -1, tile[0] * pixel)
-    predictor = page.number(_PREDICTOR, 1)
+    predictor = page.number(_PREDICTOR, 1) if page.compression in _PREDICTED else 1
     if predictor == 3:
         total = _accumulated(columns.reshape(*columns.shape[:2], -1, channels), axis=2)
         values = total.reshape(*columns.shape[:2], dtype.itemsize, -1).swapaxes(-1, -2)
@@ -177,7 +178,7 @@ def _unpacked(data: bytes, width: int) -> NDArray[np.uint8]:
         return np.ascontiguousarray(np.asarray(image)).reshape(-1, width)
 
 
-def encode(values: NDArray[Any], fields: Fields, order: str) -> bytes:
+def encode(values: NDArray[Any], fields: Fields, order: Order) -> bytes:
     """(H,W,channels) of 8 or 16 bits as a TIFF in deflated strips. fields: those that do not describe the pixels."""
     height, width, channels = values.shape
     dtype = values.dtype.newbyteorder(order)

@@ -61,9 +61,7 @@ def check_output(path: str | os.PathLike[str], size: tuple[int, int] | None = No
         raise ImageError(f"{path} would be {size[0]}x{size[1]}, but {kind} ends at {limit} a side; write a PNG.")
 
 
-def write_picture(
-    path: str | os.PathLike[str], picture: Picture, encoding: Encoding | None = None
-) -> tuple[str, ...]:
+def write_picture(path: str | os.PathLike[str], picture: Picture, encoding: Encoding | None = None) -> tuple[str, ...]:
     """Write a picture in its suffix's format, whole or not at all.
 
     Returns notes on what the format cannot keep. Raises `ImageError`, or `NonFiniteError` for NaN and infinity; an
