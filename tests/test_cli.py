@@ -127,8 +127,8 @@ def test_a_recipe_names_the_enlargement_and_notes_name_what_is_lost(tools, tmp_p
         image.load()
         assert image.text["workflow"] == '{"nodes": []}' and image.text["odd"] == "x"
         assert image.text["parameters"] == (
-            "a cup\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16, Postprocess upscaler: FMBoost tiny, "
-            "Postprocess upscale to: 48x32, Postprocess upscale seed: 3"
+            "a cup\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16, "
+            "Postprocess upscaler: FMBoost tiny, Postprocess upscale to: 48x32, Postprocess upscale seed: 3"
         )
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
     assert "note" not in capsys.readouterr().err

@@ -54,8 +54,9 @@ class Metadata:
         """A copy without a profile for other pixels than grey, or RGB, and a note on it."""
         if self.icc is None or icc.profile_space(self.icc) == ("GRAY" if grey else "RGB"):
             return self, ()
-        what = f"the ICC profile is for {icc.profile_space(self.icc)} and does not fit, so it was left out"
-        return replace(self, icc=None), (what,)
+        space = icc.profile_space(self.icc)
+        what = f"is for {space} and does not fit" if space.isalnum() else "is damaged"
+        return replace(self, icc=None), (f"the ICC profile {what}, so it was left out",)
 
     def profile(self, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:
         """The profile for a format without colour chunks: grey or RGB, None for sRGB; and notes on what it loses."""
