@@ -52,17 +52,15 @@ def _enlarged(img: Image.Image, size: tuple[int, int], name: str | None) -> Imag
     if size[0] <= img.width or size[1] <= img.height:
         return img.resize(size, Image.Resampling.LANCZOS)
     try:
-        large = host.to_image(_upscaled(host.to_tensor(img).to(devices.device), size, name == CHECKPOINT))
+        pixels = host.to_tensor(img, alpha=True).to(devices.device)
+        return host.to_image(_upscaled(pixels, size, name == CHECKPOINT))
     except Cancelled:
         return img
-    if "A" in img.getbands():
-        large.putalpha(img.getchannel("A").resize(size, Image.Resampling.LANCZOS))
-    return large
 
 
 @torch.no_grad()
 def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tensor:
-    """An image (1,3,h,w) in [-1,1] at size (width, height), by the checkpoint's VAE or the built-in codec."""
+    """An image (1,3 or 4,h,w) in [-1,1] at size (width, height), by the checkpoint's VAE or the built-in codec."""
     party = host.party_of(shared.sd_model) if by_checkpoint else codec_party(host.builtin_codec())
     model = host.load_network(choose_model(hires.MODELS, bundled_entry(SCALE), AUTOMATIC, party).source)
     options, hooks = SamplingOptions(), host.Progress().hooks(preview=False)

@@ -191,9 +191,10 @@ def with_smaller_tiles(run: Callable[[int | str | None], Tensor], tile: int | st
 # --- images
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """An image of any mode as (1,3,H,W) in [-1,1], on the CPU."""
-    pixels = torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32))
+def to_tensor(image: Image.Image, alpha: bool = False) -> Tensor:
+    """An image of any mode as (1,3,H,W) in [-1,1], on the CPU; with alpha, (1,4,H,W) for one with transparency."""
+    has_alpha = alpha and ("A" in image.getbands() or "transparency" in image.info)
+    pixels = torch.from_numpy(np.array(image.convert("RGBA" if has_alpha else "RGB"), dtype=np.float32))
     return (pixels / 127.5 - 1).movedim(-1, 0)[None]
 
 

@@ -21,7 +21,8 @@ SIZE_BY = ("scale", "width x height", "megapixels")
 DEFAULT_SCALE = 2.0
 
 
-def size_inputs() -> list[io.Input]:
+def size_inputs(unit: int = 8) -> list[io.Input]:
+    """unit: pixels to which the width and the height are typed; 1 for images, which have any size."""
     return [
         io.Combo.Input(
             "size_by", options=list(SIZE_BY), default="scale",
@@ -31,10 +32,10 @@ def size_inputs() -> list[io.Input]:
             "scale", default=2.0, min=1.0, max=16.0, step=0.05, tooltip="Upscale factor of both sides.",
         ),
         io.Int.Input(
-            "width", default=1024, min=8, max=16384, step=8,
+            "width", default=1024, min=unit, max=16384, step=unit,
             tooltip="Pixels. An input of another aspect covers the size and is cropped at the centre.",
         ),
-        io.Int.Input("height", default=1024, min=8, max=16384, step=8, tooltip="Pixels."),
+        io.Int.Input("height", default=1024, min=unit, max=16384, step=unit, tooltip="Pixels."),
         io.Float.Input(
             "megapixels", default=1.0, min=0.01, max=256.0, step=0.01,
             tooltip="Area in millions of pixels, with the input's aspect.",

@@ -13,17 +13,19 @@ from torch import Tensor
 from ..fmboost_core import Hooks, Upscaler, load_codec
 from ..fmboost_core.codecs.load import has_builtin_codec
 from ..fmboost_core.codecs.tiny import TinyVAE
-from ..fmboost_core.errors import ConfigError
+from ..fmboost_core.errors import ConfigError, ImageError
 from ..fmboost_core.families import titles
+from ..fmboost_core.imaging.resample import resize
 from ..fmboost_core.sampling.schedule import seeded_noise
 from . import host, inputs
 from .latents import Latent, item_seeds, scaled, with_samples
 from .vae import HostVAE
 
 
-def _flow_inputs() -> list[io.Input]:
+def _flow_inputs(unit: int) -> list[io.Input]:
+    """unit: pixels to which the width and the height are typed."""
     return [
-        *inputs.size_inputs(),
+        *inputs.size_inputs(unit),
         inputs.nfe_input(),
         inputs.seed_input(),
         inputs.solver_input(),
@@ -47,7 +49,7 @@ class Upscale(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="The small latent, from KSampler."),
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
                 inputs.CFM.Input("cfm"),
-                *_flow_inputs(),
+                *_flow_inputs(unit=8),
             ],
             outputs=[io.Latent.Output(display_name="large latent")],
         )
@@ -88,21 +90,26 @@ class UpscaleImage(io.ComfyNode):
                     optional=True,
                     tooltip="The VAE of the model's family. Without one the node uses a built-in tiny codec.",
                 ),
-                *_flow_inputs(),
+                *_flow_inputs(unit=1),
                 io.Boolean.Input(
                     "restore",
                     default=True,
                     tooltip="Puts back what the VAE loses of the picture: text, faces and fine lines stay as they "
                     "were, and the flow adds detail. Only with the method psu.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="The picture's transparency, as Load Image gives it: colours below it do not count.",
+                ),
             ],
-            outputs=[io.Image.Output(display_name="large image")],
+            outputs=[io.Image.Output(display_name="large image"), io.Mask.Output(display_name="large mask")],
         )
 
     @classmethod
     def execute(
         cls, image: Tensor, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
-        method: str, tile: str, restore: bool, vae: Any = None, **size: Any,
+        method: str, tile: str, restore: bool, vae: Any = None, mask: Tensor | None = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         target = inputs.target_of(**size)
         codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae)
@@ -120,10 +127,35 @@ class UpscaleImage(io.ComfyNode):
         with host.noted() as notes:
             options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
             # One by one: a batch may be a film, whose large images together are more than the memory.
-            for item, single in enumerate(image.split(1)):
-                large.append(upscaled(item, single[..., :3].movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)
+            for item, single in enumerate(_with_alpha(image, mask).split(1)):
+                large.append(upscaled(item, single.movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)
                 progress.next_run()
-        return io.NodeOutput(torch.cat(large), ui=host.shown(notes))
+        return io.NodeOutput(*_picture_and_mask(torch.cat(large), image.shape[-1]), ui=host.shown(notes))
+
+
+def _with_alpha(image: Tensor, mask: Tensor | None) -> Tensor:
+    """An IMAGE (B,H,W,3 or 4) with what a MASK hides (B or 1,h,w) in its alpha; without either it stays opaque.
+
+    The mask may have another size: Load Image gives one of 64x64 zeros for an opaque picture. Raises `ImageError` for
+    another number of masks.
+    """
+    image = image[..., :4]
+    if mask is None or not mask.any():
+        return image
+    if mask.shape[0] not in (1, image.shape[0]):
+        raise ImageError(
+            f"There are {image.shape[0]} pictures and {mask.shape[0]} masks; connect one mask, or one for each picture."
+        )
+    shown = 1 - resize(mask[:, None].float(), (image.shape[1], image.shape[2])).movedim(1, -1).clamp(0, 1).to(image)
+    shown = shown.expand(image.shape[0], -1, -1, -1)
+    alpha = shown * image[..., 3:] if image.shape[-1] == 4 else shown
+    return torch.cat([image[..., :3], alpha], dim=-1)
+
+
+def _picture_and_mask(large: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """An IMAGE of as many channels as came in, and the MASK of what it hides, zeros for an opaque one."""
+    mask = 1 - large[..., 3] if large.shape[-1] == 4 else torch.zeros_like(large[..., 0])
+    return large[..., :channels], mask
 
 
 @cache

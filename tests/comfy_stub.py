@@ -221,7 +221,7 @@ IO = SimpleNamespace(
     Input=Input, Output=Output, Schema=Schema, NodeOutput=NodeOutput, ComfyNode=ComfyNode, Custom=io_kind,
     Int=io_kind("INT", IntWidget), Float=io_kind("FLOAT", FloatWidget), Boolean=io_kind("BOOLEAN", BooleanWidget),
     Combo=io_kind("COMBO", ComboWidget), Latent=io_kind("LATENT"), Vae=io_kind("VAE"), Image=io_kind("IMAGE"),
-    Model=io_kind("MODEL"),
+    Mask=io_kind("MASK"), Model=io_kind("MODEL"),
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from networks import make_model, randomised
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 from skimage import data
 
@@ -121,6 +122,40 @@ def test_alpha_is_cut_as_the_colours_are(tools, tmp_path):
     assert (cut > 128).sum() == pytest.approx(16, abs=2) and (wide > 128).sum() == pytest.approx(32 / 3, abs=2)
 
 
+def test_a_recipe_names_the_enlargement_and_notes_name_what_is_lost(tools, tmp_path, capsys):
+    texts = PngInfo()
+    texts.add_text("parameters", "a cup\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16")
+    texts.add_text("workflow", '{"nodes": []}')
+    texts.add_text("odd", "x")
+    PHOTO.save(tmp_path / "in.png", pnginfo=texts, dpi=(300, 300))
+    assert upscale(tools, tmp_path / "in.png", tmp_path / "out.png", "--seed", 3) == 0
+    with Image.open(tmp_path / "out.png") as image:
+        image.load()
+        assert image.text["workflow"] == '{"nodes": []}' and image.text["odd"] == "x"
+        assert image.text["parameters"] == (
+            "a cup\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16, "
+            "Postprocess upscaler: FMBoost tiny, Postprocess upscale to: 48x32, Postprocess upscale seed: 3"
+        )
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+    assert "note" not in capsys.readouterr().err
+    upscale(tools, tmp_path / "in.png", tmp_path / "out.jpg")
+    assert "note: in.png: JPEG has no place for the text odd.\n" in capsys.readouterr().err
+
+
+def test_format_quality_and_subsampling(tools, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "a.jpg", "b.gif"):
+        PHOTO.save(tmp_path / "in" / name)
+    assert upscale(tools, tmp_path / "in", tmp_path / "out", "--format", "webp") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a-2.webp", "a.webp", "b.webp"]
+    for quality in (20, 90):
+        options = ("--quality", quality, "--subsampling", "4:2:0")
+        upscale(tools, tmp_path / "in/a.png", tmp_path / f"{quality}.jpg", *options)
+    assert (tmp_path / "20.jpg").stat().st_size < (tmp_path / "90.jpg").stat().st_size
+    with Image.open(tmp_path / "90.jpg") as image:
+        assert image.layer[0][1:3] == (2, 2)
+
+
 def test_a_folder_into_a_folder(tools, tmp_path, capsys):
     (tmp_path / "in" / "deeper").mkdir(parents=True)
     for name in ("a.png", "a.jpg", "a.tif", "in.bmp", ".hidden.png", "deeper/no.png"):
@@ -128,7 +163,7 @@ def test_a_folder_into_a_folder(tools, tmp_path, capsys):
     (tmp_path / "in" / "notes.txt").write_text("no picture")
     assert upscale(tools, tmp_path / "in", tmp_path / "out" / "new") == 0
     written = sorted(p.name for p in (tmp_path / "out" / "new").iterdir())
-    assert written == [".fmboost-record.jsonl", "a.jpg", "a.png", "a.tif.png", "in.bmp.png"]
+    assert written == [".fmboost-record.jsonl", "a.jpg", "a.png", "a.tif", "in.bmp.png"]
     out, err = capsys.readouterr()
     assert "4 of 4 pictures written" in out
     assert "note: 2 files were left out, as no pictures by their names: " in err
@@ -202,6 +237,7 @@ def test_what_cannot_work_is_refused_in_one_line(tools, photo, tmp_path, capsys,
         ["upscale", "a", "b", "--tile", "few"],
         ["upscale", "a", "b", "--tile", "5"],
         ["upscale", "a", "b", "--nfe", "0"],
+        ["upscale", "a", "b", "--quality", "101"],
     ],
 )
 def test_typing_errors_are_one_line_too(capsys, args):

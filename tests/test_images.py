@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -94,7 +92,7 @@ def test_wide_grey_tiffs_are_scaled_to_16_bits(tmp_path, kind):
 
 def test_32_bit_values_of_unknown_range_are_refused(tmp_path):
     path = saved(tmp_path / "in.tif", Image.fromarray(np.full((4, 4), 3.5, np.float32)))
-    with pytest.raises(ImageError, match=r"in\.tif has 32-bit values outside 0\.\.1"):
+    with pytest.raises(ImageError, match=r"in\.tif has 32-bit float values outside 0\.\.1"):
         read_picture(path)
 
 
@@ -102,23 +100,6 @@ def test_16_bit_grey_into_jpeg_says_what_is_lost(tmp_path):
     picture = read_picture(saved(tmp_path / "in.png", GREY.astype(np.uint16) * 257))
     assert "16 bits were written as 8" in write_picture(tmp_path / "out.jpg", picture)[0]
     assert Image.open(tmp_path / "out.jpg").mode == "L"
-
-
-@pytest.mark.parametrize("name, colour", [("rgb", 2), ("grey and alpha", 4), ("rgba", 6)])
-def test_16_bit_colour_is_read_as_8_and_says_so(tmp_path, name, colour):
-    channels = {2: 3, 4: 2, 6: 4}[colour]
-    row = b"\0" + bytes([200, 7] * channels * 8)
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", 8, 4, 16, colour, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b"")
-    (tmp_path / "in.png").write_bytes(png)
-    picture = read_picture(tmp_path / "in.png")
-    assert picture.notes and "16 bits" in picture.notes[0]
-    assert picture.grey == (colour == 4) and (picture.alpha is not None) == (colour > 2)
-    assert torch.allclose(picture.rgb, torch.tensor(200 / 127.5 - 1), atol=1e-6)
 
 
 def test_one_bit_and_palette(tmp_path):
@@ -218,9 +199,10 @@ def test_the_icc_profile_is_kept_byte_for_byte(tmp_path, suffix):
 
 
 def test_a_profile_of_another_kind_of_picture_is_left_out(tmp_path):
-    assert read_picture(saved(tmp_path / "a.png", RGB, icc_profile=GRAY_PROFILE)).icc is None
+    other = read_picture(saved(tmp_path / "a.png", RGB, icc_profile=GRAY_PROFILE))
+    assert other.metadata.icc is None and "ICC profile is for GRAY" in other.notes[0]
     grey = read_picture(saved(tmp_path / "b.jpg", GREY, icc_profile=GRAY_PROFILE))
-    assert grey.icc == GRAY_PROFILE
+    assert grey.metadata.icc == GRAY_PROFILE
     assert write_picture(tmp_path / "b.png", grey) == ()
     assert "grey ICC profile" in write_picture(tmp_path / "b.webp", grey)[0]
 
@@ -234,7 +216,7 @@ def test_a_cmyk_profile_that_cannot_be_used_is_said(tmp_path):
     broken = SRGB[:16] + b"CMYK" + b"\0" * 200
     path = saved(tmp_path / "in.tif", Image.fromarray(RGB).convert("CMYK"), icc_profile=broken)
     picture = read_picture(path)
-    assert picture.icc is None and "profile cannot be used" in picture.notes[0]
+    assert picture.metadata.icc is None and "profile cannot be used" in picture.notes[0]
 
 
 def test_lab_becomes_srgb(tmp_path):
@@ -271,7 +253,7 @@ def bad_files() -> dict[str, bytes]:
         ("text.png", "is not a picture of a known kind"),
         ("cut.png", "is damaged or cut short"),
         ("header.png", "empty|damaged|known kind"),
-        ("moving.gif", "has 2 frames; take one out first"),
+        ("moving.gif", "has 2 frames, and only still pictures .* take them out into a folder"),
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path, name, message):
@@ -355,3 +337,4 @@ def test_nan_never_becomes_a_picture(tmp_path):
 def test_every_read_suffix_has_a_format():
     Image.init()
     assert {Image.registered_extensions()[s] for s in READ_SUFFIXES} == set(READ_FORMATS)
+    assert ".jfif" in READ_SUFFIXES

@@ -42,7 +42,7 @@ SPACES = {  # channels, scaling factor and shift, as the families' authors publi
     "sd15": (4, 0.18215, 0.0), "sdxl": (4, 0.13025, 0.0), "sd3": (16, 1.5305, 0.0609), "flux1": (16, 0.3611, 0.1159),
 }  # fmt: skip
 OPTIONAL = {  # what a saved graph may leave out
-    "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length"}, "FMBoostUpscaleImage": {"vae"},
+    "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length"}, "FMBoostUpscaleImage": {"vae", "mask"},
 }  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
 
@@ -129,7 +129,7 @@ def flowed(start: Tensor, guide: Tensor, name: str = MODEL, **options: Any) -> T
 
 def enlarged(image: Tensor, name: str = MODEL, **options: Any) -> Tensor:
     """`upscale_image` from IMAGE to IMAGE."""
-    large = upscale_image(image[..., :3].movedim(-1, 1) * 2 - 1, core_model(name), core_codec(), **options)
+    large = upscale_image(image.movedim(-1, 1) * 2 - 1, core_model(name), core_codec(), **options)
     return large.movedim(1, -1) / 2 + 0.5
 
 
@@ -570,7 +570,44 @@ def test_upscale_image_makes_any_size_with_and_without_a_vae(
     wanted = enlarged(image, seed=4, nfe=2, **options)
     assert difference(found, wanted) < 1e-4
     if "scale" in size:
-        assert found.shape == (1, 82, 52, 3)
+        assert found.shape == (1, 82, 52, 4)
+
+
+def test_the_width_and_height_of_a_picture_are_any_number_of_pixels(host: Host) -> None:
+    """301x299 is enlarged to 602x598, as on the command line; latents come in steps of 8 pixels."""
+    steps = {
+        node_id: {i.step for i in host.nodes[node_id].GET_SCHEMA().inputs if i.id in ("width", "height")}
+        for node_id in ("FMBoostUpscale", "FMBoostUpscaleImage")
+    }
+    assert steps == {"FMBoostUpscale": {8}, "FMBoostUpscaleImage": {1}}
+    size = {"size_by": "width x height", "width": 61, "height": 43}
+    found = host.run("FMBoostUpscaleImage", image=photo(21, 30), cfm=ready(host, FAST), vae=VAE(), **size).args[0]
+    assert found.shape == (1, 43, 61, 3)
+
+
+@pytest.mark.parametrize("given", ["mask", "alpha"])
+def test_what_is_hidden_leaves_no_fringe_and_the_mask_goes_along(host: Host, given: str) -> None:
+    """Load Image gives the colours of the file and 1 - alpha as the mask; both ways are the core's one."""
+    shown = (photo(24, 30)[..., :1] * 3 - 1).clamp(0, 1)
+    image = torch.where(shown > 0, torch.full((1, 24, 30, 3), 0.8), torch.tensor(0.0))
+    whole = torch.cat([image, shown], dim=-1)
+    inputs = {"image": whole} if given == "alpha" else {"image": image, "mask": 1 - shown[..., 0]}
+    large, mask = host.run("FMBoostUpscaleImage", cfm=ready(host, FAST), **inputs).args
+    wanted = enlarged(whole, FAST, scale=2)
+    assert difference(large, wanted if given == "alpha" else wanted[..., :3]) < 1e-4
+    assert difference(mask, 1 - wanted[..., 3]) < 1e-4
+    bright = enlarged(torch.full((1, 24, 30, 3), 0.8), FAST, scale=2)
+    assert difference(large[..., :3], bright) < 1e-4
+
+
+def test_the_mask_of_an_opaque_picture_changes_nothing(host: Host) -> None:
+    """Load Image gives 64x64 zeros for a picture without transparency."""
+    image, cfm = photo(24, 30, batch=2), ready(host, FAST)
+    large, mask = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, mask=torch.zeros(1, 64, 64)).args
+    assert torch.equal(large, host.run("FMBoostUpscaleImage", image=image, cfm=cfm).args[0])
+    assert mask.shape == (2, 48, 60) and not mask.any()
+    with pytest.raises(host.core.ImageError, match="2 pictures and 3 masks"):
+        host.run("FMBoostUpscaleImage", image=image, cfm=cfm, mask=torch.ones(3, 24, 30))
 
 
 def test_an_sdxl_picture_is_enlarged_through_its_own_vae(host: Host) -> None:

@@ -448,3 +448,30 @@ def test_restoring_is_for_guides_made_from_pictures(model: Model, codec: TinyVAE
             upscale_image(picture, model, codec, nfe=1, upsample=method, restore=r) for r in (True, False)
         )
         assert torch.equal(with_, without)
+
+
+def cut_out(colour: float = 0.8) -> tuple[torch.Tensor, torch.Tensor]:
+    """A disk of one colour with a soft edge on hidden black: images with alpha and without (1,4 and 3,15,21)."""
+    y, x = torch.meshgrid(torch.arange(15.0) - 7, torch.arange(21.0) - 10, indexing="ij")
+    alpha = ((6 - (x**2 + y**2).sqrt()) / 3).clamp(0, 1)[None, None]
+    rgb = torch.full((1, 3, 15, 21), colour)
+    return torch.cat([torch.where(alpha > 0, rgb, torch.tensor(-1.0)), alpha * 2 - 1], dim=1), rgb
+
+
+@pytest.mark.parametrize("target", [{"scale": 3}, {"size": (50, 50)}, {"size": (50, 50), "stretch": True}])
+def test_hidden_colours_leave_no_fringe_and_alpha_goes_along(
+    model: Model, codec: TinyVAE, target: dict[str, Any]
+) -> None:
+    image, rgb = cut_out()
+    large = upscale_image(image, model, codec, nfe=1, **target)
+    assert (large[:, :3] - upscale_image(rgb, model, codec, nfe=1, **target)).abs().max() < 1e-5
+    size = (large.shape[-2], large.shape[-1])
+    fit = cover if "size" in target and "stretch" not in target else resize
+    assert torch.allclose(large[:, 3:], fit(image[:, 3:], size)) and size in ((45, 63), (50, 50))
+
+
+def test_each_image_of_a_batch_has_its_own_hidden_colours(model: Model, codec: TinyVAE) -> None:
+    images = torch.cat([cut_out(0.8)[0], cut_out(-0.5)[0]])
+    together = upscale_image(images, model, codec, nfe=1, seed=[0, 1])
+    alone = [upscale_image(images[i : i + 1], model, codec, nfe=1, seed=i) for i in range(2)]
+    assert (together - torch.cat(alone)).abs().max() < 1e-5

@@ -153,6 +153,29 @@ def test_extras_stretch_to_the_hosts_rounded_size(hires: Any, name: str) -> None
     assert (large - wanted).abs().max() < 1.01 / 127.5
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_extras_treat_transparency_as_the_core_does(hires: Any, mode: str) -> None:
+    """A white disk with a soft edge on hidden black is white up to its edge, as on the command line."""
+    y, x = torch.meshgrid(torch.arange(16.0) - 8, torch.arange(24.0) - 12, indexing="ij")
+    alpha = ((7 - (x**2 + y**2).sqrt()) / 3).clamp(0, 1)
+    pixels = torch.stack([(alpha > 0).float()] * 3 + [alpha], dim=-1) * 255
+    small = Image.fromarray(pixels.to(torch.uint8).numpy())
+    if mode == "P":
+        small = Image.fromarray((alpha > 0).numpy()).convert("P")
+        small.info["transparency"] = 0
+    elif mode == "LA":
+        small = small.convert("LA")
+    host, core = importlib.import_module("fmboost_webui.host"), load_codec("builtin")
+    large = importlib.import_module("fmboost_webui.extras").UpscalerFMBoost().do_upscale(small, "FMBoost picture")
+    image = host.to_tensor(small.convert("RGBA"), alpha=True)
+    with torch.no_grad():
+        wanted = upscale_image(image, load_model(MODEL), core, scale=2, stretch=True)
+        white = upscale_image(torch.ones(1, 3, 16, 24), load_model(MODEL), core, scale=2, stretch=True)
+    found = host.to_tensor(large, alpha=True)
+    assert large.mode == "RGBA" and (found - wanted).abs().max() < 1.01 / 127.5
+    assert (found[:, :3] - white).abs().max() < 2.01 / 127.5
+
+
 @pytest.mark.parametrize(
     ("entry", "wish", "name"),
     [

@@ -32,6 +32,14 @@ def count(text: str) -> int:
     return value
 
 
+def percent(text: str) -> int:
+    """A whole number from 1 to 100."""
+    value = int(_number(text, int))
+    if not 1 <= value <= 100:
+        raise ArgumentTypeError(f"must be a whole number from 1 to 100, not {text!r}")
+    return value
+
+
 def size(text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT in pixels -> (width, height)."""
     match = re.fullmatch(r"([1-9]\d{0,6})[xX]([1-9]\d{0,6})", text.strip())

@@ -15,8 +15,7 @@ from torch import Tensor
 from ..imaging.compare import Panel, side_by_side
 from ..imaging.picture import Picture
 from ..imaging.read import read_picture
-from ..imaging.resample import cover, resize
-from ..imaging.write import check_output, preview, save_image, write_picture
+from ..imaging.write import Encoding, check_output, preview, save_image, write_picture
 from ..sampling.guide import image_guide
 from ..sampling.hooks import Hooks, Stage
 from ..sampling.options import ResolvedOptions
@@ -38,6 +37,7 @@ class Request:
     seed: int
     restore: bool
     compare: Path | None
+    encoding: Encoding
 
     def settings(self, tools: Tools) -> dict[str, Any]:
         """What decides the pixels, as JSON holds it. How they are computed does not: device, number type, tiles."""
@@ -50,35 +50,42 @@ class Request:
 def enlarge(job: Job, prefix: str, tools: Tools, request: Request) -> None:
     """Make the job's target from its source and print a line about it; prefix: its number among several."""
     picture = read_picture(job.source)
-    size = height, width = request.target.pixels((picture.height, picture.width), tools.model.spec.scale)
+    height, width = request.target.pixels((picture.height, picture.width), tools.model.spec.scale)
     check_output(job.target, (width, height))
     began = time.perf_counter()
     with memory_errors(str(job.source)), ProgressBar(f"{prefix}{job.source.name}") as bar:
-        rgb, evaluations = _upscaled(picture, tools, request, bar)
-        result = picture.with_pixels(rgb, _resized_alpha(picture.alpha, size, request))
+        result, evaluations = _upscaled(picture, tools, request, bar)
     seconds = time.perf_counter() - began
-    for text in picture.notes + write_picture(job.target, result):
+    result = result.with_step(_step(result, tools, request))
+    for text in picture.notes + write_picture(job.target, result, request.encoding):
         note(f"{job.source.name}: {text}.")
     cost = f"{evaluations} evaluation{'' if evaluations == 1 else 's'}"
     print(f"{prefix}{job.target}  {width}x{height}  {seconds:.1f} s  {cost}", flush=True)
     if request.compare is not None:
         with memory_errors(str(job.source)):
             image = _comparison(picture, result, f"{cost}, {seconds:.1f} s", tools, request)
-        save_image(request.compare, image, **({} if picture.grey else {"icc_profile": picture.icc}))
+        save_image(
+            request.compare, image, **({} if picture.grey else {"icc_profile": picture.metadata.profile(grey=False)[0]})
+        )
         print(request.compare)
 
 
-def _upscaled(picture: Picture, tools: Tools, request: Request, bar: ProgressBar) -> tuple[Tensor, int]:
-    """The enlarged colours (1,3,H,W) on the CPU, and the NFE of all stages together."""
+def _upscaled(picture: Picture, tools: Tools, request: Request, bar: ProgressBar) -> tuple[Picture, int]:
+    """The enlarged picture, on the CPU, and the NFE of all stages together."""
     stages: list[Stage] = []
     upscaler = Upscaler(tools.model, tools.codec, request.options, Hooks(progress=bar, on_stage=stages.append))
-    rgb = upscaler.image(picture.rgb.to(tools.device), request.target, seeded_noise(request.seed, 1), request.restore)
-    return rgb.cpu(), sum(stage.evaluations for stage in stages)
+    noise = seeded_noise(request.seed, 1)
+    large = upscaler.image(picture.pixels.to(tools.device), request.target, noise, request.restore).cpu()
+    return picture.with_pixels(large), sum(stage.evaluations for stage in stages)
 
 
-def _resized_alpha(alpha: Tensor | None, size: tuple[int, int], request: Request) -> Tensor | None:
-    """Alpha (1,1,H,W) at a size (height, width), cut or stretched as the colours are."""
-    return None if alpha is None else (resize if request.target.distorts else cover)(alpha, size).clamp(0, 1)
+def _step(result: Picture, tools: Tools, request: Request) -> dict[str, str]:
+    """The enlargement as settings in a recipe: AUTOMATIC1111's own names for its Extras, and the seed."""
+    return {
+        "Postprocess upscaler": f"FMBoost {tools.model.spec.name}",
+        "Postprocess upscale to": f"{result.width}x{result.height}",
+        "Postprocess upscale seed": str(request.seed),
+    }
 
 
 def _comparison(picture: Picture, result: Picture, cost: str, tools: Tools, request: Request) -> Image.Image:
@@ -88,7 +95,7 @@ def _comparison(picture: Picture, result: Picture, cost: str, tools: Tools, requ
     fit = Image.Image.resize if request.target.distorts else ImageOps.fit
     bicubic = fit(small, (width, height), Image.Resampling.BICUBIC)
     began = time.perf_counter()
-    psu = result.with_pixels(_psu(picture, (height, width), tools, request.target.distorts), result.alpha)
+    psu = result.with_pixels(_psu(picture, (height, width), tools, request.target.distorts))
     seconds, restored = time.perf_counter() - began, ", restored" if request.restore else ""
     return side_by_side(
         (

@@ -28,9 +28,10 @@ def names_folder(output: str) -> bool:
     return is_folder(Path(output)) or output.endswith(("/", os.sep)) or not Path(output).suffix
 
 
-def plan_jobs(inputs: Inputs, output: str) -> list[Job]:
+def plan_jobs(inputs: Inputs, output: str, kind: str | None = None) -> list[Job]:
     """The jobs for inputs and an output. Makes the folders that are missing.
 
+    kind: the suffix, without its dot, of all that goes into a folder; None: see `target_place`.
     Raises `ImageError` for a target that is an input, that two images would have, or that cannot be written, and
     `FileError` for a folder that cannot be made.
     """
@@ -38,7 +39,7 @@ def plan_jobs(inputs: Inputs, output: str) -> list[Job]:
     if not names_folder(output) and folder.suffix.lower() in WRITE_FORMATS and len(sources) > 1:
         raise ImageError(f"{len(sources)} pictures need a folder to go to, but {output} names one file.")
     if names_folder(output) or (inputs.several and folder.suffix.lower() not in WRITE_FORMATS):
-        jobs = [Job(source.path, folder / target_place(source.place)) for source in sources]
+        jobs = [Job(source.path, folder / target_place(source.place, kind)) for source in sources]
     else:
         jobs = [Job(sources[0].path, folder)]
     _refuse_meeting(jobs)
@@ -50,11 +51,14 @@ def plan_jobs(inputs: Inputs, output: str) -> list[Job]:
     return jobs
 
 
-def target_place(place: Path) -> Path:
+def target_place(place: Path, kind: str | None = None) -> Path:
     """A target's place below the output folder: the source's own, with .png behind a suffix that is not written.
 
     The name follows from the source alone, so that it stays whatever comes beside it: a.bmp becomes a.bmp.png.
+    kind: the suffix to have instead of the own one, without its dot.
     """
+    if kind is not None:
+        return place.with_suffix(f".{kind}")
     return place if place.suffix.lower() in WRITE_FORMATS else place.with_name(f"{place.name}.png")
 
 

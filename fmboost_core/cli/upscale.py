@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, ConfigError, FMBoostError, reason
-from .arguments import add_compute, add_model, add_tile, count, positive, size
+from .arguments import add_compute, add_model, add_tile, count, percent, positive, size
 from .console import OK, SOME_SKIPPED, note, one_line
 from .processes import Process, share, this_process
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .jobs import Job
 
 _STOPPED = "Stopped; no file was left half-written. With --skip-existing the same command goes on."
+FORMATS = ("png", "jpg", "webp", "tif")
+
 _LAUNCHERS = """several GPUs:
   Under a launcher the processes share the pictures of a folder, each on a GPU of its own:
     torchrun --nproc-per-node 2 -m fmboost_core upscale holiday/ holiday-large/ --skip-existing
@@ -37,13 +39,13 @@ _LAUNCHERS = """several GPUs:
 def add_command(commands: Any) -> None:
     parser = commands.add_parser("upscale", help="enlarge a picture, or all pictures of a folder")
     parser.description = (
-        "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP, GIF and, where Pillow does, AVIF; writes PNG, JPEG and "
-        "WebP."
+        "Enlarge pictures. Reads PNG, JPEG, WebP, TIFF, BMP, GIF and, where Pillow does, AVIF; writes PNG, JPEG, WebP "
+        "and TIFF."
     )
     parser.epilog, parser.formatter_class = _LAUNCHERS, argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("input", nargs="+", metavar="IN", help='a picture, a folder of them, or a pattern such as "trip/*.jpg"')
-    add("output", metavar="OUT", help="the new file (.png, .jpg, .webp), or a folder, which is made if missing")
+    add("output", metavar="OUT", help="the new file (.png, .jpg, .webp, .tif), or a folder, which is made if missing")
     add("--recursive", action="store_true", help="also enter the folders in a folder, and keep them in OUT")
     target = parser.add_argument_group(
         "size (one of --scale, --size, --megapixels; default: the model's upscale factor)"
@@ -62,6 +64,7 @@ def add_command(commands: Any) -> None:
         help="skip pictures that are there already, made from the same source with the same settings: a stopped run "
         "goes on",
     )
+    _add_encoding(parser.add_argument_group("file"))
     add("--compare", type=Path, metavar="FILE", help="also write a picture that shows before and after side by side")
     parser.set_defaults(run=run, stopped=_STOPPED)
 
@@ -95,7 +98,25 @@ def _add_method(group: Any) -> None:
     add_compute(group)
 
 
+def _add_encoding(group: Any) -> None:
+    add = group.add_argument
+    add("--format", choices=FORMATS, help="format of the pictures of a folder (default: as each is)")
+    add(
+        "--quality",
+        type=percent,
+        metavar="Q",
+        help="quality of JPEG and WebP, 1 to 100 (default: 95; without loss for a WebP of a picture without loss)",
+    )
+    add(
+        "--subsampling",
+        choices=("4:4:4", "4:2:2", "4:2:0"),
+        default="4:4:4",
+        help="colours of a JPEG: 4:4:4 (default) keeps all, 4:2:0 makes smaller files",
+    )
+
+
 def _request(args: argparse.Namespace, tools: Tools) -> Request:
+    from ..imaging.write import Encoding
     from ..sampling.options import SamplingOptions
     from ..sampling.target import Target
     from .enlarge import Request
@@ -108,6 +129,7 @@ def _request(args: argparse.Namespace, tools: Tools) -> Request:
         seed=args.seed,
         restore=args.restore,
         compare=args.compare,
+        encoding=Encoding(args.quality, args.subsampling),
     )
 
 
@@ -134,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = find_inputs(args.input, args.recursive, Path(args.output))
     tools = load_tools(args.model, args.codec, args.device, args.dtype)
     request = _request(args, tools)  # it refuses wrong options, before the output folder is made
-    jobs = plan_jobs(inputs, args.output)
+    jobs = plan_jobs(inputs, args.output, args.format)
     if request.compare is not None:
         check_comparison(request.compare, jobs)
     if process.rank == 0:

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from ..errors import ImageError, reason
-from .metadata import profile_space
+from .icc import profile_space
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in Pillow's conversion to grey
 
@@ -24,18 +24,37 @@ def plain(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray(np.asarray(image).astype(np.uint16))
     if image.mode in ("I", "F"):
-        return Image.fromarray(_wide_to_uint16(np.asarray(image), path))
+        return Image.fromarray(to_uint16(np.asarray(image), path))
     transparent = "transparency" in image.info or image.mode in ("LA", "RGBA", "PA", "La", "RGBa")
     kind = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     return image.convert(kind + "A" if transparent else kind)
 
 
-def _wide_to_uint16(values: NDArray[Any], path: Path) -> NDArray[Any]:
-    """32-bit grey as 16 bits: integers from 0..65535, floats from 0..1. `ImageError` for any other range."""
-    top = 1.0 if values.dtype.kind == "f" else 65535.0
+def to_uint16(values: NDArray[Any], path: Path) -> NDArray[np.uint16]:
+    """Numbers as 16 bits: integers from 0..65535, floats from 0..1. `ImageError` for any other range."""
+    top, name = (1.0, "float") if values.dtype.kind == "f" else (65535.0, "integer")
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > top:
-        raise ImageError(f"{path} has 32-bit values outside 0..{top:g}; save it with 8 or 16 bits first.")
-    return np.round(values * (65535.0 / top)).astype(np.uint16)
+        raise ImageError(
+            f"{path} has {values.dtype.itemsize * 8}-bit {name} values outside 0..{top:g}; save it with 8 or 16 bits "
+            "first."
+        )
+    return np.round(values.astype(np.float64) * (65535.0 / top)).astype(np.uint16)
+
+
+def straight(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H,W,channels) in 0..1 whose colours have alpha multiplied into them, the last channel, without that."""
+    alpha = values[..., -1:]
+    colours = np.minimum(values[..., :-1] / np.where(alpha > 0, alpha, 1), 1)
+    return np.concatenate([colours, alpha], axis=-1)
+
+
+def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """(H,W,channels) turned and mirrored by an EXIF orientation, 1 to 8."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values[::-1] if orientation in (3, 4, 7, 8) else values
 
 
 def to_srgb(image: Image.Image, icc: bytes | None, path: Path) -> tuple[Image.Image, tuple[str, ...]]:
@@ -58,9 +77,14 @@ def to_srgb(image: Image.Image, icc: bytes | None, path: Path) -> tuple[Image.Im
 def fill_hidden(rgb: Tensor, alpha: Tensor) -> Tensor:
     """`rgb` with the colours of visible neighbours where alpha is 0, so that no hidden colour bleeds into the edge.
 
-    rgb (1,3,H,W), alpha (1,1,H,W) in [0,1]. A pyramid of averages weighted by alpha: each level takes from the next
+    rgb (B,3,H,W), alpha (B,1,H,W) in [0,1]. A pyramid of averages weighted by alpha: each level takes from the next
     coarser one what it lacks.
     """
+    return torch.cat([_filled(*item) for item in zip(rgb.split(1), alpha.to(rgb).split(1), strict=True)])
+
+
+def _filled(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """`fill_hidden` of a single image."""
     if alpha.min() > 0 or alpha.max() == 0:
         return rgb
     levels = [(rgb * alpha, alpha)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from PIL import features
 
-_AVIF = features.check("avif")  # Pillow before 11.3 and some builds of it do not read it
-READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", *(["AVIF"] if _AVIF else []))
-READ_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", *([".avif"] if _AVIF else []),
-)  # fmt: skip
-WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".webp": "WEBP"}
+_HAS_AVIF = "avif" in features.modules and features.check("avif")  # Pillow from 11.3, if it was built so
+
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF") + (("AVIF",) if _HAS_AVIF else ())
+READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif") + (
+    (".avif",) if _HAS_AVIF else ()
+)
+WRITE_FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
 LARGEST_SIDE = {"JPEG": 65535, "WEBP": 16383}  # pixels
 
 

@@ -1,77 +1,131 @@
-"""Metadata of image files: EXIF data, orientation, ICC profiles, bit depth."""
+"""`Metadata`: what an image file carries beside its pixels, in one form for all formats."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from PIL import Image, ImageOps
+from . import icc, infotext
+from .exif import Exif
+from .png import Chunk, Text
 
-EXIF_JPEG_LIMIT = 65533  # bytes
-
-_ORIENTATION = 0x0112
-# These tags describe the photograph. All others of the main directory describe the old file itself.
-_EXIF_KEPT = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-_EXIF_DIRECTORIES = (0x8769, 0x8825)  # camera settings, GPS
-# Maker note (it holds offsets into the old file), width, height, interoperability.
-_EXIF_STALE = (0x927C, 0xA002, 0xA003, 0xA005)
-
-
-def read_exif(image: Image.Image) -> tuple[int, bytes | None]:
-    """The orientation (1 to 8, 1 is upright) and the EXIF data to keep; (1, None) for unreadable data."""
-    try:
-        old = image.getexif()
-        # Pillow turns a TIFF upright while it loads, and older versions leave the tag as it was.
-        orientation = 1 if image.format == "TIFF" else old.get(_ORIENTATION, 1)
-        kept = Image.Exif()
-        for tag in _EXIF_KEPT:
-            if tag in old:
-                kept[tag] = old[tag]
-        for tag in _EXIF_DIRECTORIES:
-            directory = {k: v for k, v in old.get_ifd(tag).items() if k not in _EXIF_STALE}
-            if directory:
-                kept[tag] = directory
-        return orientation, kept.tobytes() if len(kept) else None
-    except Exception:  # Pillow's EXIF parser and writer raise nearly anything on what cameras write
-        return 1, None
+# How the hosts write PNG texts into EXIF: AUTOMATIC1111 its recipe as the user's comment, ComfyUI its two graphs as
+# the camera's maker and model, behind their names.
+GRAPHS = {"workflow": 0x010F, "prompt": 0x0110}
 
 
-def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image turned and mirrored by its EXIF orientation; a value outside 2..8 changes nothing.
+@dataclass(frozen=True)
+class Metadata:
+    """What a file carries beside its pixels.
 
-    Of the EXIF data Pillow is given the orientation alone, because it rewrites all that it finds, and fails on some.
+    icc: the ICC profile. exif: the EXIF data without orientation, resolution and thumbnails. xmp: the XMP packet, and
+    more_xmp: its extension in JPEG segments. texts: PNG texts, those that other formats hold elsewhere among them.
+    comments: of JPEG and GIF. dpi: dots per inch. iptc: captions of the press (IPTC-IIM).
+    colour: the chunks of a PNG that describe its colours, instead of a profile or beside it.
     """
-    if orientation not in range(2, 9):
-        return image
-    exif = Image.Exif()
-    exif[_ORIENTATION] = int(orientation)
-    tagged = image.copy()
-    tagged.info = {"exif": exif.tobytes()}
-    return ImageOps.exif_transpose(tagged)
+
+    icc: bytes | None = None
+    exif: Exif = field(default_factory=Exif)
+    xmp: bytes | None = None
+    more_xmp: tuple[bytes, ...] = ()
+    texts: tuple[Text, ...] = ()
+    comments: tuple[bytes, ...] = ()
+    dpi: tuple[float, float] | None = None
+    iptc: bytes | None = None
+    colour: tuple[Chunk, ...] = ()
+
+    def with_step(self, step: Mapping[str, str]) -> Metadata:
+        """A copy whose recipe, if there is one, names a further step, such as an enlargement, by settings."""
+
+        def told(text: Text) -> Text:
+            if text.keyword != infotext.KEYWORD or text.value is None:
+                return text
+            longer = infotext.with_step(text.value, step)
+            return text if longer == text.value else Text(text.keyword, longer)
+
+        return replace(self, texts=tuple(map(told, self.texts)))
+
+    def without_colours(self) -> Metadata:
+        """A copy without profile and colour chunks: for pixels that were converted to sRGB."""
+        return replace(self, icc=None, colour=())
+
+    def fitting(self, grey: bool) -> tuple[Metadata, tuple[str, ...]]:
+        """A copy without a profile for other pixels than grey, or RGB, and a note on it."""
+        if self.icc is None or icc.profile_space(self.icc) == ("GRAY" if grey else "RGB"):
+            return self, ()
+        space = icc.profile_space(self.icc)
+        what = f"is for {space} and does not fit" if space.isalnum() else "is damaged"
+        return replace(self, icc=None), (f"the ICC profile {what}, so it was left out",)
+
+    def profile(self, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:
+        """The profile for a format without colour chunks: grey or RGB, None for sRGB; and notes on what it loses."""
+        chunks = dict(self.colour)
+        coded = chunks.get(b"cICP", b"")
+        found = icc.cicp_profile(coded, grey) if coded and not icc.is_srgb(coded) else None
+        notes: tuple[str, ...] = ()
+        if coded and not icc.is_srgb(coded) and found is None:
+            notes = ("its colours (HDR, by cICP) have no profile, so only PNG keeps them",)
+        if found or (coded and icc.is_srgb(coded)):
+            return found, notes
+        if self.icc:
+            fits = icc.profile_space(self.icc) == ("GRAY" if grey else "RGB")
+            return (self.icc, notes) if fits else (None, (*notes, "the grey ICC profile was left out"))
+        if b"sRGB" in chunks:
+            return None, notes
+        return icc.chunk_profile(_gamma(chunks), _primaries(chunks), grey), notes
 
 
-def profile_space(icc: bytes) -> str:
-    """The colour space in an ICC profile's header: "RGB", "GRAY", "CMYK"."""
-    return icc[16:20].decode("ascii", "replace").strip()
+def _gamma(chunks: Mapping[bytes, bytes]) -> float | None:
+    """The exponent of gAMA, in a plausible range."""
+    body = chunks.get(b"gAMA", b"")
+    gamma = int.from_bytes(body, "big") / 1e5 if len(body) == 4 else 0.0
+    return gamma if 0.1 < gamma < 10 else None
 
 
-def fitting_profile(icc: bytes | None, grey: bool) -> bytes | None:
-    """The ICC profile if it describes grey, or RGB, as the pixels are; else None."""
-    return icc if icc and profile_space(icc) == ("GRAY" if grey else "RGB") else None
+def _primaries(chunks: Mapping[bytes, bytes]) -> tuple[float, ...] | None:
+    """x, y of white, red, green and blue of cHRM."""
+    body = chunks.get(b"cHRM", b"")
+    return tuple(int.from_bytes(body[i : i + 4], "big") / 1e5 for i in range(0, 32, 4)) if len(body) == 32 else None
 
 
-def png_header(path: Path) -> tuple[int, ...]:
-    """The bits of a channel and the colour type of a PNG; () for another file."""
-    with path.open("rb") as file:
-        head = file.read(26)
-    return tuple(head[24:26]) if head[:8] == b"\x89PNG\r\n\x1a\n" else ()
+# --- recipes
 
 
-def bit_depth_notes(image: Image.Image, path: Path) -> tuple[str, ...]:
-    """A note where Pillow, which has no colour with 16 bits, reads 8 of them."""
-    if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
-        bits = png_header(path)[:1]
-        if image.format == "TIFF":
-            bits = tuple(getattr(image, "tag_v2", {}).get(258, ()))[:1]
-        if bits == (16,):
-            return ("16 bits a channel were read as 8 (only grey without alpha keeps 16)",)
-    return ()
+def with_recipe(metadata: Metadata) -> Metadata:
+    """A copy in which recipes that EXIF data or a comment holds as the hosts write them are PNG texts."""
+    texts, exif, comments = list(metadata.texts), metadata.exif, list(metadata.comments)
+    known = {text.keyword for text in texts}
+    if infotext.is_infotext(exif.comment):
+        if infotext.KEYWORD not in known:
+            texts.append(Text(infotext.KEYWORD, exif.comment))
+        exif = replace(exif, comment="")
+    for keyword, tag in GRAPHS.items():
+        found = exif.text(tag)
+        if found.startswith((f"{keyword}:{{", f"{keyword}: {{")):
+            if keyword not in known:
+                texts.append(Text(keyword, found.partition(":")[2]))
+            exif = exif.without(tag)
+    for comment in comments:
+        text = comment.decode("utf-8", "replace")
+        if infotext.is_infotext(text) and infotext.KEYWORD not in {t.keyword for t in texts}:
+            texts.append(Text(infotext.KEYWORD, text))
+            comments.remove(comment)
+            break
+    return replace(metadata, texts=tuple(texts), exif=exif, comments=tuple(comments))
+
+
+# --- XMP
+
+_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>\s*))([1-8])""")
+
+
+def xmp_orientation(xmp: bytes | None) -> int:
+    """The orientation that an XMP packet says, 1 for none."""
+    match = _XMP_ORIENTATION.search(xmp or b"")
+    return int(match[2]) if match else 1
+
+
+def upright_xmp(xmp: bytes | None) -> bytes | None:
+    """The packet for a picture that stands upright."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if xmp else None

@@ -1,11 +1,12 @@
-"""Writing a `Picture`, or a Pillow image, as PNG, JPEG or WebP."""
+"""Writing a `Picture`, or a Pillow image, as PNG, JPEG, WebP or TIFF."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -15,10 +16,26 @@ from torch import Tensor
 
 from ..errors import ImageError, NonFiniteError
 from ..files.atomic import replacing
+from . import png, tiff
 from .colour import LUMA
 from .formats import LARGEST_SIDE, WRITE_FORMATS, listed
-from .metadata import EXIF_JPEG_LIMIT, fitting_profile
+from .packing import Packed, pack
 from .picture import Picture
+
+SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
+QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are compressed.
+
+    quality: of JPEG and WebP, 1 to 100; None: 95, and a WebP without loss where the picture came from a file without.
+    subsampling: of the colours of a JPEG, one of `SUBSAMPLINGS`.
+    """
+
+    quality: int | None = None
+    subsampling: str = SUBSAMPLINGS[0]
 
 
 def check_output(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> None:
@@ -44,8 +61,8 @@ def check_output(path: str | os.PathLike[str], size: tuple[int, int] | None = No
         raise ImageError(f"{path} would be {size[0]}x{size[1]}, but {kind} ends at {limit} a side; write a PNG.")
 
 
-def write_picture(path: str | os.PathLike[str], picture: Picture) -> tuple[str, ...]:
-    """Write a picture in its suffix's format, JPEG and WebP with quality 95, whole or not at all.
+def write_picture(path: str | os.PathLike[str], picture: Picture, encoding: Encoding | None = None) -> tuple[str, ...]:
+    """Write a picture in its suffix's format, whole or not at all.
 
     Returns notes on what the format cannot keep. Raises `ImageError`, or `NonFiniteError` for NaN and infinity; an
     older file of the name then stays as it was.
@@ -55,10 +72,12 @@ def write_picture(path: str | os.PathLike[str], picture: Picture) -> tuple[str, 
     if not torch.isfinite(picture.rgb).all():
         raise NonFiniteError(f"The result for {path} holds NaN or infinity; try --dtype float32.")
     kind = WRITE_FORMATS[path.suffix.lower()]
-    image, notes = _to_image(picture, kind)
-    options, lost = _options(picture, kind, grey=image.mode not in ("RGB", "RGBA"))
-    save_image(path, image, **options)
-    return notes + lost
+    values, notes = _to_values(picture, kind)
+    packed = pack(picture.metadata, kind, picture.grey)
+    options = _options(picture, kind, encoding or Encoding())
+    with replacing(path, ImageError) as temporary, temporary.open("xb") as file:
+        _encode(file, values, kind, packed, options)
+    return notes + packed.notes
 
 
 def save_image(path: Path, image: Image.Image, **options: Any) -> None:
@@ -69,29 +88,36 @@ def save_image(path: Path, image: Image.Image, **options: Any) -> None:
 
 def preview(picture: Picture) -> Image.Image:
     """The picture as an RGB image of 8 bits, on white where it is transparent."""
-    return _to_image(replace(picture, deep=False), "JPEG")[0].convert("RGB")
+    return _to_image(_to_values(replace(picture, deep=False), "JPEG")[0]).convert("RGB")
 
 
-def _options(picture: Picture, kind: str, grey: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Pillow's options for a format, metadata among them, and notes on the metadata that it cannot keep."""
-    notes: tuple[str, ...] = ()
-    options: dict[str, Any] = {} if kind == "PNG" else {"quality": 95}
+def _encode(file: BinaryIO, values: NDArray[Any], kind: str, packed: Packed, options: dict[str, Any]) -> None:
+    if kind == "TIFF":
+        file.write(tiff.encode(values, packed.fields, packed.order))
+    elif kind != "PNG":
+        _to_image(values).save(file, format=kind, **packed.options, **options)
+    elif values.dtype == np.uint16:
+        file.write(png.with_chunks(png.encode_deep(values), packed.chunks))
+    else:
+        whole = BytesIO()
+        _to_image(values).save(whole, format=kind)
+        file.write(png.with_chunks(whole.getvalue(), packed.chunks))
+
+
+def _options(picture: Picture, kind: str, encoding: Encoding) -> dict[str, Any]:
+    """Pillow's options for the pixels of a JPEG or WebP."""
+    quality = encoding.quality or QUALITY
     if kind == "JPEG":
-        options["subsampling"] = 0
-    icc = fitting_profile(picture.icc, grey)
-    if icc:
-        options["icc_profile"] = icc
-    elif picture.icc:
-        notes += (f"{kind} has no grey, so the grey ICC profile was left out",)
-    if picture.exif and kind == "JPEG" and len(picture.exif) > EXIF_JPEG_LIMIT:
-        notes += ("the EXIF data is too long for JPEG and was left out",)
-    elif picture.exif:
-        options["exif"] = picture.exif
-    return options, notes
+        return {"quality": quality, "subsampling": SUBSAMPLINGS.index(encoding.subsampling)}
+    if kind != "WEBP":
+        return {}
+    # exact: the colours below transparent pixels too.
+    lossless = {"lossless": True, "exact": True, "quality": 80}
+    return lossless if picture.lossless and encoding.quality is None else {"quality": quality}
 
 
-def _to_image(picture: Picture, kind: str) -> tuple[Image.Image, tuple[str, ...]]:
-    """The picture in a Pillow mode that the format has, and notes on what that loses."""
+def _to_values(picture: Picture, kind: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """The picture as numbers (H,W,channels) of a type that the format has, and notes on what that loses."""
     notes: tuple[str, ...] = ()
     colours, alpha = (picture.rgb.detach().float().cpu().clamp(-1, 1) + 1) / 2, picture.alpha
     if picture.grey:
@@ -99,14 +125,18 @@ def _to_image(picture: Picture, kind: str) -> tuple[Image.Image, tuple[str, ...]
     if kind == "JPEG" and alpha is not None:
         colours, alpha = colours * alpha + (1 - alpha), None
         notes += ("JPEG has no transparency, so the picture was laid on white",)
-    if picture.deep and kind == "PNG" and alpha is None:
-        return Image.fromarray(_to_array(colours, np.uint16)[..., 0]), notes
-    if picture.deep:
-        notes += (f"16 bits were written as 8 ({'grey with alpha' if kind == 'PNG' else kind} has no more here)",)
     if kind == "WEBP" and picture.grey:
         colours = colours.expand(-1, 3, -1, -1)
-    array = _to_array(colours if alpha is None else torch.cat([colours, alpha.to(colours)], dim=1), np.uint8)
-    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), notes
+    if alpha is not None:
+        colours = torch.cat([colours, alpha.to(colours)], dim=1)
+    deep = picture.deep and kind in ("PNG", "TIFF")
+    if picture.deep and not deep:
+        notes += (f"16 bits were written as 8 ({kind} has no more)",)
+    return _to_array(colours, np.uint16 if deep else np.uint8), notes
+
+
+def _to_image(values: NDArray[Any]) -> Image.Image:
+    return Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
 
 
 def _to_array(values: Tensor, dtype: type[np.integer[Any]]) -> NDArray[Any]:

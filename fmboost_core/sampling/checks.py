@@ -50,11 +50,12 @@ def check_latent(latent: Tensor, model: Model) -> None:
 
 
 def check_image(image: Tensor) -> None:
-    """Refuse what is no batch of images in [-1,1]."""
-    ok = isinstance(image, Tensor) and image.ndim == 4 and image.shape[1] == 3 and image.is_floating_point()
+    """Refuse what is no batch of images in [-1,1], of RGB or RGB with alpha."""
+    ok = isinstance(image, Tensor) and image.ndim == 4 and image.shape[1] in (3, 4) and image.is_floating_point()
     if not ok or not image.numel():
         raise LatentError(
-            f"An image must be a float tensor (batch, 3, height, width) in [-1,1], but it is {_found(image)}."
+            "An image must be a float tensor (batch, 3 or 4, height, width) in [-1,1], the fourth channel alpha, but "
+            f"it is {_found(image)}."
         )
     check_finite(image, "The image")
 

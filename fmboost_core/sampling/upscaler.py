@@ -19,6 +19,8 @@ from torch import Tensor
 
 from ..codecs.protocol import Codec
 from ..errors import LatentError
+from ..imaging.colour import fill_hidden
+from ..imaging.resample import cover, resize
 from ..model import Model
 from .cascade import Cascade
 from .checks import check_finite, check_image, check_latent, check_objective, check_pair
@@ -71,12 +73,19 @@ class Upscaler:
     def image(self, image: Tensor, target: Target, noise: Noise, restore: bool = True) -> Tensor:
         """The large image (B,3,H,W) of exactly the target's size, from the small one (B,3,h,w), both in [-1,1].
 
+        A fourth channel is alpha, -1 where it is transparent: it is interpolated, and hidden colours do not count.
         noise: see `latent`. restore: whether the small image's content is put back (`restore.restored`).
         """
         check_image(image)
         start = (image.shape[-2], image.shape[-1])
-        sizes = stage_sizes(start, target.pixels(start, self.model.spec.scale), self.model.spec.scale)
-        return self._cascade(sizes, noise).image(image.float(), target.distorts, restore).to(image)
+        end = target.pixels(start, self.model.spec.scale)
+        colours, alpha = image[:, :3].float(), image[:, 3:].float()
+        if alpha.numel():
+            colours = fill_hidden(colours, (alpha + 1) / 2)
+            alpha = (resize if target.distorts else cover)(alpha, end).clamp(-1, 1)
+        cascade = self._cascade(stage_sizes(start, end, self.model.spec.scale), noise)
+        large = cascade.image(colours, target.distorts, restore)
+        return (torch.cat([large, alpha], dim=1) if alpha.numel() else large).to(image)
 
     def _cascade(self, sizes: Sequence[tuple[int, int]], noise: Noise) -> Cascade:
         latents = [latent_size(size, self.codec.downscale_factor) for size in sizes]
@@ -147,7 +156,9 @@ def upscale_image(
     restore: bool = True,
     **keywords: Unpack[Keywords],
 ) -> Tensor:
-    """Upscale an image (B,3,H,W) in [-1,1], any H, W >= 1, to exactly the target's size; returns it in [-1,1].
+    """Upscale an image (B,3 or 4,H,W) in [-1,1], any H, W >= 1, to exactly the target's size; returns it in [-1,1].
+
+    A fourth channel is alpha, -1 where it is transparent.
 
     The first guide is encoded from the image itself. restore: whether the result, reduced again, is to be the small
     image, so that colours, text and faces stay and the flow only adds to them; it needs upsample="psu". The other
