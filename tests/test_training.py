@@ -116,13 +116,13 @@ def test_from_photographs_to_a_model_and_its_rectified_flow(
 def test_a_finished_training_says_so_when_it_is_run_again(latents: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "new" / "folder" / "mine.safetensors"
     status, said = run("train", latents, out, *SMALL)
-    assert status == 0 and "finished" not in said
+    assert status == 0 and "is finished" not in said
     before = out.read_bytes()
     status, said = run("train", latents, out, *SMALL)
     assert status == 0 and "This training is finished: 8 samples. To train on, raise loop.samples" in said
     assert f"delete {out.with_suffix('.training')}" in said and out.read_bytes() == before
     status, said = run("train", latents, out, *SMALL, "--set", "loop.samples=12")
-    assert status == 0 and "12/12 samples" in said and "finished" not in said
+    assert status == 0 and "12/12 samples" in said and "is finished" not in said
 
 
 def test_latents_of_two_models_of_one_name_are_not_mixed(
@@ -234,7 +234,7 @@ def test_a_recipe_can_be_printed_and_used_again(run: Run, tmp_path: Path) -> Non
     ("command", "words"),
     [
         ("train {empty} {out}", "There are no latents in"),
-        ("train {latents} {tmp}/nowhere/mine.safetensors", "cannot be written"),
+        ("train {latents} {photos}/0.png/mine.safetensors", "cannot be written"),
         ("train {latents} {tmp}/mine.pt", "ends in .safetensors"),
         (
             "train {latents} {out} --set data.shares={{pictures=1}}",

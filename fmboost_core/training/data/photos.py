@@ -39,7 +39,7 @@ def find_photos(places: Sequence[Path]) -> list[Path]:
     """
     missing = [str(place) for place in places if not place.exists()]
     if missing:
-        raise ConfigError(f"There is no file or folder {', '.join(missing)}.")
+        raise ConfigError(f"There is no file or folder {', '.join(missing)}; check the name.")
     found = [
         path
         for place in places
