@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ..errors import ImageError, reason
 from . import png, tiff
+from .alpha import fill_hidden
 from .carried import Carried, from_jpeg, from_other, from_png, from_tiff
-from .colour import fill_hidden, plain, straight, to_srgb, to_uint16, upright
+from .colour import plain, straight, to_srgb, to_uint16, upright
 from .formats import READ_FORMATS, listed
 from .picture import Picture
 

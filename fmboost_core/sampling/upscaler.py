@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..codecs.protocol import Codec
 from ..errors import LatentError
-from ..imaging.colour import fill_hidden
+from ..imaging.alpha import fill_hidden
 from ..imaging.resample import cover, resize
 from ..model import Model
 from .cascade import Cascade
