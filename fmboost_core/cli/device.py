@@ -12,6 +12,7 @@ import torch
 from ..codecs.load import BUILTIN, load_codec
 from ..codecs.tiny import TinyVAE
 from ..errors import ConfigError, ImageError, is_out_of_memory
+from ..fallback import move
 from ..files.checkpoint import load_model
 from ..model import Model
 from ..sampling.checks import check_pair
@@ -36,7 +37,7 @@ def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
     network = load_model(model)
     autoencoder = load_codec(codec, network.spec.family if codec == BUILTIN else None)
     check_pair(network, autoencoder)
-    return Tools(network.to(where, kind), autoencoder.to(where, kind), where)
+    return Tools(network.to(where, kind), move(autoencoder, where, kind), where)
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..fallback import with_fallback
+
 
 def resize(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """(B,C,H,W) to size (height, width), half-pixel centres; bilinear and bicubic are antialiased where they reduce."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
-    if mode == "nearest":
-        return F.interpolate(x, size=size, mode="nearest-exact")
-    reduces = size[0] < x.shape[-2] or size[1] < x.shape[-1]
-    return F.interpolate(x, size=size, mode=mode, antialias=reduces)
+    reduces = mode != "nearest" and (size[0] < x.shape[-2] or size[1] < x.shape[-1])
+    kernel = "nearest-exact" if mode == "nearest" else mode
+    # Each combination is an operator of its own, which a device can lack.
+    step = f"{'antialiased ' if reduces else ''}{mode} resizing"
+    return with_fallback(step, lambda x: F.interpolate(x, size=size, mode=kernel, antialias=reduces), x)
 
 
 def cover(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
@@ -28,4 +31,6 @@ def cover(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
 def pad_to(images: Tensor, unit: int) -> Tensor:
     """Repeat the right and the bottom edge until both sides are multiples of unit."""
     bottom, right = -images.shape[-2] % unit, -images.shape[-1] % unit
-    return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+    if not (bottom or right):
+        return images
+    return with_fallback("padding", lambda x: F.pad(x, (0, right, 0, bottom), mode="replicate"), images)

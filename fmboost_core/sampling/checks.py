@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..codecs.protocol import Codec, codec_party
 from ..errors import ConfigError, FMBoostWarning, LatentError, NonFiniteError
+from ..fallback import with_fallback
 from ..families import Party, require_same_family
 from ..model import Model
 
@@ -40,7 +41,7 @@ def check_latent(latent: Tensor, model: Model) -> None:
     if not latent.numel():
         raise LatentError(f"The latent is empty: its shape is {tuple(latent.shape)}.")
     check_finite(latent, "The latent")
-    if latent.numel() > 64 and float(latent.float().std()) > _LARGEST_DEVIATION:
+    if latent.numel() > 64 and _deviation(latent) > _LARGEST_DEVIATION:
         warnings.warn(
             f"The latent's standard deviation is above {_LARGEST_DEVIATION:g}: it looks like the VAE's raw scale, but "
             "FMBoost takes scaled latents.",
@@ -61,8 +62,12 @@ def check_image(image: Tensor) -> None:
 
 def check_finite(x: Tensor, what: str) -> None:
     """Refuse NaN and infinity. what: the subject of the sentence."""
-    if not bool(torch.isfinite(x).all()):
+    if not bool(with_fallback("the check for NaN", lambda x: torch.isfinite(x).all(), x)):
         raise NonFiniteError(f"{what} holds NaN or infinity; check the input and the weights, or use dtype float32.")
+
+
+def _deviation(latent: Tensor) -> float:
+    return float(with_fallback("the standard deviation", lambda x: x.float().std(), latent))
 
 
 def _found(value: object) -> str:
