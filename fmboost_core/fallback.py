@@ -70,7 +70,7 @@ def with_fallback(
 
 
 def move(module: _Module, device: torch.device | str | None, dtype: torch.dtype | None) -> _Module:
-    """The module, moved in place to a device and a number type; where the device lacks it to float32, with a warning."""
+    """The module, moved in place to a device and a type; to float32, with a warning, where the device lacks that."""
     try:
         module.to(device=device, dtype=dtype)
     except (NotImplementedError, RuntimeError, TypeError) as error:

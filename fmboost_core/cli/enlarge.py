@@ -69,7 +69,8 @@ def _upscaled(picture: Picture, tools: Tools, request: Request, bar: ProgressBar
 
 def _resized_alpha(alpha: Tensor | None, size: tuple[int, int], request: Request) -> Tensor | None:
     """Alpha (1,1,H,W) at a size (height, width), cut or stretched as the colours are."""
-    return None if alpha is None else (resize if request.target.distorts else cover)(alpha, size).clamp(0, 1)
+    fit = resize if request.target.distorts else cover
+    return None if alpha is None else fit(alpha, size, tileable=request.options.tileable).clamp(0, 1)
 
 
 def _comparison(picture: Picture, result: Picture, cost: str, tools: Tools, request: Request) -> Image.Image:

@@ -12,6 +12,7 @@ from ..errors import ConfigError, FMBoostWarning, LatentError, NonFiniteError
 from ..fallback import with_fallback
 from ..families import Party, require_same_family
 from ..model import Model
+from ..tiles import Tileable
 
 _LARGEST_DEVIATION = 3.0  # scaled latents are near 1, the VAE's raw ones near 5
 
@@ -58,6 +59,17 @@ def check_image(image: Tensor) -> None:
             f"An image must be a float tensor (batch, 3, height, width) in [-1,1], but it is {_found(image)}."
         )
     check_finite(image, "The image")
+
+
+def check_crop(start: tuple[int, int], end: tuple[int, int], distorts: bool, tileable: Tileable) -> None:
+    """Refuse a target (height, width) that crops a tileable axis: the ends would not meet any more. `ConfigError`."""
+    ratio = max(end[0] / start[0], end[1] / start[1])
+    crops = [not distorts and round(side * ratio) > new for side, new in zip(start, end, strict=True)]
+    if (crops[0] and tileable.y) or (crops[1] and tileable.x):
+        raise ConfigError(
+            f"A tileable image cannot be cropped, but {end[1]}x{end[0]} has another aspect than {start[1]}x{start[0]}; "
+            "give a scale, a size of the same aspect, or stretch."
+        )
 
 
 def check_finite(x: Tensor, what: str) -> None:
