@@ -48,6 +48,7 @@ class Upscale(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
                 inputs.CFM.Input("cfm"),
                 *_flow_inputs(),
+                inputs.tileable_input(),
             ],
             outputs=[io.Latent.Output(display_name="large latent")],
         )
@@ -55,7 +56,7 @@ class Upscale(io.ComfyNode):
     @classmethod
     def execute(
         cls, latent: Latent, vae: Any, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str,
-        noise_step: int, method: str, tile: str, **size: Any,
+        noise_step: int, method: str, tile: str, tileable: str = "off", **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = HostVAE(vae, family, tiled_vae), host.Progress(cfm)
@@ -66,7 +67,7 @@ class Upscale(io.ComfyNode):
             return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise)
 
         with host.noted() as notes:
-            options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
+            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
             small = scaled(latent, cfm.party)
             large = host.with_smaller_tiles(run, options.tile, progress)
         return io.NodeOutput(with_samples(latent, large, family), ui=host.shown(notes))
@@ -95,6 +96,7 @@ class UpscaleImage(io.ComfyNode):
                     tooltip="Puts back what the VAE loses of the picture: text, faces and fine lines stay as they "
                     "were, and the flow adds detail. Only with the method psu.",
                 ),
+                inputs.tileable_input(),
             ],
             outputs=[io.Image.Output(display_name="large image")],
         )
@@ -102,7 +104,7 @@ class UpscaleImage(io.ComfyNode):
     @classmethod
     def execute(
         cls, image: Tensor, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
-        method: str, tile: str, restore: bool, vae: Any = None, **size: Any,
+        method: str, tile: str, restore: bool, vae: Any = None, tileable: str = "off", **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         target = inputs.target_of(**size)
         codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae)
@@ -118,7 +120,7 @@ class UpscaleImage(io.ComfyNode):
 
         large = []
         with host.noted() as notes:
-            options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
+            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
             # One by one: a batch may be a film, whose large images together are more than the memory.
             for item, single in enumerate(image.split(1)):
                 large.append(upscaled(item, single[..., :3].movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)
