@@ -7,6 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# CUDA, ROCm and Apple; the CPU; DirectML; Intel's devices; CUDA's library of matrices.
+_MEMORY = re.compile(
+    r"out of memory|allocate memory|not allocate tensor|OUT_OF_(DEVICE_|HOST_)?(MEMORY|RESOURCES)|_ALLOC_FAILED"
+)
+
 
 class FMBoostError(Exception):
     """Base class of all errors of FMBoost."""
@@ -70,7 +75,7 @@ def is_count(value: object) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python or one of PyTorch's devices ran out of memory; they have no common exception."""
-    said = isinstance(error, RuntimeError) and re.search("out of memory|allocate memory", str(error))
+    said = isinstance(error, RuntimeError) and _MEMORY.search(str(error))
     return isinstance(error, MemoryError) or bool(said)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ConfigError
+from .fallback import move, with_fallback
 from .families import Party
 from .networks.conditioning import GUIDE_KINDS, Conditioning
 from .spec import ModelSpec
@@ -33,8 +34,8 @@ class Model:
         return Party(f"the model {self.spec.name}", self.spec.family, self.spec.network.channels)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Model:
-        """Move the network in place; returns self."""
-        self.network.to(device=device, dtype=dtype)
+        """Move the network in place, in float32 where the device lacks the type; returns self."""
+        move(self.network, device, dtype)
         return self
 
     def working_memory(self, positions: int, dtype: torch.dtype) -> int:
@@ -59,7 +60,12 @@ class Model:
 
     def velocity(self, x: Tensor, t: float | Tensor, conditioning: Conditioning) -> Tensor:
         """v(x, t, conditioning) in x's type: x (B,C,h,w) scaled, t a time in [0,1] or one per item (B,)."""
+        return with_fallback("the network", lambda x: self._evaluate(x, t, conditioning), x, module=self.network)
+
+    def _evaluate(self, x: Tensor, t: float | Tensor, conditioning: Conditioning) -> Tensor:
+        """`velocity` where the network is."""
         times = torch.as_tensor(t, dtype=torch.float32, device=self.device).expand(x.shape[0])
         state, guide = (latent.to(self.device, self.dtype) for latent in (x, conditioning.guide))
-        velocity: Tensor = self.network(state, times, conditioning._replace(guide=guide))
+        kind, level = (None if v is None else v.to(self.device) for v in (conditioning.kind, conditioning.noise_level))
+        velocity: Tensor = self.network(state, times, Conditioning(guide, kind, level))
         return velocity.to(x)

@@ -23,7 +23,7 @@ def recognise(raw: Tensor) -> str | None:
     """
     if raw.shape[1] != 4 or raw.shape[-2] * raw.shape[-1] < _FEWEST:
         return None
-    scores = [_score(item) for item in raw.double().flatten(2)]
+    scores = [_score(item) for item in raw.cpu().double().flatten(2)]  # Apple's devices have no float64
     if all(score > _SDXL_ABOVE for score in scores):
         return "sdxl"
     return "sd15" if all(score < _SD15_BELOW for score in scores) else None

@@ -1,12 +1,62 @@
-"""Overlapping tiles: a tensor is cut into them, and their results are put together."""
+"""Overlapping tiles: a tensor is cut into them, and their results are put together. Tileable tensors have no ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from .errors import ConfigError
+
+TILEABLE_CHOICES = ("off", "x", "y", "both")  # for the hosts' lists
+
+
+class Tileable(NamedTuple):
+    """The axes along which a texture continues at its other end: x, from right to left; y, from bottom to top."""
+
+    x: bool = False
+    y: bool = False
+
+    def margins(self, margin: int) -> tuple[int, int]:
+        """The margin (top and bottom, left and right) that the texture itself continues into; 0 along other axes."""
+        return margin * self.y, margin * self.x
+
+
+NOT_TILEABLE = Tileable()
+
+
+def parse_tileable(text: str | None) -> Tileable:
+    """The axes of "x", "y" or "both"; None and "off" are none. Raises `ConfigError` for anything else."""
+    if text is not None and text not in TILEABLE_CHOICES:
+        raise ConfigError(f"tileable must be one of {', '.join(TILEABLE_CHOICES)}, but it is {text!r}.")
+    return Tileable(text in ("x", "both"), text in ("y", "both"))
+
+
+def window(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """x[..., rows, columns] of (B,C,h,w). Rows and columns (start, stop) beyond an end are those of the other end."""
+    for axis, (start, stop) in ((-2, rows), (-1, columns)):
+        length = x.shape[axis]
+        if start < 0 or stop > length:
+            x = x.index_select(axis, (torch.arange(start, stop) % length).to(x.device))
+        else:
+            x = x.narrow(axis, start, stop - start)
+    return x
+
+
+def with_margins(x: Tensor, margins: tuple[int, int]) -> Tensor:
+    """A tileable (B,C,h,w) with itself around it, (top and bottom, left and right) positions wide."""
+    height, width = x.shape[-2:]
+    return window(x, (-margins[0], height + margins[0]), (-margins[1], width + margins[1]))
+
+
+def without_margins(x: Tensor, margins: tuple[int, int]) -> Tensor:
+    """The inverse of `with_margins`."""
+    height, width = x.shape[-2:]
+    return x[..., margins[0] : height - margins[0], margins[1] : width - margins[1]]
 
 
 @dataclass(frozen=True)
@@ -19,17 +69,21 @@ class Span:
     last: int
 
 
-def spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Cut a side into parts of at most `tile`; each tile reaches up to `overlap` beyond its own part."""
-    return [
-        Span(max(0, first - overlap), min(length, first + tile + overlap), first, min(length, first + tile))
-        for first in range(0, length, tile)
-    ]
+def spans(length: int, tile: int, overlap: int, tileable: bool = False) -> list[Span]:
+    """Cut a side into parts of at most `tile`; each tile reaches up to `overlap` beyond its own part.
+
+    tileable: whether the tiles at the ends reach beyond them too.
+    """
+    least, most = (-overlap, length + overlap) if tileable else (0, length)
+    parts = [(first, min(length, first + tile)) for first in range(0, length, tile)]
+    return [Span(max(least, first - overlap), min(most, last + overlap), first, last) for first, last in parts]
 
 
-def grid(height: int, width: int, tile: int, overlap: int) -> Iterator[tuple[Span, Span]]:
+def grid(
+    height: int, width: int, tile: int, overlap: int, tileable: Tileable = NOT_TILEABLE
+) -> Iterator[tuple[Span, Span]]:
     """All tiles of (height, width), row by row."""
-    return product(spans(height, tile, overlap), spans(width, tile, overlap))
+    return product(spans(height, tile, overlap, tileable.y), spans(width, tile, overlap, tileable.x))
 
 
 def map_tiles(
@@ -40,19 +94,18 @@ def map_tiles(
     *,
     in_unit: int = 1,
     out_unit: int = 1,
+    tileable: Tileable = NOT_TILEABLE,
 ) -> Tensor:
     """function(*inputs), tile by tile: inputs (B,C,h,w) -> (B,C',h',w').
 
     tile, overlap: in latents. in_unit, out_unit: positions of the inputs and of the output per latent (1 for latents,
-    8 for pixels).
+    8 for pixels). tileable: the axes along which tiles at an end overlap with the other end.
     """
     height, width = (side // in_unit for side in inputs[0].shape[-2:])
     out: Tensor | None = None
-    for rows, columns in grid(height, width, tile, overlap):
-        cut = [
-            x[..., rows.start * in_unit : rows.stop * in_unit, columns.start * in_unit : columns.stop * in_unit]
-            for x in inputs
-        ]
+    for rows, columns in grid(height, width, tile, overlap, tileable):
+        place = [(span.start * in_unit, span.stop * in_unit) for span in (rows, columns)]
+        cut = [window(x, *place) for x in inputs]
         result = function(*cut)
         if out is None:
             out = result.new_empty(*result.shape[:2], height * out_unit, width * out_unit)

@@ -20,7 +20,9 @@ from torch import Tensor
 from fmboost_core import Target, Upscaler
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.errors import Cancelled
+from fmboost_core.sampling.checks import check_crop
 from fmboost_core.sampling.restore import restore
+from fmboost_core.tiles import Tileable
 
 from . import host
 from .models import ModelFile, choose_model, entries, find_models
@@ -128,7 +130,13 @@ class HiresPass:
         p.extra_generation_params = {}  # the host writes the size of the copy into it
         p.calculate_target_resolution()
         width, height = (p.width, p.height) if p.firstpass_image is None else p.firstpass_image.size
-        Target(size=cropped_size(p)).pixels((height, width), self.model.spec.scale)
+        end = Target(size=cropped_size(p)).pixels((height, width), self.model.spec.scale)
+        check_crop((height, width), end, distorts=False, tileable=self._tileable)
+
+    @property
+    def _tileable(self) -> Tileable:
+        """The host's own option "Tiling", which makes its VAE and its own network seamless along both axes."""
+        return Tileable(bool(self.p.tiling), bool(self.p.tiling))
 
     def run(
         self, samples: Tensor, decoded_samples: Any, seeds: Any, subseeds: Any, subseed_strength: Any, prompts: Any
@@ -154,7 +162,7 @@ class HiresPass:
             p.sampler = None  # of the first pass; the host's own second pass leaves it so
             images = processing.decode_latent_batch(p.sd_model, large, target_device=devices.cpu, check_for_nans=True)
             for item, image in enumerate(small):  # in place: the host knows its list by its type
-                images[item] = restore(images[item][None], image)[0]
+                images[item] = restore(images[item][None], image, self._tileable)[0]
             return images
         finally:
             p.is_hr_pass = False
@@ -176,7 +184,7 @@ class HiresPass:
         hooks, target = progress.hooks(bars=not refine), Target(size=size)  # the host counts the sampler's steps itself
 
         def one(item: int, latent: Tensor, image: Tensor | None, tile: int | str | None) -> Tensor:
-            upscaler = Upscaler(model, vae, replace(self.sampling, tile=tile), hooks)
+            upscaler = Upscaler(model, vae, replace(self.sampling, tile=tile, tileable=self._tileable), hooks)
             return upscaler.latent(latent, target, host.item_noise(p, item), image)
 
         large, small = [], []

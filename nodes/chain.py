@@ -9,9 +9,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..fmboost_core import FAMILIES, alpha_bar, flow, noise_augment
+from ..fmboost_core.codecs.periodic import periodic
+from ..fmboost_core.codecs.protocol import codec_party
 from ..fmboost_core.families import Party, require_same_family
+from ..fmboost_core.sampling.checks import check_crop
 from ..fmboost_core.sampling.guide import latent_size, latent_upsample, pixel_upsample
 from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
+from ..fmboost_core.tiles import parse_tileable
 from . import host, inputs
 from .latents import START, Latent, Start, item_seeds, raw, scaled, with_raw, with_samples
 from .vae import HostVAE
@@ -34,22 +38,27 @@ class PSUUpsample(io.ComfyNode):
                 *inputs.size_inputs(),
                 inputs.method_input(),
                 inputs.vae_tiling_input(),
+                inputs.tileable_input(),
             ],
             outputs=[io.Latent.Output(display_name="guide")],
         )
 
     @classmethod
-    def execute(cls, latent: Latent, vae: Any, method: str, tiled_vae: bool, **size: Any) -> io.NodeOutput:
+    def execute(
+        cls, latent: Latent, vae: Any, method: str, tiled_vae: bool, tileable: str = "off", **size: Any
+    ) -> io.NodeOutput:
         # The guide is made of the VAE's raw latents: a family's scaling would cancel out.
-        samples, codec = raw(latent), HostVAE(vae, None, tiled_vae)
-        require_same_family(Party("the latent", None, samples.shape[1]), codec.party)
+        samples, axes = raw(latent), parse_tileable(tileable)
+        codec = periodic(HostVAE(vae, None, tiled_vae), axes)
+        require_same_family(Party("the latent", None, samples.shape[1]), codec_party(codec))
         unit, target = codec.downscale_factor, inputs.target_of(**size)
         start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
         end = target.pixels(start, inputs.DEFAULT_SCALE, unit)
+        check_crop(start, end, target.distorts, axes)
         if method == "psu":
-            guide = pixel_upsample(samples, codec, end, target.distorts)
+            guide = pixel_upsample(samples, codec, end, target.distorts, axes)
         else:
-            guide = latent_upsample(samples, latent_size(end, unit), method, target.distorts)
+            guide = latent_upsample(samples, latent_size(end, unit), method, target.distorts, axes)
         return io.NodeOutput(with_raw(latent, guide))
 
 
@@ -123,6 +132,7 @@ class CFMSample(io.ComfyNode):
                     tooltip="How many latents along the trajectory to put out, of the first item: the start, the end "
                     "and those between. 0: the end alone.",
                 ),
+                inputs.tileable_input(),
             ],
             outputs=[io.Latent.Output(display_name="latent"), io.Latent.Output(display_name="trajectory")],
         )
@@ -137,8 +147,10 @@ class CFMSample(io.ComfyNode):
         solver: str,
         tile: str,
         trajectory_length: int = 0,
+        tileable: str = "off",
     ) -> io.NodeOutput:
-        family, progress, options = cfm.spec.family, host.Progress(cfm), inputs.options_of(nfe, solver, tile=tile)
+        family, progress = cfm.spec.family, host.Progress(cfm)
+        options = inputs.options_of(nfe, solver, tile=tile, tileable=tileable)
         states: list[Tensor] = []
 
         def on_state(t: float, state: Tensor) -> None:
@@ -149,7 +161,8 @@ class CFMSample(io.ComfyNode):
             states[:] = [x[:1]]
             return flow(
                 x, g, cfm, alpha_bar=signal, nfe=options.nfe, solver=options.solver, tile=tile,
-                progress=progress.on_progress, on_state=on_state if trajectory_length > 1 else progress.on_state,
+                tileable=options.tileable, progress=progress.on_progress,
+                on_state=on_state if trajectory_length > 1 else progress.on_state,
             )  # fmt: skip
 
         with host.noted() as notes:

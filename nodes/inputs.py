@@ -13,6 +13,7 @@ from ..fmboost_core.sampling.solvers import MAX_NFE, SOLVERS
 from ..fmboost_core.sampling.target import Target
 from ..fmboost_core.sampling.tiling import TILE_CHOICES, parse_tile
 from ..fmboost_core.sampling.widgets import OWN_NFE, OWN_NOISE_STEP, or_none
+from ..fmboost_core.tiles import TILEABLE_CHOICES
 
 CATEGORY = "FMBoost"
 CFM = io.Custom("FMBOOST_CFM")
@@ -51,7 +52,12 @@ def target_of(size_by: str, scale: float, width: int, height: int, megapixels: f
 
 
 def options_of(
-    nfe: int, solver: str, noise_step: int = OWN_NOISE_STEP, method: str | None = None, tile: str = "auto"
+    nfe: int,
+    solver: str,
+    noise_step: int = OWN_NOISE_STEP,
+    method: str | None = None,
+    tile: str = "auto",
+    tileable: str = "off",
 ) -> SamplingOptions:
     """The sampling options of the widgets."""
     return SamplingOptions(
@@ -60,6 +66,7 @@ def options_of(
         noise_step=noise_step_of(noise_step),
         upsample=method,
         tile=parse_tile(tile),
+        tileable=tileable,
     )
 
 
@@ -119,4 +126,12 @@ def tile_input() -> io.Input:
         "tile", options=list(TILE_CHOICES), default="auto",
         tooltip="Side of the network's tiles in latents of 8 pixels. auto uses tiles above 2300 pixels. "
         "They leave no seams. Smaller tiles take less memory and more time.",
+    )  # fmt: skip
+
+
+def tileable_input() -> io.Input:
+    return io.Combo.Input(
+        "tileable", options=list(TILEABLE_CHOICES), default="off", optional=True,
+        tooltip="For a seamless texture, which stays seamless: x from right to left, y from bottom to top, or both. "
+        "Small pictures then take several times as long.",
     )  # fmt: skip

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..fmboost_core.sampling.restore import restore
+from ..fmboost_core.tiles import parse_tileable
 from . import inputs
 
 
@@ -22,12 +23,13 @@ class Restore(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The large picture, from VAE Decode."),
                 io.Image.Input("small", tooltip="The small picture: another VAE Decode, of KSampler's latent."),
+                inputs.tileable_input(),
             ],
             outputs=[io.Image.Output(display_name="large image")],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, small: Tensor) -> io.NodeOutput:
+    def execute(cls, image: Tensor, small: Tensor, tileable: str = "off") -> io.NodeOutput:
         large, low = (pictures[..., :3].movedim(-1, 1) * 2 - 1 for pictures in (image, small))
-        colours = restore(large, low).movedim(1, -1) / 2 + 0.5
+        colours = restore(large, low, parse_tileable(tileable)).movedim(1, -1) / 2 + 0.5
         return io.NodeOutput(torch.cat([colours, image[..., 3:]], dim=-1))

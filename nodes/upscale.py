@@ -50,6 +50,7 @@ class Upscale(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
                 inputs.CFM.Input("cfm"),
                 *_flow_inputs(unit=8),
+                inputs.tileable_input(),
             ],
             outputs=[io.Latent.Output(display_name="large latent")],
         )
@@ -57,7 +58,7 @@ class Upscale(io.ComfyNode):
     @classmethod
     def execute(
         cls, latent: Latent, vae: Any, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str,
-        noise_step: int, method: str, tile: str, **size: Any,
+        noise_step: int, method: str, tile: str, tileable: str = "off", **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = HostVAE(vae, family, tiled_vae), host.Progress(cfm)
@@ -68,7 +69,7 @@ class Upscale(io.ComfyNode):
             return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise)
 
         with host.noted() as notes:
-            options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
+            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
             small = scaled(latent, cfm.party)
             large = host.with_smaller_tiles(run, options.tile, progress)
         return io.NodeOutput(with_samples(latent, large, family), ui=host.shown(notes))
@@ -102,6 +103,7 @@ class UpscaleImage(io.ComfyNode):
                     optional=True,
                     tooltip="The picture's transparency, as Load Image gives it: colours below it do not count.",
                 ),
+                inputs.tileable_input(),
             ],
             outputs=[io.Image.Output(display_name="large image"), io.Mask.Output(display_name="large mask")],
         )
@@ -109,7 +111,8 @@ class UpscaleImage(io.ComfyNode):
     @classmethod
     def execute(
         cls, image: Tensor, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
-        method: str, tile: str, restore: bool, vae: Any = None, mask: Tensor | None = None, **size: Any,
+        method: str, tile: str, restore: bool, vae: Any = None, mask: Tensor | None = None, tileable: str = "off",
+        **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         target = inputs.target_of(**size)
         codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae)
@@ -125,7 +128,7 @@ class UpscaleImage(io.ComfyNode):
 
         large = []
         with host.noted() as notes:
-            options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
+            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
             # One by one: a batch may be a film, whose large images together are more than the memory.
             for item, single in enumerate(_with_alpha(image, mask).split(1)):
                 large.append(upscaled(item, single.movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)

@@ -42,7 +42,9 @@ SPACES = {  # channels, scaling factor and shift, as the families' authors publi
     "sd15": (4, 0.18215, 0.0), "sdxl": (4, 0.13025, 0.0), "sd3": (16, 1.5305, 0.0609), "flux1": (16, 0.3611, 0.1159),
 }  # fmt: skip
 OPTIONAL = {  # what a saved graph may leave out
-    "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length"}, "FMBoostUpscaleImage": {"vae", "mask"},
+    "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length", "tileable"},
+    "FMBoostUpscaleImage": {"vae", "mask", "tileable"}, "FMBoostPSUUpsample": {"tileable"}, "FMBoostUpscale": {"tileable"},
+    "FMBoostRestore": {"tileable"},
 }  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
 
@@ -510,6 +512,7 @@ def test_a_latent_in_half_precision_is_taken(host: Host) -> None:
         ({"noise_step": 0}, {"noise_step": 0}),
         ({"method": "bilinear"}, {"upsample": "bilinear"}),
         ({"method": "nearest"}, {"upsample": "nearest"}),
+        ({"tileable": "x"}, {"tileable": "x"}),
     ],
 )
 def test_each_widget_of_upscale_is_an_option_of_boost(
@@ -551,6 +554,24 @@ def test_the_vae_works_in_tiles_where_it_is_told_to(host: Host) -> None:
 
 
 # --- Upscale Image
+
+
+def test_a_seamless_texture_stays_seamless_through_every_node(host: Host) -> None:
+    small, image, cfm = latent(8, 6), photo(32, 24), ready(host, FAST)
+    guide = host.run("FMBoostPSUUpsample", latent=small, vae=VAE(), tileable="both").args[0]
+    start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, seed=5).args[0]
+    found = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, tileable="both").args[0]["samples"]
+    assert difference(found, boosted(small["samples"], FAST, seed=5, tileable="both")) < 1e-4
+    large = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, tileable="y").args[0]
+    assert difference(large, enlarged(image, FAST, tileable="y")) < 1e-4
+    moved = [torch.roll(pictures, (k, 2 * k), (1, 2)) for k, pictures in ((4, large), (2, image))]
+    rolled, plain = (
+        host.run("FMBoostRestore", image=i, small=s, tileable="both").args[0] for i, s in (moved, (large, image))
+    )
+    assert difference(rolled, torch.roll(plain, (4, 8), (1, 2))) < 1e-5
+    with pytest.raises(host.core.ConfigError, match="cannot be cropped"):
+        size = {"size_by": "width x height", "width": 128, "height": 128}
+        host.run("FMBoostPSUUpsample", latent=small, vae=VAE(), tileable="both", **size)
 
 
 @pytest.mark.parametrize(

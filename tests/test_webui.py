@@ -26,6 +26,7 @@ from fmboost_core.families import Party
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.files.locate import BUNDLED_MODELS
 from fmboost_core.sampling.restore import restore
+from fmboost_core.tiles import Tileable
 
 MODEL = "sd15-x2"
 BUNDLED = BUNDLED_MODELS / f"{MODEL}.safetensors"
@@ -400,6 +401,19 @@ def test_the_pass_is_boost_with_the_hosts_noise_restored(
     assert (state.jobs, state.sampling_step, state.sampling_steps) == (1, 16, 16)  # two items, two stages, four each
     assert stub.shared.total_tqdm.steps == 4 and state.current_latent is not None  # the job's own count of steps
     assert job.is_hr_pass is False and job.sampler is None
+
+
+def test_the_hosts_tiling_makes_a_seamless_texture(hires: Any, small: torch.Tensor) -> None:
+    checkpoint = Checkpoint()
+    (image,) = run(hires, Job(checkpoint, tiling=True), small[:1])
+    wanted = boost(small[:1], load_model(MODEL), checkpoint.first_stage_model, seed=5, tileable="both")
+    # The host makes its own VAE seamless; the stub's is not.
+    large, seen = (checkpoint.decode_first_stage(x).clamp(-1, 1) for x in (wanted, small[:1]))
+    assert torch.allclose(image, restore(large, seen, Tileable(x=True, y=True))[0], atol=1e-3)
+    (edged,) = run(hires, Job(checkpoint), small[:1])
+    assert (image - edged).abs().max() > 1e-2
+    with pytest.raises(ConfigError, match="cannot be cropped"):
+        run(hires, Job(checkpoint, tiling=True, truncate_x=2), small[:1])
 
 
 def test_guides_from_latents_restore_nothing(hires: Any, small: torch.Tensor) -> None:

@@ -46,11 +46,18 @@ def check_value(entry: SimpleNamespace, value: Any) -> None:
 
 
 def widget_values(node: dict[str, Any]) -> dict[str, Any]:
-    """A node's `widgets_values` by name, one for each widget of the schema and one more after a seed."""
-    values, found = iter(node["widgets_values"]), {}
+    """A node's `widgets_values` by name, one for each widget of the schema and one more after a seed.
+
+    Optional widgets at the end may be left out: the page then takes their defaults.
+    """
+    values, found, missing = iter(node["widgets_values"]), {}, object()
     for entry in SCHEMAS[node["type"]].inputs:
         if is_widget(entry):
-            found[entry.id] = next(values)
+            value = next(values, missing)
+            if value is missing:
+                assert entry.optional, entry.id
+                continue
+            found[entry.id] = value
             if getattr(entry, "control_after_generate", False):
                 assert next(values) in AFTER_SEED
     assert not list(values), node["type"]

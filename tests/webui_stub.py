@@ -81,6 +81,7 @@ class Job:
     hr_checkpoint_name: str | None = "another"
     hr_sampler_name: str | None = "DDIM"
     hr_scheduler: str | None = "Karras"
+    tiling: bool = False
     truncate_x: int = 0
     truncate_y: int = 0
     firstpass_image: Any = None

@@ -13,6 +13,7 @@ import torch
 from ..codecs.load import BUILTIN, load_codec
 from ..codecs.tiny import TinyVAE
 from ..errors import ConfigError, ImageError, is_out_of_memory
+from ..fallback import move
 from ..files.checkpoint import load_model
 from ..files.weight_file import weights_digest
 from ..model import Model
@@ -48,7 +49,7 @@ def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
     autoencoder = load_codec(codec, network.spec.family if codec == BUILTIN else None)
     check_pair(network, autoencoder)
     weights = {"model": weights_digest(network.network), "codec": weights_digest(autoencoder)}
-    return Tools(network.to(where, kind), autoencoder.to(where, kind), where, weights)
+    return Tools(network.to(where, kind), move(autoencoder, where, kind), where, weights)
 
 
 def choose_device(name: str) -> torch.device:

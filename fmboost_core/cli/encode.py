@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..codecs.kl import open_codec
     from ..errors import require
+    from ..fallback import move
     from ..files.checkpoint import describe, load_model
     from ..training.data.encode import Encoding, ShardMaker
     from ..training.data.photos import find_photos, plan_views
@@ -63,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
     require(args.limit is None or args.limit > 0, "limit", args.limit, "a whole number above 0")
     device, dtype = choose_device(args.device), torch.bfloat16 if args.bf16 else torch.float32
-    codec = open_codec(args.codec).to(device, dtype)
-    guide_codec = open_codec(args.guide_codec).to(device, dtype) if args.guide_codec else codec
+    codec = move(open_codec(args.codec), device, dtype)
+    guide_codec = move(open_codec(args.guide_codec), device, dtype) if args.guide_codec else codec
     photos = find_photos(args.photos)
     views = plan_views(
         photos, seed=args.seed, mirror=args.mirror, reduce=args.reduce, side=args.side, cuts=args.cuts

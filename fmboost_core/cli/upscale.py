@@ -94,6 +94,11 @@ def _add_method(group: Any) -> None:
         action="store_false",
         help="keep the decoded latent as it is, without restoring what the codec loses of the picture",
     )
+    add(
+        "--tileable",
+        choices=("x", "y", "both"),
+        help="the picture is a seamless texture and stays one: x from right to left, y from bottom to top, or both",
+    )
     add_tile(group)
     add_compute(group)
 
@@ -123,9 +128,9 @@ def _request(args: argparse.Namespace, tools: Tools) -> Request:
 
     return Request(
         Target(args.scale, args.size, args.megapixels, args.stretch),
-        SamplingOptions(nfe=args.nfe, solver=args.solver, noise_step=args.noise_step, tile=args.tile).resolve(
-            tools.model.spec
-        ),
+        SamplingOptions(
+            nfe=args.nfe, solver=args.solver, noise_step=args.noise_step, tile=args.tile, tileable=args.tileable
+        ).resolve(tools.model.spec),
         seed=args.seed,
         restore=args.restore,
         compare=args.compare,

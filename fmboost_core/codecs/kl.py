@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, MissingDependencyError, reason
+from ..fallback import with_fallback
 from ..families import family_of_space
 from ..files.weight_file import some_names
 from .load import load_codec
@@ -47,16 +49,22 @@ class KLCodec(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """(B,3,H,W) in [-1,1] -> scaled latents. Raises `LatentError` for sides that the codec cannot take."""
         check_sides(images, self.downscale_factor)
-        raw = self.autoencoder.encode(self._to_weights(images)).latent_dist.mean
-        return (raw.to(images) - self.shift) * self.scaling_factor
+        raw = self._run("encoding", lambda x: self.autoencoder.encode(x).latent_dist.mean, images)
+        return (raw - self.shift) * self.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents -> images, about in [-1,1]."""
-        raw = latents / self.scaling_factor + self.shift
-        return self.autoencoder.decode(self._to_weights(raw)).sample.to(latents)
+        return self._run(
+            "decoding", lambda x: self.autoencoder.decode(x).sample, latents / self.scaling_factor + self.shift
+        )
 
-    def _to_weights(self, x: Tensor) -> Tensor:
-        return x.to(next(self.autoencoder.parameters()))
+    def _run(self, step: str, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """part(x) in the weights' type and on their device; its result is of the input's type and device."""
+
+        def run(x: Tensor) -> Tensor:
+            return part(x.to(next(self.autoencoder.parameters()))).to(x)
+
+        return with_fallback(step, run, x, module=self.autoencoder)
 
 
 def open_codec(text: str) -> TinyVAE | KLCodec:

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..fallback import with_fallback
 from ..networks.blocks import zeroed
 from ..tiles import map_tiles
 from .protocol import check_sides
@@ -41,20 +42,23 @@ class TinyVAE(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """(B,3,H,W) in [-1,1] -> scaled latents (B,C,H/8,W/8). Raises `LatentError` for other sides."""
         check_sides(images, self.downscale_factor)
-        run = _in_own_type(self.encoder)
+        run = _in_own_type(self.encoder, "encoding")
         # The range changes within each tile, so that no second copy of a large image is made.
         return map_tiles(lambda x: run((x + 1) / 2), (images,), self.tile, self.radius, in_unit=self.downscale_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B,C,h,w) -> images (B,3,8h,8w), about in [-1,1]."""
-        run = _in_own_type(self.decoder)
+        run = _in_own_type(self.decoder, "decoding")
         return map_tiles(lambda z: run(z) * 2 - 1, (latents,), self.tile, self.radius, out_unit=self.downscale_factor)
 
 
-def _in_own_type(network: nn.Module) -> Callable[[Tensor], Tensor]:
+def _in_own_type(network: nn.Module, step: str) -> Callable[[Tensor], Tensor]:
     """The network in its own type and on its own device; its result is of the input's type and device."""
-    weight = next(network.parameters())
-    return lambda x: network(x.to(weight)).to(x)
+
+    def run(x: Tensor) -> Tensor:
+        return cast("Tensor", network(x.to(next(network.parameters())))).to(x)
+
+    return lambda x: with_fallback(step, run, x, module=network)
 
 
 class _TaeBlock(nn.Module):

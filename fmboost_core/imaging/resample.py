@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..fallback import with_fallback
+from ..tiles import NOT_TILEABLE, Tileable, with_margins, without_margins
 
-def resize(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
-    """(B,C,H,W) to size (height, width), half-pixel centres; bilinear and bicubic are antialiased where they reduce."""
+_REACH = 2  # of the widest kernel, bicubic, in pixels of the coarser image
+
+
+def resize(x: Tensor, size: tuple[int, int], mode: str = "bilinear", tileable: Tileable = NOT_TILEABLE) -> Tensor:
+    """(B,C,H,W) to size (height, width), half-pixel centres; bilinear and bicubic are antialiased where they reduce.
+
+    tileable: the axes along which the kernel reaches over an end to the other one.
+    """
     if tuple(x.shape[-2:]) == tuple(size):
         return x
-    if mode == "nearest":
-        return F.interpolate(x, size=size, mode="nearest-exact")
-    reduces = size[0] < x.shape[-2] or size[1] < x.shape[-1]
-    return F.interpolate(x, size=size, mode=mode, antialias=reduces)
+    if any(tileable):
+        return _resize_tileable(x, size, mode, tileable)
+    reduces = mode != "nearest" and (size[0] < x.shape[-2] or size[1] < x.shape[-1])
+    kernel = "nearest-exact" if mode == "nearest" else mode
+    # Each combination is an operator of its own, which a device can lack.
+    step = f"{'antialiased ' if reduces else ''}{mode} resizing"
+    return with_fallback(step, lambda x: F.interpolate(x, size=size, mode=kernel, antialias=reduces), x)
 
 
-def cover(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+def _resize_tileable(x: Tensor, size: tuple[int, int], mode: str, tileable: Tileable) -> Tensor:
+    """`resize` with margins that are whole pixels before and after, so that no pixel's place changes."""
+    before, after = [0, 0], [0, 0]
+    for i, periodic in enumerate((tileable.y, tileable.x)):
+        side, new = x.shape[i - 2], size[i]
+        whole = side // math.gcd(side, new)
+        reach = math.ceil((_REACH + 1) * max(1, side / new))
+        before[i] = -(-reach // whole) * whole if periodic else 0
+        after[i] = before[i] * new // side
+    wide = with_margins(x, (before[0], before[1]))
+    return without_margins(resize(wide, (size[0] + 2 * after[0], size[1] + 2 * after[1]), mode), (after[0], after[1]))
+
+
+def cover(x: Tensor, size: tuple[int, int], mode: str = "bilinear", tileable: Tileable = NOT_TILEABLE) -> Tensor:
     """Like `resize`, but keeps the aspect: as small as covers size, cut at the centre."""
     height, width = x.shape[-2:]
     ratio = max(size[0] / height, size[1] / width)
     full = (max(size[0], round(height * ratio)), max(size[1], round(width * ratio)))
     top, left = (full[0] - size[0]) // 2, (full[1] - size[1]) // 2
-    return resize(x, full, mode)[..., top : top + size[0], left : left + size[1]]
+    return resize(x, full, mode, tileable)[..., top : top + size[0], left : left + size[1]]
 
 
 def pad_to(images: Tensor, unit: int) -> Tensor:
     """Repeat the right and the bottom edge until both sides are multiples of unit."""
     bottom, right = -images.shape[-2] % unit, -images.shape[-1] % unit
-    return F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+    if not (bottom or right):
+        return images
+    return with_fallback("padding", lambda x: F.pad(x, (0, right, 0, bottom), mode="replicate"), images)

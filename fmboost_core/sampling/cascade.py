@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..codecs.protocol import Codec
+from ..imaging.resample import resize
+from ..tiles import NOT_TILEABLE, Tileable
 from .checks import check_finite
 from .guide import image_guide, latent_size, latent_upsample
 from .restore import restored
@@ -22,6 +24,7 @@ class Cascade:
     """Stages one after the other; the result of one is the small latent or image of the next.
 
     sizes: (height, width) in pixels after each stage. upsample: how guides are made. sample: makes a stage's latent.
+    tileable: the axes along which the images are; the codec must be `periodic` there.
     Between stages the image is restored, so that colours and shapes do not drift.
     """
 
@@ -29,6 +32,7 @@ class Cascade:
     sizes: Sequence[tuple[int, int]]
     upsample: str
     sample: SampleStage
+    tileable: Tileable = NOT_TILEABLE
 
     @property
     def _in_pixels(self) -> bool:
@@ -50,7 +54,7 @@ class Cascade:
             guide = self.guide(latent, image, size, whole)
             latent = self.sample(index, guide, kind if index == 0 else "latent")
             if image is not None and index + 1 < len(self.sizes):
-                image = restored(self._decoded(latent, size), image, whole).clamp(-1, 1)
+                image = restored(self._decoded(latent, size), image, whole, self.tileable).clamp(-1, 1)
         return latent
 
     @torch.no_grad()
@@ -68,21 +72,29 @@ class Cascade:
             latent = self.sample(index, guide, kind)
             if self._in_pixels or index + 1 == len(self.sizes):
                 large = self._decoded(latent, size)
-                image = restored(large, image, whole).clamp(-1, 1) if restore else large
+                image = restored(large, image, whole, self.tileable).clamp(-1, 1) if restore else large
         return image
 
     def guide(self, latent: Tensor | None, image: Tensor | None, size: tuple[int, int], distort: bool) -> Tensor:
         """A stage's guide, for size (height, width) in pixels, from the small latent or image."""
         if self._in_pixels:
             assert image is not None
-            return image_guide(image, self.codec, size, distort)
+            return image_guide(image, self.codec, self._encoded(size), distort, self.tileable)
         if latent is None:
             assert image is not None
-            latent = image_guide(image, self.codec, (image.shape[-2], image.shape[-1]))
-        return latent_upsample(latent, latent_size(size, self.codec.downscale_factor), self.upsample, distort)
+            own = self._encoded((image.shape[-2], image.shape[-1]))
+            latent = image_guide(image, self.codec, own, tileable=self.tileable)
+        large = latent_size(size, self.codec.downscale_factor)
+        return latent_upsample(latent, large, self.upsample, distort, self.tileable)
+
+    def _encoded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (height, width) at which an image is encoded: a period must be of whole latents."""
+        unit, (y, x) = self.codec.downscale_factor, (self.tileable.y, self.tileable.x)
+        return size[0] + (-size[0] % unit if y else 0), size[1] + (-size[1] % unit if x else 0)
 
     def _decoded(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
         """The latent's image, without the edge that fills up the last latents."""
-        image = self.codec.decode(latent)[..., : size[0], : size[1]]
+        height, width = self._encoded(size)
+        image = resize(self.codec.decode(latent)[..., :height, :width], size, tileable=self.tileable)
         check_finite(image, "The decoded image")
         return image.clamp(-1, 1)

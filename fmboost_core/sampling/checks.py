@@ -9,8 +9,10 @@ from torch import Tensor
 
 from ..codecs.protocol import Codec, codec_party
 from ..errors import ConfigError, FMBoostWarning, LatentError, NonFiniteError
+from ..fallback import with_fallback
 from ..families import Party, require_same_family
 from ..model import Model
+from ..tiles import Tileable
 
 _LARGEST_DEVIATION = 3.0  # scaled latents are near 1, the VAE's raw ones near 5
 
@@ -40,7 +42,7 @@ def check_latent(latent: Tensor, model: Model) -> None:
     if not latent.numel():
         raise LatentError(f"The latent is empty: its shape is {tuple(latent.shape)}.")
     check_finite(latent, "The latent")
-    if latent.numel() > 64 and float(latent.float().std()) > _LARGEST_DEVIATION:
+    if latent.numel() > 64 and _deviation(latent) > _LARGEST_DEVIATION:
         warnings.warn(
             f"The latent's standard deviation is above {_LARGEST_DEVIATION:g}: it looks like the VAE's raw scale, but "
             "FMBoost takes scaled latents.",
@@ -60,10 +62,25 @@ def check_image(image: Tensor) -> None:
     check_finite(image, "The image")
 
 
+def check_crop(start: tuple[int, int], end: tuple[int, int], distorts: bool, tileable: Tileable) -> None:
+    """Refuse a target (height, width) that crops a tileable axis: the ends would not meet any more. `ConfigError`."""
+    ratio = max(end[0] / start[0], end[1] / start[1])
+    crops = [not distorts and round(side * ratio) > new for side, new in zip(start, end, strict=True)]
+    if (crops[0] and tileable.y) or (crops[1] and tileable.x):
+        raise ConfigError(
+            f"A tileable image cannot be cropped, but {end[1]}x{end[0]} has another aspect than {start[1]}x{start[0]}; "
+            "give a scale, a size of the same aspect, or stretch."
+        )
+
+
 def check_finite(x: Tensor, what: str) -> None:
     """Refuse NaN and infinity. what: the subject of the sentence."""
-    if not bool(torch.isfinite(x).all()):
+    if not bool(with_fallback("the check for NaN", lambda x: torch.isfinite(x).all(), x)):
         raise NonFiniteError(f"{what} holds NaN or infinity; check the input and the weights, or use dtype float32.")
+
+
+def _deviation(latent: Tensor) -> float:
+    return float(with_fallback("the standard deviation", lambda x: x.float().std(), latent))
 
 
 def _found(value: object) -> str:

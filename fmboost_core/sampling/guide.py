@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..codecs.protocol import Codec
 from ..imaging.resample import cover, pad_to, resize
+from ..tiles import NOT_TILEABLE, Tileable
 
 UPSAMPLERS = ("psu", "bilinear", "nearest")
 
@@ -17,21 +18,28 @@ def latent_size(size: tuple[int, int], downscale_factor: int) -> tuple[int, int]
     return math.ceil(size[0] / downscale_factor), math.ceil(size[1] / downscale_factor)
 
 
-def image_guide(image: Tensor, codec: Codec, size: tuple[int, int], distort: bool = True) -> Tensor:
+def image_guide(
+    image: Tensor, codec: Codec, size: tuple[int, int], distort: bool = True, tileable: Tileable = NOT_TILEABLE
+) -> Tensor:
     """E(UP(image)): the scaled latent of an image (B,3,H,W) in [-1,1], upsampled to size (height, width) in pixels.
 
     distort: whether another aspect is distorted; otherwise the image covers the size and is cropped at the centre.
+    tileable: the axes along which the image is; the codec must be `periodic` there.
     """
     fit = resize if distort else cover
-    return codec.encode(pad_to(fit(image, size), codec.downscale_factor))
+    return codec.encode(pad_to(fit(image, size, tileable=tileable), codec.downscale_factor))
 
 
-def pixel_upsample(latent: Tensor, codec: Codec, size: tuple[int, int], distort: bool = True) -> Tensor:
+def pixel_upsample(
+    latent: Tensor, codec: Codec, size: tuple[int, int], distort: bool = True, tileable: Tileable = NOT_TILEABLE
+) -> Tensor:
     """Pixel-space upsampling (PSU), E(UP(D(latent))) (paper section 3.3), to size (height, width) in pixels."""
-    return image_guide(codec.decode(latent).clamp(-1, 1), codec, size, distort)
+    return image_guide(codec.decode(latent).clamp(-1, 1), codec, size, distort, tileable)
 
 
-def latent_upsample(latent: Tensor, size: tuple[int, int], mode: str, distort: bool = True) -> Tensor:
+def latent_upsample(
+    latent: Tensor, size: tuple[int, int], mode: str, distort: bool = True, tileable: Tileable = NOT_TILEABLE
+) -> Tensor:
     """Bilinear or nearest-neighbour interpolation of a latent to size (height, width) in latents (paper Table 4)."""
     fit = resize if distort else cover
-    return fit(latent, size, mode)
+    return fit(latent, size, mode, tileable)

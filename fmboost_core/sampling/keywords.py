@@ -23,6 +23,7 @@ class FlowKeywords(TypedDict, total=False):
     tile: int | str | None
     overlap: int | None
     halo: int | None
+    tileable: str | None
     progress: Callable[[int, int], None] | None
     cancelled: Callable[[], bool] | None
     on_state: Callable[[float, Tensor], None] | None

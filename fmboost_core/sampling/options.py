@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 from ..spec import ModelSpec
+from ..tiles import Tileable, parse_tileable
 from .guide import UPSAMPLERS
 from .keywords import plain_fields
 from .schedule import start_alpha_bar
@@ -21,6 +22,7 @@ class SamplingOptions:
     noise_step: of the start, 0 (no noise) to 999.
     upsample: how guides are made, one of `guide.UPSAMPLERS`.
     tile: "auto", None (no tiles), or a side in latents. overlap: of the tiles, in latents (None: `DEFAULT_OVERLAP`).
+    tileable: the axes along which the image is a seamless texture and stays one, "x", "y" or "both"; None: neither.
     """
 
     nfe: int | None = None
@@ -30,6 +32,7 @@ class SamplingOptions:
     upsample: str | None = None
     tile: int | str | None = "auto"
     overlap: int | None = None
+    tileable: str | None = None
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -47,7 +50,8 @@ class SamplingOptions:
             raise ConfigError(f"There is no upsampling {upsample!r}; choose one of {', '.join(UPSAMPLERS)}.")
         if alpha_bar is None:
             alpha_bar = start_alpha_bar(spec, spec.noise_step if self.noise_step is None else self.noise_step)
-        return ResolvedOptions(nfe, self.solver, self.tolerance, alpha_bar, upsample, self.tile, self.overlap)
+        axes = parse_tileable(self.tileable)
+        return ResolvedOptions(nfe, self.solver, self.tolerance, alpha_bar, upsample, self.tile, self.overlap, axes)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class ResolvedOptions:
     upsample: str
     tile: int | str | None
     overlap: int | None
+    tileable: Tileable
 
     def resolve(self, spec: ModelSpec) -> ResolvedOptions:
         """These options: they are resolved already."""

@@ -7,14 +7,16 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..imaging.resample import cover, resize
+from ..tiles import NOT_TILEABLE, Tileable
 
 
-def restored(image: Tensor, small: Tensor, distort: bool = True) -> Tensor:
+def restored(image: Tensor, small: Tensor, distort: bool = True, tileable: Tileable = NOT_TILEABLE) -> Tensor:
     """An upscaled image with the small image's content: whatever is coarse enough for the small image comes from it.
 
     It is one step of iterative back-projection (Irani and Peleg, 1991), image + U(small - R(image)), with U bicubic
     interpolation and R the reduction. More steps sharpen too much where the small image is sharp already.
     image: (B,3,H,W). small: (B,3,h,w). distort: as the image was upscaled (`Target.distorts`).
+    tileable: the axes along which both images are.
     """
     size = (image.shape[-2], image.shape[-1])
     ratio = max(size[0] / small.shape[-2], size[1] / small.shape[-1])
@@ -22,15 +24,15 @@ def restored(image: Tensor, small: Tensor, distort: bool = True) -> Tensor:
     if distort:
         reduced = (small.shape[-2], small.shape[-1])
     fit = resize if distort else cover
-    fine = image - resize(resize(image, reduced), size, "bicubic")
-    return fine.add_(fit(small, size, "bicubic"))
+    fine = image - resize(resize(image, reduced, tileable=tileable), size, "bicubic", tileable)
+    return fine.add_(fit(small, size, "bicubic", tileable))
 
 
-def restore(images: Tensor, small: Tensor) -> Tensor:
+def restore(images: Tensor, small: Tensor, tileable: Tileable = NOT_TILEABLE) -> Tensor:
     """`restored` for decoded images (B,3,H,W) in [-1,1], with the small images (B or 1,3,h,w) that they come from.
 
-    Where the aspects differ, the large images count as cropped at the centre. Raises `ImageError` for a small image
-    that is larger, and for batches that do not go together.
+    Where the aspects differ, the large images count as cropped at the centre. tileable: the axes along which both are.
+    Raises `ImageError` for a small image that is larger, and for batches that do not go together.
     """
     (height, width), (low, narrow) = images.shape[-2:], small.shape[-2:]
     if low > height or narrow > width:
@@ -47,7 +49,7 @@ def restore(images: Tensor, small: Tensor) -> Tensor:
 
     def one(large: Tensor, low: Tensor) -> Tensor:
         """In single precision: a CPU cannot resize in half, and hosts decode on the GPU and hand on to the CPU."""
-        return restored(large.float().clamp(-1, 1), low.float().clamp(-1, 1), distort).clamp(-1, 1).to(images)
+        return restored(large.float().clamp(-1, 1), low.float().clamp(-1, 1), distort, tileable).clamp(-1, 1).to(images)
 
     # One by one: a batch may be a film, and each image takes a few times its own memory.
     return torch.cat(list(map(one, images.split(1), small.split(1))))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import ConfigError, MissingDependencyError
+from ..fallback import with_fallback
 
 Velocity = Callable[[Tensor, float], Tensor]
 Step = Callable[[Velocity, Tensor, float, float], Tensor]
@@ -125,5 +126,12 @@ def _solve_adaptive(velocity: Velocity, start: Tensor, solver: str, tolerance: f
         spent += 1
         return velocity(x, float(t))
 
-    times = start.new_tensor([0.0, 1.0], dtype=start.dtype)
-    return odeint(field, start, times, rtol=tolerance, atol=tolerance, method=solver)[-1], spent
+    def integral(start: Tensor) -> Tensor:
+        nonlocal spent
+        spent = 0
+        times = start.new_tensor([0.0, 1.0])
+        end: Tensor = odeint(field, start, times, rtol=tolerance, atol=tolerance, method=solver)[-1]
+        return end
+
+    # torchdiffeq keeps the time in float64, which Apple's devices lack; the velocity stays where its network is.
+    return with_fallback(f"the solver {solver}", integral, start), spent

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..networks import NetworkConfig
 from ..networks.conditioning import Conditioning
-from ..tiles import map_tiles
+from ..tiles import NOT_TILEABLE, Tileable, map_tiles
 
 AUTO_TILE = 192  # latents; "auto" cuts outputs with a side above 1.5 such tiles
 DEFAULT_OVERLAP = 24  # latents
@@ -29,10 +29,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Tiling:
-    """Side and overlap of the tiles in latents, both multiples of the network's stride."""
+    """Side and overlap of the tiles in latents, both multiples of the network's stride.
+
+    tileable: the axes along which tiles at an end overlap with the other end.
+    """
 
     tile: int
     overlap: int
+    tileable: Tileable = NOT_TILEABLE
 
     def count(self, height: int, width: int) -> int:
         """Number of tiles of a latent."""
@@ -40,26 +44,37 @@ class Tiling:
 
 
 def choose_tiling(
-    config: NetworkConfig, height: int, width: int, tile: int | str | None, overlap: int | None = None
+    config: NetworkConfig,
+    height: int,
+    width: int,
+    tile: int | str | None,
+    overlap: int | None = None,
+    tileable: Tileable = NOT_TILEABLE,
 ) -> Tiling:
     """The tiling of a latent (height, width). tile: "auto", None (no tiles), or a side in latents.
 
     "auto" cuts only what is larger than 1.5 `AUTO_TILE` on a side. The overlap is `DEFAULT_OVERLAP` unless given, and
-    at most the network's receptive radius where that is finite.
+    at most the network's receptive radius where that is finite. A tileable latent that is not cut is one tile, which
+    overlaps with itself.
     """
     stride = config.stride
     whole = -(-max(height, width) // stride) * stride
     if tile is None or (tile == "auto" and max(height, width) <= AUTO_TILE * 3 // 2):
-        return Tiling(whole, 0)
+        return Tiling(whole, _overlap(config, overlap), tileable) if any(tileable) else Tiling(whole, 0)
     side = AUTO_TILE if tile == "auto" else tile
     if isinstance(side, bool) or not isinstance(side, int) or side < 1:
         raise ConfigError(f'tile must be "auto", None or a whole number of latents above 0, but it is {tile!r}.')
+    return Tiling(min(whole, -(-side // stride) * stride), _overlap(config, overlap), tileable)
+
+
+def _overlap(config: NetworkConfig, overlap: int | None) -> int:
+    """The overlap that is asked for, or `DEFAULT_OVERLAP`, rounded up to the network's stride."""
     overlap = DEFAULT_OVERLAP if overlap is None else overlap
     if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
         raise ConfigError(f"overlap must be a whole number of latents, 0 or more, but it is {overlap!r}.")
     if config.is_exact_in_tiles:
         overlap = min(overlap, config.receptive_radius)
-    return Tiling(min(whole, -(-side // stride) * stride), -(-overlap // stride) * stride)
+    return -(-overlap // config.stride) * config.stride
 
 
 def parse_tile(text: str) -> int | str | None:
@@ -112,4 +127,4 @@ def tiled_velocity(
         on_tile()
         return result
 
-    return map_tiles(evaluate, (x, conditioning.guide), tiling.tile, tiling.overlap)
+    return map_tiles(evaluate, (x, conditioning.guide), tiling.tile, tiling.overlap, tileable=tiling.tileable)

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..codecs.periodic import periodic
 from ..codecs.protocol import Codec
 from ..errors import LatentError
 from ..imaging.alpha import fill_hidden
 from ..imaging.resample import cover, resize
 from ..model import Model
 from .cascade import Cascade
-from .checks import check_finite, check_image, check_latent, check_objective, check_pair
+from .checks import check_crop, check_finite, check_image, check_latent, check_objective, check_pair
 from .flow import Flow
 from .guide import latent_size
 from .hooks import Hooks, Stage
@@ -67,6 +68,7 @@ class Upscaler:
         unit = self.codec.downscale_factor
         start = (latent.shape[-2] * unit, latent.shape[-1] * unit)
         end = target.pixels(start, self.model.spec.scale, unit)
+        check_crop(start, end, target.distorts, self.options.tileable)
         sizes = [_to_unit(size, unit) for size in stage_sizes(start, end, self.model.spec.scale)]
         return self._cascade(sizes, noise).latent(latent.float(), image, target.distorts).to(latent)
 
@@ -79,10 +81,12 @@ class Upscaler:
         check_image(image)
         start = (image.shape[-2], image.shape[-1])
         end = target.pixels(start, self.model.spec.scale)
+        check_crop(start, end, target.distorts, self.options.tileable)
         colours, alpha = image[:, :3].float(), image[:, 3:].float()
         if alpha.numel():
             colours = fill_hidden(colours, (alpha + 1) / 2)
-            alpha = (resize if target.distorts else cover)(alpha, end).clamp(-1, 1)
+            fit = resize if target.distorts else cover
+            alpha = fit(alpha, end, tileable=self.options.tileable).clamp(-1, 1)
         cascade = self._cascade(stage_sizes(start, end, self.model.spec.scale), noise)
         large = cascade.image(colours, target.distorts, restore)
         return (torch.cat([large, alpha], dim=1) if alpha.numel() else large).to(image)
@@ -90,7 +94,7 @@ class Upscaler:
     def _cascade(self, sizes: Sequence[tuple[int, int]], noise: Noise) -> Cascade:
         latents = [latent_size(size, self.codec.downscale_factor) for size in sizes]
         o, network = self.options, self.model.spec.network
-        tilings = [choose_tiling(network, *size, o.tile, o.overlap) for size in latents]
+        tilings = [choose_tiling(network, *size, o.tile, o.overlap, o.tileable) for size in latents]
         tiles = sum(tiling.count(*size) for tiling, size in zip(tilings, latents, strict=True))
         flow = Flow(self.model, o, self.hooks, tiles)
 
@@ -99,7 +103,7 @@ class Upscaler:
             check_finite(guide, "The guide (the upsampled input)")
             return self._sample(flow, guide, kind, noise, tilings[index], (index, sizes))
 
-        return Cascade(self.codec, sizes, o.upsample, sample)
+        return Cascade(periodic(self.codec, o.tileable), sizes, o.upsample, sample, o.tileable)
 
     def _sample(
         self, flow: Flow, guide: Tensor, kind: str, noise: Noise, tiling: Tiling,
@@ -136,8 +140,9 @@ def boost(
         returns standard normal noise of that shape.
     image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
     keywords: the fields of `Target` (scale, size, megapixels, stretch), `SamplingOptions` (nfe, solver, tolerance,
-        noise_step, upsample, tile, overlap) and `Hooks` (progress, cancelled, on_state, on_stage). The target is at
-        least as large as the latent's image and rounds to multiples of 8 pixels; by default it is the model's scale.
+        noise_step, upsample, tile, overlap, tileable) and `Hooks` (progress, cancelled, on_state, on_stage). The target
+        is at least as large as the latent's image and rounds to multiples of 8 pixels; by default it is the model's
+        scale.
 
     Raises ConfigError, LatentError, NonFiniteError, Cancelled.
     """
@@ -183,7 +188,7 @@ def flow(
     start, guide: (B,C,h,w) scaled latents of the model's family, of one shape; the start is what `noise_augment` makes
     of the guide. kind: what the guide was encoded from, one of `GUIDE_KINDS`. alpha_bar: the signal kept in the start;
     None: that of the keyword noise_step, or the model's own. keywords: nfe, solver, tolerance, noise_step, tile and
-    overlap of `SamplingOptions`; progress, cancelled and on_state of `Hooks`.
+    overlap, tileable of `SamplingOptions`; progress, cancelled and on_state of `Hooks`.
     """
     options, hooks = grouped(keywords, SamplingOptions, Hooks)
     check_objective(model)
@@ -194,8 +199,9 @@ def flow(
             f"The start is {tuple(start.shape)} and the guide {tuple(guide.shape)}; make both of one size."
         )
     height, width = start.shape[-2:]
-    tiling = choose_tiling(model.spec.network, height, width, options.tile, options.overlap)
-    run = Flow(model, options.resolve(model.spec, alpha_bar), hooks, tiling.count(height, width))
+    resolved = options.resolve(model.spec, alpha_bar)
+    tiling = choose_tiling(model.spec.network, height, width, options.tile, options.overlap, resolved.tileable)
+    run = Flow(model, resolved, hooks, tiling.count(height, width))
     with torch.no_grad():
         end, _ = run(start.float(), guide.float(), kind, tiling)
     check_finite(end, "The upscaled latent")
