@@ -43,7 +43,8 @@ SPACES = {  # channels, scaling factor and shift, as the families' authors publi
 }  # fmt: skip
 OPTIONAL = {  # what a saved graph may leave out
     "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length", "tileable"},
-    "FMBoostUpscaleImage": {"vae", "mask", "tileable"}, "FMBoostPSUUpsample": {"tileable"}, "FMBoostUpscale": {"tileable"},
+    "FMBoostUpscaleImage": {"vae", "mask", "tileable"}, "FMBoostPSUUpsample": {"tileable"},
+    "FMBoostUpscale": {"tileable"},
     "FMBoostRestore": {"tileable"},
 }  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
