@@ -17,7 +17,7 @@ from ..fmboost_core.errors import ConfigError
 from ..fmboost_core.families import titles
 from ..fmboost_core.sampling.schedule import seeded_noise
 from . import host, inputs
-from .latents import Latent, item_seeds, scaled, with_samples
+from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
 from .vae import HostVAE
 
 
@@ -48,6 +48,7 @@ class Upscale(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
                 inputs.CFM.Input("cfm"),
                 *_flow_inputs(),
+                inputs.maker_input(),
             ],
             outputs=[io.Latent.Output(display_name="large latent")],
         )
@@ -55,7 +56,7 @@ class Upscale(io.ComfyNode):
     @classmethod
     def execute(
         cls, latent: Latent, vae: Any, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str,
-        noise_step: int, method: str, tile: str, **size: Any,
+        noise_step: int, method: str, tile: str, model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = HostVAE(vae, family, tiled_vae), host.Progress(cfm)
@@ -66,8 +67,10 @@ class Upscale(io.ComfyNode):
             return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise)
 
         with host.noted() as notes:
+            refuse_start(latent, "latent", "the small latent, from KSampler")
             options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
-            small = scaled(latent, cfm.party)
+            vae_party = codec.examined() if options.upsample == "psu" else codec.party
+            small = scaled(checked(latent, cfm.party, vae_party, model), family)
             large = host.with_smaller_tiles(run, options.tile, progress)
         return io.NodeOutput(with_samples(latent, large, family), ui=host.shown(notes))
 
