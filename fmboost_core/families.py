@@ -130,7 +130,7 @@ class Party:
     def __str__(self) -> str:
         if self.family is not None:
             return f"{self.what} is for {FAMILIES[self.family].title} latents ({self.known_channels} channels)"
-        if self.seems is not None:
+        if self.seems is not None and FAMILIES[self.seems].channels == self.channels:
             return f"{self.what} looks like one of {FAMILIES[self.seems].title}"
         return f"{self.what} has {self.channels} channels ({families_with(self.channels or 0)})"
 

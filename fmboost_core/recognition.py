@@ -2,8 +2,9 @@
 
 What an image shows changes the statistics of its latent's values. How the channels change together from one position to
 the next is nearly the same in all images, and differs between families. So the features of a latent (4,h,w) are the
-logarithms of the standard deviations of the differences between neighbours, less their mean (4), and the correlations
-of these differences between channels (6, pairs 01 02 03 12 13 23). They do not depend on the latent's scale.
+logarithms of the standard deviations of the differences between neighbours, less their mean (4), the correlations of
+these differences between channels (6, pairs 01 02 03 12 13 23), and those of the values themselves (6). They do not
+depend on the latent's scale.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CHANNELS = 4  # of the families that are told apart
+
 # A logistic regression; above 0 is SDXL. It has no constant, so that noise, whose features are 0, is of no family.
 # tools/fit_recognition.py fits it to photographs, drawings and generated images, their guides and their upscaled
 # latents, by TAESD and TAESDXL.
-_WEIGHTS = (-8.16, -7.28, 11.17, 1.42, 7.96, 2.94, -9.54, 1.31, 13.16, -4.99)
+_WEIGHTS = (
+    -7.86, -10.83, 12.19, -1.0,
+    9.08, 3.07, -7.31, 0.22, 7.05, -2.08,
+    -2.9, -1.23, 0.61, 1.65, 1.69, -2.26,
+)  # fmt: skip
 _CLEAR = 2.5  # a score that is nearer to 0 decides nothing
 _FEWEST = 1024  # positions; fewer of noise can have any features
 
@@ -27,29 +34,30 @@ def recognise(raw: Tensor) -> str | None:
 
     Flat and tiny latents and noise give None, and so does a batch whose items differ.
     """
-    if raw.shape[1] != 4 or raw.shape[-2] * raw.shape[-1] < _FEWEST:
+    if raw.shape[1] != CHANNELS or raw.shape[-2] * raw.shape[-1] < _FEWEST:
         return None
     return _agreed(raw)
 
 
 def recognise_codec(encode: Callable[[Tensor], Tensor]) -> str | None:
-    """The family of an encoder, from images (1,3,H,W) in [-1,1] to latents, by the latent of a test image."""
-    latent = encode(_test_image())
-    return _agreed(latent) if latent.shape[1] == 4 else None
+    """The family of an encoder, from images (1,3,H,W) in [-1,1] to latents (1,4,h,w), by that of a test image."""
+    return _agreed(encode(_test_image()))
 
 
 def features(item: Tensor) -> Tensor:
-    """The features (10,) of one latent (4,h,w); NaN where a channel is flat."""
-    steps = torch.cat([item.diff(dim=1).flatten(1), item.diff(dim=2).flatten(1)], 1).double()
+    """The features (16,) of one latent (4,h,w); NaN where a channel is flat."""
+    values = item.double()
+    steps = torch.cat([values.diff(dim=1).flatten(1), values.diff(dim=2).flatten(1)], 1)
     deviations = steps.square().mean(1).log() / 2
-    pairs = torch.triu_indices(4, 4, offset=1)
-    return torch.cat([deviations - deviations.mean(), torch.corrcoef(steps)[pairs[0], pairs[1]]])
+    pairs = torch.triu_indices(CHANNELS, CHANNELS, offset=1)
+    correlations = [torch.corrcoef(x)[pairs[0], pairs[1]] for x in (steps, values.flatten(1))]
+    return torch.cat([deviations - deviations.mean(), *correlations])
 
 
 def _agreed(latents: Tensor) -> str | None:
     """The family on which all items agree."""
     weights = torch.tensor(_WEIGHTS, dtype=torch.float64)
-    found = {_family(float(features(item.cpu()) @ weights)) for item in latents}
+    found = {_family(float(features(item.float().cpu()) @ weights)) for item in latents}
     return found.pop() if len(found) == 1 else None
 
 

@@ -14,7 +14,7 @@ from ..fmboost_core import Hooks, Upscaler, load_codec
 from ..fmboost_core.codecs.load import has_builtin_codec
 from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError
-from ..fmboost_core.families import titles
+from ..fmboost_core.families import require_same_family, titles
 from ..fmboost_core.sampling.schedule import seeded_noise
 from . import host, inputs
 from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
@@ -122,6 +122,8 @@ class UpscaleImage(io.ComfyNode):
         large = []
         with host.noted() as notes:
             options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
+            if isinstance(codec, HostVAE):
+                require_same_family(cfm.party, codec.examined())
             # One by one: a batch may be a film, whose large images together are more than the memory.
             for item, single in enumerate(image.split(1)):
                 large.append(upscaled(item, single[..., :3].movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..fmboost_core.errors import LatentError
 from ..fmboost_core.families import FAMILIES, LatentFamily, Party, family_of_space
-from ..fmboost_core.recognition import recognise_codec
+from ..fmboost_core.recognition import CHANNELS, recognise_codec
 
 _SEEMS: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()  # by the host's VAE
 
@@ -38,9 +38,11 @@ class HostVAE:
 
         Once for each VAE: it encodes a small test image, whose latent is recognised.
         """
-        if self.family is None and self._vae not in _SEEMS:
+        if self.family is not None or self.channels != CHANNELS:
+            return self.party
+        if self._vae not in _SEEMS:
             _SEEMS[self._vae] = recognise_codec(self._raw)
-        return replace(self.party, seems=_SEEMS.get(self._vae) if self.family is None else None)
+        return replace(self.party, seems=_SEEMS[self._vae])
 
     def encode(self, images: Tensor) -> Tensor:
         return self._space.to_scaled(self._raw(images)).to(images.device)
