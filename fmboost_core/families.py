@@ -181,7 +181,7 @@ def _odd_last(parties: Sequence[Party]) -> list[Party]:
 
 
 def _dispute(parties: Sequence[Party], one: Party, other: Party, advice: str) -> str:
-    """ "One is for SD1.5 latents (4 channels), as the latent seems to be, but another is for SDXL latents; do this." """
+    """ "One is for SD1.5 latents, as the latent seems to be, but another is for SDXL latents; do this." """
     same = [p.what for p in parties if p is not one and one.family and p.family == one.family]
     alike = [p.what for p in parties if p not in (one, other) and not p.family and p.seems and p.seems == one.likely]
     first = f"{one}"

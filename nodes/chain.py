@@ -15,7 +15,19 @@ from ..fmboost_core.families import Party
 from ..fmboost_core.sampling.guide import latent_size, latent_upsample, pixel_upsample
 from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
 from . import host, inputs
-from .latents import START, Latent, Start, checked, item_seeds, marks, refuse_start, scaled, start_of, with_raw, with_samples
+from .latents import (
+    START,
+    Latent,
+    Start,
+    checked,
+    item_seeds,
+    marks,
+    refuse_start,
+    scaled,
+    start_of,
+    with_raw,
+    with_samples,
+)
 from .vae import HostVAE
 
 PAPER_NOISE_STEP = 400  # where no model tells its own

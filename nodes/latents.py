@@ -123,6 +123,8 @@ def scaled(samples: Tensor, family: str) -> Tensor:
         )
         warnings.warn(message, FMBoostWarning, stacklevel=2)
     return result
+
+
 def with_samples(latent: Latent, samples: Tensor, family: str) -> Latent:
     """A copy of a LATENT with new scaled samples. Its mask follows their size; all other keys stay."""
     return with_raw(latent, FAMILIES[family].to_raw(samples), family)

@@ -593,7 +593,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     forget_pack()
     host = Host(tmp_path / "models")
     packages = ("comfy", "comfy_api", "comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.diffusionmodules")
-    for name, members in {**dict.fromkeys(packages, {}), **contents(host)}.items():
+    for name, members in {**{key: {} for key in packages}, **contents(host)}.items():
         module = host.modules[name] = ModuleType(name)
         module.__spec__ = ModuleSpec(name, None)  # the pack looks for it before it imports its nodes
         vars(module).update(members)

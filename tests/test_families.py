@@ -137,8 +137,8 @@ def test_the_odd_one_is_named() -> None:
     """Of three, the one that the two others outvote, with what to do about it; what only seems so is warned of."""
     model, vae = Party("the model a", "sd15", 4, "take another model"), Party("the VAE", "sdxl", 4, "take another VAE")
     for latent, sentence in [
-        (Party("the latent", "sd15", 4), "The model a and the latent are for SD1.5 latents (4 channels), but the VAE is "
-         "for SDXL latents (4 channels); take another VAE."),
+        (Party("the latent", "sd15", 4), "The model a and the latent are for SD1.5 latents (4 channels), but the VAE "
+         "is for SDXL latents (4 channels); take another VAE."),
         (Party("the latent", None, 4, seems="sdxl"), "The VAE is for SDXL latents (4 channels), as the latent seems to "
          "be, but the model a is for SD1.5 latents (4 channels); take another model."),
         (Party("the latent", None, 4), "The model a is for SD1.5 latents (4 channels), but the VAE is for SDXL latents "
@@ -151,13 +151,13 @@ def test_the_odd_one_is_named() -> None:
     with pytest.warns(FMBoostWarning) as warned:
         require_same_family(model, strange, replace(vae, family="sd15"))
     assert [str(warning.message) for warning in warned] == [
-        "The model a and the VAE are for SD1.5 latents (4 channels), but the latent looks like one of SDXL; expect wrong "
-        "colours or patterns, or take another latent."
+        "The model a and the VAE are for SD1.5 latents (4 channels), but the latent looks like one of SDXL; expect "
+        "wrong colours or patterns, or take another latent."
     ]
 
 
 def test_what_is_no_codec_is_refused_in_a_sentence() -> None:
-    with pytest.raises(ConfigError, match="this Tensor lacks channels, downscale_factor, encode and decode; see `Codec`"):
+    with pytest.raises(ConfigError, match="Tensor lacks channels, downscale_factor, encode and decode; see `Codec`"):
         boost(torch.zeros(1, 4, 4, 4), make_model(), torch.zeros(1))  # type: ignore[arg-type]
 
 
@@ -168,7 +168,7 @@ def test_the_core_refuses_a_codec_and_a_latent_of_another_family(codec: TinyVAE)
     for call in (lambda: boost(latent, xl, builtin), lambda: upscale_image(image, xl, builtin)):
         with pytest.raises(LatentError, match=r"for SDXL latents .*but the codec builtin is for SD1.5"):
             call()
-    with pytest.raises(LatentError, match=r"for SD1.5 latents .*the latent has 16 channels \(SD3, FLUX.1, Stable Cascade,"):
+    with pytest.raises(LatentError, match=r"for SD1.5 latents .*latent has 16 channels \(SD3, FLUX.1, Stable Cascade"):
         boost(torch.zeros(1, 16, 4, 4), make_model(), builtin)
     codec.family = None  # a codec that does not tell is taken at its channels
     assert boost(latent, xl, codec, nfe=1).shape == (1, 4, 8, 8)

@@ -36,11 +36,11 @@ def pictures(folder: Path, count: int) -> Iterator[torch.Tensor]:
 def test_images_and_their_guides_are_told_apart(shared: Path, family: str, prefix: str) -> None:
     """Of images that it was not fitted to: none is taken for the other family's, and nearly all are known."""
     codec, verdicts = CODEC(shared / "taesd" / prefix), []
-    for image in [*pictures(shared / "photos/val", 4), *pictures(shared / "photos/val-large", 2)]:
+    for image in [*pictures(shared / "photos/val", 2), *pictures(shared / "photos/val-large", 1)]:
         verdicts.append(recognise(raw(codec.encode(image), family)))
     small = codec.encode(F.interpolate(image, scale_factor=0.5, mode="bilinear", antialias=True))
     verdicts.append(recognise(raw(pixel_upsample(small, codec, (256, 256), False), family)))
-    assert set(verdicts) <= {None, family} and verdicts.count(family) >= 6
+    assert set(verdicts) <= {None, family} and verdicts.count(family) >= 3
 
 
 def test_the_bundled_codec_is_of_sd15(codec_image: torch.Tensor) -> None:

@@ -74,8 +74,8 @@ def main() -> None:
         codec = load_codec(vars(args)[family], family)
         model = None if args.plain else load_model(f"{family}-x2")
         for path in paths:
-            for latent in latents(square(path, args.side), codec, model):
-                found.append((features(latent[0]), label, recognise(latent)))
+            made = latents(square(path, args.side), codec, model)
+            found += [(features(latent[0]), label, recognise(latent)) for latent in made]
     told = [(None if seems is None else seems == FAMILIES[label]) for _, label, seems in found]
     print(f"the present weights: {told.count(True)} right, {told.count(False)} wrong, {told.count(None)} undecided")
     if not args.check:
