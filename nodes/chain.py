@@ -69,7 +69,9 @@ class PSUUpsample(io.ComfyNode):
             guide = pixel_upsample(samples, codec, end, target.distorts)
         else:
             guide = latent_upsample(samples, latent_size(end, unit), method, target.distorts)
-        family = codec.family or (None if model is None else host.model_party(model).family)
+        # What the VAE has encoded is of its family.
+        told = codec.family if method == "psu" else None
+        family = told or (None if model is None else host.model_party(model).family)
         return io.NodeOutput(with_raw(latent, guide, family), ui=host.shown(notes))
 
 

@@ -883,7 +883,9 @@ def test_the_diffusion_model_tells_the_family(host: Host) -> None:
 def test_what_has_come_through_our_nodes_is_not_guessed_at(host: Host) -> None:
     """The guides, the starts and the large latents of the chain, and a second stage."""
     cfm, xl = ready(host), ready(host, SDXL_MODEL)
-    guide = host.run("FMBoostPSUUpsample", latent=natural("sdxl", 32, 32), vae=VAE(), method="nearest").args[0]
+    small = {"latent": natural("sdxl", 16, 16), "method": "nearest"}
+    assert "fmboost_family" not in host.run("FMBoostPSUUpsample", vae=VAE(), **small).args[0]
+    guide = host.run("FMBoostPSUUpsample", vae=VAE(), model=diffusion_model(), **small).args[0]
     assert guide["fmboost_family"] == "sd15"
     start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm)
     end = host.run("FMBoostCFMSample", cfm=cfm, start=start.args[0], guide=guide, nfe=1)
