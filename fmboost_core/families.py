@@ -5,12 +5,14 @@ A family is one entry of `FAMILIES`. Options, messages and the hosts' lists deri
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from .errors import ConfigError, LatentError, is_count, require
+from .errors import ConfigError, FMBoostWarning, LatentError, is_count, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,13 +72,32 @@ register_family(LatentFamily("flux1", "FLUX.1", 16, 0.3611, 0.1159, tiny_vae="ta
 
 def titles(families: Iterable[str], between: str = "and") -> str:
     """The families' names for people as a list: "SD1.5 and SDXL"; "no known family" for none."""
-    *others, last = [FAMILIES[name].title for name in families] or ["no known family"]
+    return listed([FAMILIES[name].title for name in families] or ["no known family"], between)
+
+
+def listed(words: Sequence[str], between: str = "and") -> str:
+    """At least one word or phrase as a list: "a, b and c"."""
+    *others, last = words
     return f"{', '.join(others)} {between} {last}" if others else last
 
 
+# Latent spaces that hosts have and FMBoost does not, by their channels: so that a message can name them.
+_FOREIGN = {
+    3: ("pixel space (Chroma Radiance)",),
+    8: ("ACE-Step audio",),
+    12: ("Mochi video",),
+    16: ("Stable Cascade", "Qwen-Image", "Wan or Hunyuan video"),
+    32: ("HunyuanVideo 1.5",),
+    48: ("Wan 2.2 video",),
+    64: ("HunyuanImage 2.1", "Stable Audio"),
+    128: ("FLUX.2", "LTX video"),
+}
+
+
 def families_with(channels: int) -> str:
-    """The families whose latents have this many channels, for messages: "SD1.5 or SDXL"."""
-    return titles((name for name, family in FAMILIES.items() if family.channels == channels), "or")
+    """The families, and the foreign spaces, whose latents have this many channels, for messages: "SD1.5 or SDXL"."""
+    known = [family.title for family in FAMILIES.values() if family.channels == channels]
+    return listed([*known, *_FOREIGN.get(channels, ())] or ["no known family"], "or")
 
 
 def family_of_tiny_vae(name: str) -> str | None:
@@ -97,16 +118,20 @@ class Party:
 
     what: its name in a sentence, such as "the model sd15-x2". family, channels: None where they are not known.
     instead: what to do where it is the wrong one, such as "give another with --codec".
+    seems: the family that its statistics tell, where the family itself is not known; None where they tell none.
     """
 
     what: str
     family: str | None = None
     channels: int | None = None
     instead: str = ""
+    seems: str | None = None
 
     def __str__(self) -> str:
         if self.family is not None:
             return f"{self.what} is for {FAMILIES[self.family].title} latents ({self.known_channels} channels)"
+        if self.seems is not None and FAMILIES[self.seems].channels == self.channels:
+            return f"{self.what} looks like one of {FAMILIES[self.seems].title}"
         return f"{self.what} has {self.channels} channels ({families_with(self.channels or 0)})"
 
     @property
@@ -116,6 +141,11 @@ class Party:
             return FAMILIES[self.family].channels
         return self.channels
 
+    @property
+    def likely(self) -> str | None:
+        """The family, or the one that it seems to be of."""
+        return self.family or self.seems
+
     def agrees(self, other: Party) -> bool:
         """Whether both can share a latent space, as far as is known."""
         families, channels = {self.family, other.family}, {self.known_channels, other.known_channels}
@@ -123,9 +153,41 @@ class Party:
 
 
 def require_same_family(*parties: Party) -> None:
-    """Refuse parts of different latent families: a `LatentError` names the first two, and what to do."""
-    for one, other in combinations(parties, 2):
+    """Refuse parts of different latent families, and warn of one that only seems to be of another.
+
+    The sentence names the odd one where the others outvote it, and what to do. Raises `LatentError`.
+    """
+    ordered = _odd_last(parties)
+    for one, other in combinations(ordered, 2):
         if not one.agrees(other):
             advice = other.instead or one.instead or "use one latent family for both"
-            sentence = f"{one}, but {other}; {advice}."
-            raise LatentError(sentence[0].upper() + sentence[1:])
+            raise LatentError(_dispute(ordered, one, other, advice))
+    for one, other in combinations(ordered, 2):
+        if one.likely and other.likely and one.likely != other.likely:
+            advice = "expect wrong colours or patterns" + (f", or {other.instead}" if other.instead else "")
+            warnings.warn(_dispute(ordered, one, other, advice), FMBoostWarning, stacklevel=2)
+            return
+
+
+def _odd_last(parties: Sequence[Party]) -> list[Party]:
+    """The parties in their order, but the one last that two others or more outvote. What is known has more weight."""
+    votes = Counter(party.likely for party in parties if party.likely)
+    if len(votes) < 2 or len(parties) < 3:
+        return list(parties)
+    (most, count), *others = votes.most_common()
+    if count < 2 or others[0][1] == count:
+        return list(parties)
+    return sorted(parties, key=lambda party: (party.likely not in (most, None), party.family is None))
+
+
+def _dispute(parties: Sequence[Party], one: Party, other: Party, advice: str) -> str:
+    """ "One is for SD1.5 latents, as the latent seems to be, but another is for SDXL latents; do this." """
+    same = [p.what for p in parties if p is not one and one.family and p.family == one.family]
+    alike = [p.what for p in parties if p not in (one, other) and not p.family and p.seems and p.seems == one.likely]
+    first = f"{one}"
+    if same:
+        first = first.replace(f"{one.what} is", f"{listed([one.what, *same])} are", 1)
+    if alike:
+        first += f", as {listed(alike)} seem{'' if len(alike) > 1 else 's'} to be,"
+    sentence = f"{first}{'' if alike else ','} but {other}; {advice}."
+    return sentence[0].upper() + sentence[1:]

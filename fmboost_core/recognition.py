@@ -1,37 +1,81 @@
-"""Recognition of a latent's family by its statistics, where the channels cannot tell: SD1.5 and SDXL both have four."""
+"""Recognition of a latent's family by its statistics, where nothing tells it: SD1.5's and SDXL's have four channels.
+
+What an image shows changes the statistics of its latent's values. How the channels change together from one position to
+the next is nearly the same in all images, and differs between families. So the features of a latent (4,h,w) are the
+logarithms of the standard deviations of the differences between neighbours, less their mean (4), the correlations of
+these differences between channels (6, pairs 01 02 03 12 13 23), and those of the values themselves (6). They do not
+depend on the latent's scale.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-# A logistic regression on the logarithms of the channels' standard deviations and on their correlations (pairs 01 02
-# 03 12 13 23). It was fitted to raw latents of 400 photographs of 256x256 pixels, by TAESD and TAESDXL. Positive: SDXL.
-_DEVIATIONS = (0.02, -0.5, 8.09, 4.63)
-_CORRELATIONS = (0.52, -0.07, -4.3, 3.6, 7.4, 1.02)
-_BIAS = -16.62
-# A smooth image has small standard deviations in any family, so SD1.5 needs the clearer score. Of the tests'
-# photographs none is taken for the other family's, and at least three in five are recognised.
-_SD15_BELOW, _SDXL_ABOVE = -5.0, 2.0
-_FEWEST = 1024  # positions, as in the fit; the statistics of fewer say little
+CHANNELS = 4  # of the families that are told apart
+
+# A logistic regression; above 0 is SDXL. It has no constant, so that noise, whose features are 0, is of no family.
+# tools/fit_recognition.py fits it to photographs, drawings and generated images, their guides and their upscaled
+# latents, by TAESD and TAESDXL.
+_WEIGHTS = (
+    -7.86, -10.83, 12.19, -1.0,
+    9.08, 3.07, -7.31, 0.22, 7.05, -2.08,
+    -2.9, -1.23, 0.61, 1.65, 1.69, -2.26,
+)  # fmt: skip
+_CLEAR = 2.5  # a score that is nearer to 0 decides nothing
+_FEWEST = 1024  # positions; fewer of noise can have any features
 
 
 def recognise(raw: Tensor) -> str | None:
-    """ "sd15" or "sdxl" for a raw latent (B,4,h,w); None where the statistics are not clear.
+    """ "sd15" or "sdxl" for a raw or scaled latent (B,4,h,w); None where the statistics are not clear.
 
-    It was fitted to latents of photographs. Flat and tiny latents give None; a latent of noise can give either.
+    Flat and tiny latents and noise give None, and so does a batch whose items differ.
     """
-    if raw.shape[1] != 4 or raw.shape[-2] * raw.shape[-1] < _FEWEST:
+    if raw.shape[1] != CHANNELS or raw.shape[-2] * raw.shape[-1] < _FEWEST:
         return None
-    scores = [_score(item) for item in raw.cpu().double().flatten(2)]  # Apple's devices have no float64
-    if all(score > _SDXL_ABOVE for score in scores):
-        return "sdxl"
-    return "sd15" if all(score < _SD15_BELOW for score in scores) else None
+    return _agreed(raw)
 
 
-def _score(item: Tensor) -> float:
-    """The score of one latent (4, positions); NaN, which is on neither side, where a channel is flat."""
-    pairs = torch.triu_indices(4, 4, offset=1)
-    correlations = torch.corrcoef(item)[pairs[0], pairs[1]]
-    features = torch.cat([item.std(1).log(), correlations])
-    return float(features @ features.new_tensor([*_DEVIATIONS, *_CORRELATIONS])) + _BIAS
+def recognise_codec(encode: Callable[[Tensor], Tensor]) -> str | None:
+    """The family of an encoder, from images (1,3,H,W) in [-1,1] to latents (1,4,h,w), by that of a test image."""
+    return _agreed(encode(_test_image()))
+
+
+def features(item: Tensor) -> Tensor:
+    """The features (16,) of one latent (4,h,w); NaN where a channel is flat."""
+    values = item.double()
+    steps = torch.cat([values.diff(dim=1).flatten(1), values.diff(dim=2).flatten(1)], 1)
+    deviations = steps.square().mean(1).log() / 2
+    pairs = torch.triu_indices(CHANNELS, CHANNELS, offset=1)
+    correlations = [torch.corrcoef(x)[pairs[0], pairs[1]] for x in (steps, values.flatten(1))]
+    return torch.cat([deviations - deviations.mean(), *correlations])
+
+
+def _agreed(latents: Tensor) -> str | None:
+    """The family on which all items agree."""
+    weights = torch.tensor(_WEIGHTS, dtype=torch.float64)
+    found = {_family(float(features(item.float().cpu()) @ weights)) for item in latents}
+    return found.pop() if len(found) == 1 else None
+
+
+def _family(score: float) -> str | None:
+    """NaN is on neither side."""
+    if abs(score) > _CLEAR:
+        return "sdxl" if score > 0 else "sd15"
+    return None
+
+
+def _test_image() -> Tensor:
+    """Clouds of little colour, as photographs have it, (1,3,64,64) in [-1,1]: the same always."""
+    generator = torch.Generator().manual_seed(0)
+
+    def clouds(channels: int) -> Tensor:
+        layers = [torch.randn(1, channels, side, side, generator=generator) for side in (3, 8, 24, 64)]
+        sizes = [F.interpolate(layer, (64, 64), mode="bilinear") * 0.6**i for i, layer in enumerate(layers)]
+        return torch.stack(sizes).sum(0)
+
+    image = clouds(1) + 0.15 * clouds(3)
+    return (image / image.std() * 0.4).clamp(-1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -10,14 +11,26 @@ from torch import Tensor
 
 from ..fmboost_core import FAMILIES, alpha_bar, flow, noise_augment
 from ..fmboost_core.codecs.periodic import periodic
-from ..fmboost_core.codecs.protocol import codec_party
-from ..fmboost_core.families import Party, require_same_family
+from ..fmboost_core.errors import FMBoostWarning, LatentError
+from ..fmboost_core.families import Party
 from ..fmboost_core.sampling.checks import check_crop
 from ..fmboost_core.sampling.guide import latent_size, latent_upsample, pixel_upsample
 from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
 from ..fmboost_core.tiles import parse_tileable
 from . import host, inputs
-from .latents import START, Latent, Start, item_seeds, raw, scaled, with_raw, with_samples
+from .latents import (
+    START,
+    Latent,
+    Start,
+    checked,
+    item_seeds,
+    marks,
+    refuse_start,
+    scaled,
+    start_of,
+    with_raw,
+    with_samples,
+)
 from .vae import HostVAE
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
@@ -39,18 +52,22 @@ class PSUUpsample(io.ComfyNode):
                 inputs.method_input(),
                 inputs.vae_tiling_input(),
                 inputs.tileable_input(),
+                inputs.maker_input(),
             ],
             outputs=[io.Latent.Output(display_name="guide")],
         )
 
     @classmethod
     def execute(
-        cls, latent: Latent, vae: Any, method: str, tiled_vae: bool, tileable: str = "off", **size: Any
-    ) -> io.NodeOutput:
-        # The guide is made of the VAE's raw latents: a family's scaling would cancel out.
-        samples, axes = raw(latent), parse_tileable(tileable)
-        codec = periodic(HostVAE(vae, None, tiled_vae), axes)
-        require_same_family(Party("the latent", None, samples.shape[1]), codec_party(codec))
+        cls, latent: Latent, vae: Any, method: str, tiled_vae: bool, tileable: str = "off", model: Any = None,
+        **size: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        axes, own = parse_tileable(tileable), HostVAE(vae, None, tiled_vae)
+        codec = periodic(own, axes)
+        with host.noted() as notes:
+            # The guide is made of the VAE's raw latents: a family's scaling would cancel out.
+            refuse_start(latent, "latent", "the small latent, from KSampler")
+            samples = checked(latent, None, own.examined() if method == "psu" else own.party, model)
         unit, target = codec.downscale_factor, inputs.target_of(**size)
         start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
         end = target.pixels(start, inputs.DEFAULT_SCALE, unit)
@@ -59,7 +76,10 @@ class PSUUpsample(io.ComfyNode):
             guide = pixel_upsample(samples, codec, end, target.distorts, axes)
         else:
             guide = latent_upsample(samples, latent_size(end, unit), method, target.distorts, axes)
-        return io.NodeOutput(with_raw(latent, guide))
+        # What the VAE has encoded is of its family.
+        told = own.family if method == "psu" else None
+        family = told or (None if model is None else host.model_party(model).family)
+        return io.NodeOutput(with_raw(latent, guide, family), ui=host.shown(notes))
 
 
 class NoiseAugment(io.ComfyNode):
@@ -90,22 +110,26 @@ class NoiseAugment(io.ComfyNode):
         cls, latent: Latent, noise_step: int, seed: int, family: str, cfm: host.HostModel | None = None
     ) -> io.NodeOutput:
         with host.noted() as notes:
-            start = _start(inputs.noise_step_of(noise_step), cfm)
+            refuse_start(latent, "latent", "the guide, from PSU Upsample")
+            step, signal = _noise_of(inputs.noise_step_of(noise_step), cfm)
             chosen = Party("the widget family", family, instead="choose the latent's family there")
-            guide = scaled(latent, chosen if cfm is None else cfm.party)
+            family = family if cfm is None else cfm.spec.family
+            guide = scaled(checked(latent, chosen if cfm is None else cfm.party), family)
             noise = seeded_noise(item_seeds(latent, seed), guide.shape[0])(tuple(guide.shape))
-            noisy = noise_augment(guide, start.alpha_bar, noise)
-        made = with_samples(latent, noisy, family if cfm is None else cfm.spec.family)
+            noisy = FAMILIES[family].to_raw(noise_augment(guide, signal, noise))
+        start = Start(step, signal, family, None if cfm is None else cfm.spec.name, marks(noisy))
+        # The widget's family is a choice of a scale, no knowledge: it stands at its first value in a new node.
+        made = with_raw(latent, noisy, None if cfm is None else family)
         return io.NodeOutput(made | {START: start}, ui=host.shown(notes))
 
 
-def _start(noise_step: int | None, cfm: host.HostModel | None) -> Start:
-    """The noise step of a start, resolved. None: the model's own step, or the paper's without a model."""
+def _noise_of(noise_step: int | None, cfm: host.HostModel | None) -> tuple[int, float]:
+    """The noise step, resolved, and the signal kept. None: the model's own step, or the paper's without a model."""
     if cfm is None:
         step = PAPER_NOISE_STEP if noise_step is None else noise_step
-        return Start(step, alpha_bar(step), None)
+        return step, alpha_bar(step)
     step = cfm.spec.noise_step if noise_step is None else noise_step
-    return Start(step, start_alpha_bar(cfm.spec, step), cfm.spec.name)
+    return step, start_alpha_bar(cfm.spec, step)
 
 
 class CFMSample(io.ComfyNode):
@@ -166,9 +190,12 @@ class CFMSample(io.ComfyNode):
             )  # fmt: skip
 
         with host.noted() as notes:
-            signal = _signal(start.get(START), cfm)
+            refuse_start(guide, "guide", "the guide, from PSU Upsample")
             # The start is noise in part, so that its statistics tell no family.
-            x, g = scaled(start, cfm.party, look=False), scaled(guide, cfm.party)
+            x, g = checked(start, cfm.party, look=False), checked(guide, cfm.party)
+            _require_same_size(x, g, FAMILIES[family].downscale_factor)
+            x, g = scaled(x, family), scaled(g, family)
+            signal = _signal(start, cfm)
             end = host.with_smaller_tiles(run, options.tile, progress)
         # Adaptive solvers give no states on the way.
         path = evenly(states if len(states) > 1 else [x[:1], end[:1]], trajectory_length)
@@ -179,11 +206,36 @@ class CFMSample(io.ComfyNode):
         )
 
 
-def _signal(start: Start | None, cfm: host.HostModel) -> float | None:
-    """The signal kept in a start; None, the model's own, where the start does not tell."""
+def _require_same_size(start: Tensor, guide: Tensor, unit: int) -> None:
+    """unit: pixels per latent along each side. Raises `LatentError`."""
+    if start.shape != guide.shape:
+        shapes = [f"{n} of {w * unit}x{h * unit} pixels" for n, _, h, w in (start.shape, guide.shape)]
+        raise LatentError(
+            f"The start is {shapes[0]} and the guide {shapes[1]}; connect to both nodes, Noise Augment and CFM Sample, "
+            "the guide of one PSU Upsample."
+        )
+
+
+def _signal(latent: Latent, cfm: host.HostModel) -> float | None:
+    """The signal kept in a start; None, the model's own, where the start does not tell.
+
+    Raises `LatentError` for a start that was made for another model; warns where a latent is no start.
+    """
+    start = start_of(latent)
     if start is None:
+        message = (
+            f"The input start has no note of Noise Augment; noise step {cfm.spec.noise_step} is assumed. Without noise "
+            "in it the picture stays soft: put Noise Augment between PSU Upsample and CFM Sample."
+        )
+        warnings.warn(message, FMBoostWarning, stacklevel=2)
         return None
-    if start.model == cfm.spec.name:
+    if start.family != cfm.spec.family or start.model not in (None, cfm.spec.name):
+        made_for = start.model or f"{FAMILIES[start.family].title} latents"
+        raise LatentError(
+            f"Noise Augment made the start for {made_for}, but CFM Sample has the model {cfm.spec.name}; connect one "
+            "Load CFM to both."
+        )
+    if start.model is not None:
         return start.alpha_bar
     return start_alpha_bar(cfm.spec, start.noise_step)  # it warns where this model does not know the step
 

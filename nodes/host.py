@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,18 @@ import comfy.utils
 import folder_paths
 import latent_preview
 import torch
+from comfy.ldm.modules.attention import SpatialVideoTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
+from ..fmboost_core import errors
 from ..fmboost_core.errors import CheckpointError, collected_warnings
-from ..fmboost_core.families import FAMILIES
+from ..fmboost_core.families import FAMILIES, Party
 from ..fmboost_core.files.checkpoint import load_model, read_spec
 from ..fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
+from ..fmboost_core.sampling.checks import ScaleWarning
 from ..fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from ..fmboost_core.sampling.tiling import in_smaller_tiles
 from ..fmboost_core.sampling.widgets import SharedBar
@@ -32,6 +38,11 @@ from ..fmboost_core.spec import ModelSpec
 
 FOLDER = "fmboost"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# The host's dialog shows an error's module, which is under the path of the pack's folder.
+for _error in vars(errors).values():
+    if isinstance(_error, type) and issubclass(_error, errors.FMBoostError):
+        _error.__module__ = "fmboost"
 
 # --- model files
 
@@ -45,6 +56,11 @@ def register_folder() -> None:
 def model_choices() -> list[str]:
     """The bundled models by name, then the files of `models/fmboost` with their suffix."""
     return bundled_models() + folder_paths.get_filename_list(FOLDER)
+
+
+def bundled_families() -> list[str]:
+    """The families that have bundled models; these models' names begin with their family's."""
+    return [family for family in FAMILIES if any(name.startswith(f"{family}-") for name in bundled_models())]
 
 
 def model_facts() -> dict[str, dict[str, float]]:
@@ -97,6 +113,10 @@ class HostModel(Model):
         self._compute = compute
 
     @property
+    def party(self) -> Party:
+        return replace(super().party, instead="choose another model in Load CFM")
+
+    @property
     def dtype(self) -> torch.dtype:
         return self._compute
 
@@ -122,6 +142,27 @@ def load_cfm(choice: str, dtype: str) -> HostModel:
     weights = DTYPES.get(dtype) or mm.unet_dtype(device=device, model_params=parameters, supported_dtypes=known)
     compute = mm.unet_manual_cast(weights, device, known) or weights
     return HostModel(model.spec, model.network.to(weights), compute)
+
+
+# --- the host's diffusion models
+
+
+def model_party(model: Any) -> Party:
+    """A diffusion model as an argument of `require_same_family`, by the latent format that the host has for it."""
+    format_ = model.get_model_object("latent_format")
+    name = type(format_).__name__
+    family = next((f.name for f in FAMILIES.values() if f.comfyui == name), None)
+    what = "the diffusion model" if family else f"the diffusion model (latent format {name})"
+    return Party(what, family, format_.latent_channels, "connect the diffusion model that made the latent")
+
+
+def has_unet_attention(model: Any) -> bool:
+    """Whether a diffusion model calls the patches of self-attention as the U-Nets of SD1.5 and SDXL do.
+
+    Transformers call them with other arguments, after the attention, or never; U-Nets for video also over frames.
+    """
+    network = model.get_model_object("diffusion_model")
+    return isinstance(network, UNetModel) and not any(isinstance(m, SpatialVideoTransformer) for m in network.modules())
 
 
 # --- progress, previews, interrupts, memory
@@ -194,6 +235,8 @@ def shown(notes: list[str]) -> dict[str, list[str]] | None:
 def noted() -> Iterator[list[str]]:
     """Collect the core's warnings, for the node and the log."""
     with collected_warnings() as notes:
+        # The host's latents are raw, and the nodes scale them: `latents.scaled` says it in the host's terms.
+        warnings.simplefilter("ignore", ScaleWarning)
         yield notes
     for note in notes:
         logging.warning("FMBoost: %s", note)

@@ -83,6 +83,13 @@ def method_input() -> io.Input:
     )  # fmt: skip
 
 
+def maker_input() -> io.Input:
+    return io.Model.Input(
+        "model", optional=True,
+        tooltip="The diffusion model that made the latent. It tells the latent's family; without it the node guesses.",
+    )  # fmt: skip
+
+
 def vae_tiling_input() -> io.Input:
     return io.Boolean.Input(
         "tiled_vae", default=False, label_on="always tiled", label_off="auto",
@@ -125,7 +132,7 @@ def tile_input() -> io.Input:
     return io.Combo.Input(
         "tile", options=list(TILE_CHOICES), default="auto",
         tooltip="Side of the network's tiles in latents of 8 pixels. auto uses tiles above 2300 pixels. "
-        "They leave no seams. Smaller tiles take less memory and more time.",
+        "Tiles of the bundled models leave no seams. Smaller tiles take less memory and more time.",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""LATENTs: raw and with all their keys on the host's wires, scaled tensors in the core."""
+"""LATENTs: raw and with all their keys on the host's wires, scaled tensors in the core; and what tells their family."""
 
 from __future__ import annotations
 
@@ -11,63 +11,131 @@ from ..fmboost_core.errors import FMBoostWarning, LatentError
 from ..fmboost_core.families import FAMILIES, Party, require_same_family, titles
 from ..fmboost_core.imaging.resample import cover
 from ..fmboost_core.recognition import recognise
+from ..fmboost_core.sampling.checks import is_oversized
 from . import host
 
 Latent = dict[str, Any]
 
+FAMILY = "fmboost_family"  # the key of the family that a LATENT has come through
 START = "fmboost_start"  # the key of a `Start` in a LATENT
+INSTEAD = "decode the latent and enlarge the picture with FMBoost Upscale Image"
 
 
 class Start(NamedTuple):
     """What Noise Augment tells CFM Sample of a start. The noise step is resolved in Noise Augment.
 
-    noise_step: 0 to 999. alpha_bar: the signal kept. model: the name of the model it was made for; None without one.
-    For another model CFM Sample resolves the step again.
+    noise_step: 0 to 999. alpha_bar: the signal kept. family: in whose scale the noise was mixed in.
+    model: the name of the model it was made for; None without one, and CFM Sample resolves the step again.
+    marks: the first position of each item, by which the note knows its own samples (see `start_of`).
     """
 
     noise_step: int
     alpha_bar: float
+    family: str
     model: str | None
+    marks: tuple[tuple[float, ...], ...]
+
+
+def start_of(latent: Latent) -> Start | None:
+    """The note of a start; None for another LATENT.
+
+    Other nodes hand on all keys of a LATENT. A KSampler behind Noise Augment makes other samples, of which the note
+    says nothing; picked and repeated items are still a start's.
+    """
+    start = latent.get(START)
+    return start if start is not None and set(marks(latent["samples"])) <= set(start.marks) else None
+
+
+def refuse_start(latent: Latent, name: str, wanted: str) -> None:
+    """Refuse a start, which is noise in part, at an input for another latent. Raises `LatentError`."""
+    raw(latent)
+    if start_of(latent) is not None:
+        raise LatentError(f"The input {name} has a start, the noisy latent from Noise Augment; connect {wanted}.")
+
+
+def marks(samples: Tensor) -> tuple[tuple[float, ...], ...]:
+    """The marks of raw samples (B,C,h,w), see `Start`."""
+    return tuple(tuple(item) for item in samples[:, :, 0, 0].tolist())
 
 
 def raw(latent: Latent) -> Tensor:
-    """The samples of a LATENT as they are, (B,C,h,w) fp32. Raises `LatentError` for those of video or sound."""
+    """The samples of a LATENT as they are, (B,C,h,w) fp32. Raises `LatentError` for what is no latent of images."""
     samples = latent["samples"]
-    if getattr(samples, "is_nested", False) or samples.ndim != 4:
-        raise LatentError(
-            "FMBoost upscales latents of images (batch, channels, height, width), but this one is of video or sound; "
-            "connect the latent of an image."
-        )
+    found = _foreign(latent)
+    if found:
+        raise LatentError(f"FMBoost enlarges latents (batch, channels, height, width) of images, but {found}.")
+    if not samples.numel():
+        raise LatentError(f"The latent is empty: its shape is {tuple(samples.shape)}; connect another one.")
     return samples.float()
 
 
-def scaled(latent: Latent, by: Party, look: bool = True) -> Tensor:
-    """The samples of a LATENT, (B,C,h,w) fp32, scaled as a family has them.
+def _foreign(latent: Latent) -> str:
+    """What a LATENT is instead of one of images, and what to do; "" for one of images."""
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):
+        return f"this one is of video with sound; {INSTEAD}, frame by frame"
+    if latent.get("type") == "audio" or samples.ndim == 3:
+        return "this one is of sound; connect the latent of an image"
+    if samples.ndim == 5 and samples.shape[2] == 1:
+        return (
+            "this one has an axis of frames besides, as Qwen-Image's, Wan's and Hunyuan's have, for which there is no "
+            f"model; {INSTEAD}"
+        )
+    if samples.ndim == 5:
+        return f"this one is of a video of {samples.shape[2]} latent frames; {INSTEAD}, frame by frame"
+    return "" if samples.ndim == 4 else f"this one has the shape {tuple(samples.shape)}; connect the latent of an image"
 
-    by: what tells the family, such as a model's party. look: warn where the statistics tell another family. Raises
-    `LatentError` for another number of channels.
+
+def checked(
+    latent: Latent, cfm: Party | None = None, vae: Party | None = None, model: Any = None, look: bool = True
+) -> Tensor:
+    """The raw samples of a LATENT, of the same family as the other parts, as far as is known.
+
+    model: the host's diffusion model that made the latent, where it is connected. look: whether statistics may tell the
+    latent's family. Raises `LatentError`, and warns where only statistics tell another family.
     """
-    samples, family = raw(latent), by.family or ""
-    require_same_family(by, Party("the latent", None, samples.shape[1], "connect a latent of that family"))
-    seems = recognise(samples) if look else None
-    if seems not in (None, family):
+    samples = raw(latent)
+    maker = None if model is None else host.model_party(model)
+    # The diffusion model and FMBoost's own nodes know the family; statistics can only guess.
+    family = latent.get(FAMILY)
+    known = family is not None or (maker is not None and maker.family is not None)
+    seems = recognise(samples) if look and not known else None
+    parties = (maker, cfm, Party("the latent", family, samples.shape[1], _advice(samples.shape[1]), seems), vae)
+    require_same_family(*(party for party in parties if party is not None))
+    return samples
+
+
+def _advice(channels: int) -> str:
+    """What to do where a latent is the odd one."""
+    bundled = host.bundled_families()
+    if channels not in {FAMILIES[name].channels for name in bundled}:
+        return f"FMBoost comes with models for {titles(bundled)}: {INSTEAD}"
+    return "connect a latent of that family, or choose a model for this one in Load CFM"
+
+
+def scaled(samples: Tensor, family: str) -> Tensor:
+    """Raw samples as a family has them, scaled; it warns where they are far larger than any image's."""
+    result = FAMILIES[family].to_scaled(samples)
+    if is_oversized(result):
         message = (
-            f"This latent looks like one of {titles([seems or ''])}, but {by.what} is for {titles([family])}: expect "
-            "wrong colours or patterns."
+            f"The latent's values are {float(result.std()):.1f} times as large as those of {FAMILIES[family].title} "
+            "usually are: expect garish colours; connect it as KSampler or VAE Encode gives it."
         )
         warnings.warn(message, FMBoostWarning, stacklevel=2)
-    return FAMILIES[family].to_scaled(samples)
+    return result
 
 
 def with_samples(latent: Latent, samples: Tensor, family: str) -> Latent:
     """A copy of a LATENT with new scaled samples. Its mask follows their size; all other keys stay."""
-    return with_raw(latent, FAMILIES[family].to_raw(samples))
+    return with_raw(latent, FAMILIES[family].to_raw(samples), family)
 
 
-def with_raw(latent: Latent, samples: Tensor) -> Latent:
-    """`with_samples` for raw samples."""
+def with_raw(latent: Latent, samples: Tensor, family: str | None) -> Latent:
+    """`with_samples` for raw samples. family: None where it is not known; what the LATENT has come through stays."""
     result = dict(latent)
     result["samples"] = host.intermediate(samples)
+    if family is not None:
+        result[FAMILY] = family
     result.pop("downscale_ratio_spacial", None)  # of an empty latent; KSampler removes it too
     if "noise_mask" in result:
         result["noise_mask"] = _resized_mask(result["noise_mask"], latent["samples"], samples)

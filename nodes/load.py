@@ -5,15 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..fmboost_core import FAMILIES
-from ..fmboost_core.files.locate import bundled_models
 from . import host
 from .inputs import CATEGORY, CFM
 
 
 def _families() -> str:
     """The families that have bundled models, with the beginning of those models' names."""
-    found = dict.fromkeys(family for family in FAMILIES for name in bundled_models() if name.startswith(f"{family}-"))
-    return ", ".join(f"{family} for {FAMILIES[family].title}" for family in found)
+    return ", ".join(f"{family} for {FAMILIES[family].title}" for family in host.bundled_families())
 
 
 class LoadCFM(io.ComfyNode):

@@ -14,11 +14,11 @@ from ..fmboost_core import Hooks, Upscaler, load_codec
 from ..fmboost_core.codecs.load import has_builtin_codec
 from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError, ImageError
-from ..fmboost_core.families import titles
+from ..fmboost_core.families import require_same_family, titles
 from ..fmboost_core.imaging.resample import resize
 from ..fmboost_core.sampling.schedule import seeded_noise
 from . import host, inputs
-from .latents import Latent, item_seeds, scaled, with_samples
+from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
 from .vae import HostVAE
 
 
@@ -51,6 +51,7 @@ class Upscale(io.ComfyNode):
                 inputs.CFM.Input("cfm"),
                 *_flow_inputs(unit=8),
                 inputs.tileable_input(),
+                inputs.maker_input(),
             ],
             outputs=[io.Latent.Output(display_name="large latent")],
         )
@@ -58,7 +59,7 @@ class Upscale(io.ComfyNode):
     @classmethod
     def execute(
         cls, latent: Latent, vae: Any, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str,
-        noise_step: int, method: str, tile: str, tileable: str = "off", **size: Any,
+        noise_step: int, method: str, tile: str, tileable: str = "off", model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = HostVAE(vae, family, tiled_vae), host.Progress(cfm)
@@ -69,8 +70,10 @@ class Upscale(io.ComfyNode):
             return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise)
 
         with host.noted() as notes:
+            refuse_start(latent, "latent", "the small latent, from KSampler")
             options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
-            small = scaled(latent, cfm.party)
+            vae_party = codec.examined() if options.upsample == "psu" else codec.party
+            small = scaled(checked(latent, cfm.party, vae_party, model), family)
             large = host.with_smaller_tiles(run, options.tile, progress)
         return io.NodeOutput(with_samples(latent, large, family), ui=host.shown(notes))
 
@@ -129,6 +132,8 @@ class UpscaleImage(io.ComfyNode):
         large = []
         with host.noted() as notes:
             options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
+            if isinstance(codec, HostVAE):
+                require_same_family(cfm.party, codec.examined())
             # One by one: a batch may be a film, whose large images together are more than the memory.
             for item, single in enumerate(_with_alpha(image, mask).split(1)):
                 large.append(upscaled(item, single.movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)

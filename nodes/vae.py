@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from ..fmboost_core.errors import LatentError
 from ..fmboost_core.families import FAMILIES, LatentFamily, Party, family_of_space
+from ..fmboost_core.recognition import CHANNELS, recognise_codec
+
+_SEEMS: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()  # by the host's VAE
 
 
 class HostVAE:
@@ -16,7 +22,10 @@ class HostVAE:
         """family: whose scaled latents the codec takes and gives; None: the VAE's own raw ones.
 
         tiled: always in tiles; otherwise the host works in tiles when memory runs out.
+        Raises `LatentError` for a VAE of video or sound.
         """
+        if getattr(vae, "latent_dim", 2) != 2:
+            raise LatentError("The VAE is one of video or sound; connect the VAE of the latent's family.")
         self._vae, self._tiled = vae, tiled
         self._space = LatentFamily("raw", "raw", vae.latent_channels, 1.0) if family is None else FAMILIES[family]
         self.channels: int = vae.latent_channels
@@ -24,10 +33,24 @@ class HostVAE:
         self.family = _family_of_vae(vae)
         self.party = Party("the VAE", self.family, self.channels, "connect the VAE of the latent's family")
 
+    def examined(self) -> Party:
+        """The party, where the VAE does not tell its family with the one that it seems to be of.
+
+        Once for each VAE: it encodes a small test image, whose latent is recognised.
+        """
+        if self.family is not None or self.channels != CHANNELS:
+            return self.party
+        if self._vae not in _SEEMS:
+            _SEEMS[self._vae] = recognise_codec(self._raw)
+        return replace(self.party, seems=_SEEMS[self._vae])
+
     def encode(self, images: Tensor) -> Tensor:
+        return self._space.to_scaled(self._raw(images)).to(images.device)
+
+    def _raw(self, images: Tensor) -> Tensor:
         pixels = images.movedim(1, -1) / 2 + 0.5
-        raw = self._vae.encode_tiled(pixels) if self._tiled else self._vae.encode(pixels)
-        return self._space.to_scaled(raw.float()).to(images.device)
+        raw: Tensor = self._vae.encode_tiled(pixels) if self._tiled else self._vae.encode(pixels)
+        return raw.float()
 
     def decode(self, latents: Tensor) -> Tensor:
         raw = self._space.to_raw(latents)

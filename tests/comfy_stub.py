@@ -256,6 +256,17 @@ class Flux(LatentFormat):
     scale_factor, shift_factor, latent_channels = 0.3611, 0.1159, 16
 
 
+# --- comfy.ldm: the diffusion models' networks
+
+
+class UNetModel(nn.Module):
+    """The network of SD1.5, SD2 and SDXL, and of Stable Video Diffusion with video transformers in it."""
+
+
+class SpatialVideoTransformer(nn.Module):
+    """Attention over positions, and over frames."""
+
+
 # --- comfy.ops: layers whose weights stay as they are and are cast to the input's type when they are used
 
 
@@ -321,6 +332,9 @@ class ModelPatcher:
         other.model_options = deepcopy(self.model_options)
         return other
 
+    def get_model_object(self, name: str) -> Any:
+        return getattr(self.model, name)
+
     def set_model_attn1_patch(self, patch: Callable[..., Any]) -> None:
         patches = self.model_options["transformer_options"].setdefault("patches", {})
         patches["attn1_patch"] = [*patches.get("attn1_patch", []), patch]
@@ -342,9 +356,16 @@ class VAE:
     The tiled calls work on the whole. `calls` has the names of the calls, in order.
     """
 
-    def __init__(self, latent_format: LatentFormat | None = None) -> None:
+    latent_dim = 2
+
+    def __init__(self, latent_format: LatentFormat | None = None, tells: bool = True) -> None:
+        """tells: whether it carries its scaling factor and shift, as a tiny VAE does and a checkpoint's does not."""
         self.format = latent_format or SD15()
         self.latent_channels, self.downscale_ratio = self.format.latent_channels, 8
+        self.first_stage_model = SimpleNamespace()
+        if tells:
+            self.first_stage_model.vae_scale = torch.tensor(self.format.scale_factor)
+            self.first_stage_model.vae_shift = torch.tensor(self.format.shift_factor)
         self.calls: list[str] = []
 
     def spacial_compression_encode(self) -> int:
@@ -528,6 +549,8 @@ def contents(host: Host) -> dict[str, dict[str, Any]]:
     return {
         "comfy_api.latest": {"io": IO, "ComfyExtension": ComfyExtension},
         "comfy.latent_formats": {"LatentFormat": LatentFormat, "SD15": SD15, "SDXL": SDXL, "SD3": SD3, "Flux": Flux},
+        "comfy.ldm.modules.attention": {"SpatialVideoTransformer": SpatialVideoTransformer},
+        "comfy.ldm.modules.diffusionmodules.openaimodel": {"UNetModel": UNetModel},
         "comfy.model_management": {
             "get_torch_device": lambda: cpu, "unet_offload_device": lambda: cpu, "intermediate_device": lambda: cpu,
             "unet_dtype": unet_dtype, "unet_manual_cast": unet_manual_cast, "load_models_gpu": host.load_models_gpu,
@@ -569,7 +592,8 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     """Put the stub into `sys.modules` and import the pack as the host does. Afterwards, call `forget_pack`."""
     forget_pack()
     host = Host(tmp_path / "models")
-    for name, members in {"comfy": {}, "comfy_api": {}, **contents(host)}.items():
+    packages = ("comfy", "comfy_api", "comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.diffusionmodules")
+    for name, members in {**{key: {} for key in packages}, **contents(host)}.items():
         module = host.modules[name] = ModuleType(name)
         module.__spec__ = ModuleSpec(name, None)  # the pack looks for it before it imports its nodes
         vars(module).update(members)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, upscale_imag
 from fmboost_core.cli import main
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
-from fmboost_core.errors import CheckpointError, ConfigError, LatentError
+from fmboost_core.errors import CheckpointError, ConfigError, FMBoostWarning, LatentError
 from fmboost_core.families import (
     Party,
     families_with,
@@ -132,6 +133,34 @@ def test_parts_of_two_families_are_refused_by_what_is_known() -> None:
         require_same_family(Party("the latent", None, 4), Party("the VAE", None, 16))
 
 
+def test_the_odd_one_is_named() -> None:
+    """Of three, the one that the two others outvote, with what to do about it; what only seems so is warned of."""
+    model, vae = Party("the model a", "sd15", 4, "take another model"), Party("the VAE", "sdxl", 4, "take another VAE")
+    for latent, sentence in [
+        (Party("the latent", "sd15", 4), "The model a and the latent are for SD1.5 latents (4 channels), but the VAE "
+         "is for SDXL latents (4 channels); take another VAE."),
+        (Party("the latent", None, 4, seems="sdxl"), "The VAE is for SDXL latents (4 channels), as the latent seems to "
+         "be, but the model a is for SD1.5 latents (4 channels); take another model."),
+        (Party("the latent", None, 4), "The model a is for SD1.5 latents (4 channels), but the VAE is for SDXL latents "
+         "(4 channels); take another VAE."),
+    ]:  # fmt: skip
+        with pytest.raises(LatentError) as refused:
+            require_same_family(model, latent, vae)
+        assert str(refused.value) == sentence
+    strange = Party("the latent", None, 4, "take another latent", "sdxl")
+    with pytest.warns(FMBoostWarning) as warned:
+        require_same_family(model, strange, replace(vae, family="sd15"))
+    assert [str(warning.message) for warning in warned] == [
+        "The model a and the VAE are for SD1.5 latents (4 channels), but the latent looks like one of SDXL; expect "
+        "wrong colours or patterns, or take another latent."
+    ]
+
+
+def test_what_is_no_codec_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ConfigError, match="Tensor lacks channels, downscale_factor, encode and decode; see `Codec`"):
+        boost(torch.zeros(1, 4, 4, 4), make_model(), torch.zeros(1))  # type: ignore[arg-type]
+
+
 def test_the_core_refuses_a_codec_and_a_latent_of_another_family(codec: TinyVAE) -> None:
     latent, image = torch.zeros(1, 4, 4, 4), torch.zeros(1, 3, 16, 16)
     xl = make_model(family="sdxl", latent_factor=0.13025)
@@ -139,7 +168,7 @@ def test_the_core_refuses_a_codec_and_a_latent_of_another_family(codec: TinyVAE)
     for call in (lambda: boost(latent, xl, builtin), lambda: upscale_image(image, xl, builtin)):
         with pytest.raises(LatentError, match=r"for SDXL latents .*but the codec builtin is for SD1.5"):
             call()
-    with pytest.raises(LatentError, match=r"for SD1.5 latents .*the latent has 16 channels \(SD3 or FLUX.1\)"):
+    with pytest.raises(LatentError, match=r"for SD1.5 latents .*latent has 16 channels \(SD3, FLUX.1, Stable Cascade"):
         boost(torch.zeros(1, 16, 4, 4), make_model(), builtin)
     codec.family = None  # a codec that does not tell is taken at its channels
     assert boost(latent, xl, codec, nfe=1).shape == (1, 4, 8, 8)
@@ -193,6 +222,7 @@ def test_a_codecs_file_keeps_its_family(toy: Path) -> None:
 
 def test_names_and_numbers_of_families() -> None:
     assert families_with(4) == "SD1.5 or SDXL" and families_with(7) == "no known family"
+    assert families_with(128) == "FLUX.2 or LTX video" and families_with(16).startswith("SD3, FLUX.1, Stable Cascade")
     assert titles(["sd15", "sdxl", "sd3"]) == "SD1.5, SDXL and SD3"
     assert family_of_tiny_vae("TAESDXL") == "sdxl" and family_of_tiny_vae("mine") is None
     assert family_of_space(16, 0.3611, 0.1159) == "flux1" and family_of_space(4, 0.3611, 0.1159) is None

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -28,11 +29,13 @@ from comfy_stub import (
     Host,
     InterruptProcessingException,
     ModelPatcher,
+    SpatialVideoTransformer,
+    UNetModel,
     Widget,
     forget_pack,
     install,
 )  # fmt: skip
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmboost_core import FAMILIES, alpha_bar, boost, flow, load_codec, load_model, noise_augment, upscale_image
 
@@ -43,8 +46,8 @@ SPACES = {  # channels, scaling factor and shift, as the families' authors publi
 }  # fmt: skip
 OPTIONAL = {  # what a saved graph may leave out
     "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length", "tileable"},
-    "FMBoostUpscaleImage": {"vae", "mask", "tileable"}, "FMBoostPSUUpsample": {"tileable"},
-    "FMBoostUpscale": {"tileable"},
+    "FMBoostUpscaleImage": {"vae", "mask", "tileable"}, "FMBoostPSUUpsample": {"tileable", "model"},
+    "FMBoostUpscale": {"tileable", "model"},
     "FMBoostRestore": {"tileable"},
 }  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
@@ -414,7 +417,7 @@ def test_a_trajectory_is_evenly_chosen_from_start_to_end(host: Host, length: int
         "FMBoostCFMSample", cfm=ready(host), start=start, guide=guide, nfe=4, trajectory_length=length
     ).args  # fmt: skip
     wanted = SD15().process_out(torch.cat([states[place][:1] for place in places]))
-    assert set(path) == {"samples"} and difference(path["samples"], wanted) < 1e-4
+    assert set(path) == {"samples", "fmboost_family"} and difference(path["samples"], wanted) < 1e-4
     assert torch.equal(path["samples"][-1:], end["samples"][:1])
 
 
@@ -460,7 +463,7 @@ def test_extra_keys_go_along_the_chain(host: Host) -> None:
     output, start, guide = chain(host, small, ready(host), nfe=1)
     for made in (guide, start, output.args[0]):
         assert made["kept"] == "as it was" and made["batch_index"] == [3] and made["noise_mask"].shape[-1] == 128
-    assert set(output.args[0]) == {*small}
+    assert set(output.args[0]) == {*small, "fmboost_family"}  # and no longer what is a start's
     start["kept"] = "the start's"
     sampled = host.run("FMBoostCFMSample", cfm=ready(host), start=start, guide=guide, nfe=1).args[0]
     assert sampled["kept"] == "the start's"
@@ -717,8 +720,7 @@ def test_at_the_trained_size_queries_stay(host: Host) -> None:
 
 def attended(host: Host, trained_size: int, size: tuple[int, int], tokens: int) -> Any:
     """A patch of the node's model, called as the host's transformer block calls it: q, k, v and what it makes."""
-    cpu = torch.device("cpu")
-    model = ModelPatcher(SimpleNamespace(), cpu, cpu)
+    model = diffusion_model(UNetModel())
     patched = host.run("FMBoostAttentionScale", model=model, trained_size=trained_size).args[0]
     assert model.model_options == {"transformer_options": {}} and patched is not model
     (patch,) = patched.model_options["transformer_options"]["patches"]["attn1_patch"]
@@ -730,12 +732,35 @@ def attended(host: Host, trained_size: int, size: tuple[int, int], tokens: int) 
     return q, k, v, patch(q, k, v, extra)
 
 
+def diffusion_model(network: nn.Module | None = None, space: Any = None) -> ModelPatcher:
+    """The host's MODEL."""
+    cpu = torch.device("cpu")
+    return ModelPatcher(SimpleNamespace(diffusion_model=network, latent_format=space or SD15()), cpu, cpu)
+
+
+class Transformer(nn.Module):
+    """SD3, FLUX, Wan: they call patches with other arguments, after the attention, or never."""
+
+
+def test_attention_of_another_kind_is_refused(host: Host) -> None:
+    """A patch there fails while the host samples, or does nothing without a word."""
+    video = UNetModel()
+    video.add_module("attention", SpatialVideoTransformer())
+    for network, name in ((Transformer(), "Transformer"), (video, "UNetModel")):
+        with pytest.raises(host.core.ConfigError, match=f"U-Nets of SD1.5, SD2 and SDXL.*{name}; remove or bypass"):
+            host.run("FMBoostAttentionScale", model=diffusion_model(network))
+
+
 # --- refusals and warnings
 
 
-def test_a_latent_of_other_channels_is_refused_with_the_families_it_could_be_of(host: Host) -> None:
+def test_a_latent_of_other_channels_is_refused_with_the_spaces_it_could_be_of_and_a_way_out(host: Host) -> None:
     wide, narrow, cfm = latent(8, 8, family="flux1"), latent(8, 8), ready(host)
-    sentence = r"is for SD1.5 latents \(4 channels\), but the latent has 16 channels \(SD3 or FLUX.1\); connect"
+    sentence = (
+        r"for SD1.5 latents \(4 channels\), but the latent has 16 channels \(SD3, FLUX.1, Stable Cascade, .*\); "
+        "FMBoost comes with models for SD1.5 and SDXL: decode the latent and enlarge the picture with FMBoost Upscale "
+        "Image"
+    )
     for node_id, given in [
         ("FMBoostNoiseAugment", {"latent": wide}), ("FMBoostNoiseAugment", {"latent": wide, "cfm": cfm}),
         ("FMBoostCFMSample", {"cfm": cfm, "start": wide, "guide": narrow}),
@@ -747,23 +772,54 @@ def test_a_latent_of_other_channels_is_refused_with_the_families_it_could_be_of(
     vae = VAE()
     vae.latent_channels = 16
     with pytest.raises(host.core.LatentError, match=r"latent has 4 channels .*but the VAE has 16"):
-        host.run("FMBoostPSUUpsample", latent=narrow, vae=vae)
+        host.run("FMBoostPSUUpsample", latent=narrow, vae=vae, method="nearest")
     for node_id, given in [("FMBoostUpscale", {"latent": narrow}), ("FMBoostUpscaleImage", {"image": photo(16, 16)})]:
         with pytest.raises(host.core.LatentError, match="but the VAE has 16 channels"):
             host.run(node_id, cfm=cfm, vae=vae, **given)
 
 
-def test_latents_of_video_and_sound_are_refused(host: Host) -> None:
+@pytest.mark.parametrize(
+    ("channels", "names"),
+    [
+        (3, "pixel space"), (8, "ACE-Step audio"), (16, "Stable Cascade, Qwen-Image"), (64, "HunyuanImage 2.1"),
+        (128, "FLUX.2"), (99, "no known family"),
+    ],
+)  # fmt: skip
+def test_latents_of_no_family_are_named(host: Host, channels: int, names: str) -> None:
+    strange = {"samples": noise(1, channels, 8, 8)}
+    with pytest.raises(host.core.LatentError, match=f"latent has {channels} channels .*{names}.*; FMBoost comes with"):
+        host.run("FMBoostUpscale", latent=strange, vae=VAE(), cfm=ready(host))
+
+
+@pytest.mark.parametrize(
+    ("strange", "words"),
+    [
+        ({"samples": noise(1, 16, 1, 8, 8)}, "has an axis of frames.*Qwen-Image.*decode the latent and enlarge"),
+        ({"samples": noise(1, 4, 3, 8, 8)}, "is of a video of 3 latent frames; decode the latent .* frame by frame"),
+        ({"samples": noise(1, 64, 8)}, "is of sound; connect the latent of an image"),
+        ({"samples": noise(1, 8, 16, 8), "type": "audio"}, "is of sound; connect the latent of an image"),
+        ({"samples": noise(4, 8)}, r"has the shape \(4, 8\)"),
+    ],
+)
+def test_what_is_no_latent_of_images_is_refused_by_its_right_name(host: Host, strange: Any, words: str) -> None:
     cfm, still = ready(host), latent(8, 8)
-    for samples in (noise(1, 4, 3, 8, 8), noise(1, 4, 8), Nested()):
-        moving = {"samples": samples}
-        for node_id, given in [
-            ("FMBoostPSUUpsample", {"latent": moving, "vae": VAE()}), ("FMBoostNoiseAugment", {"latent": moving}),
-            ("FMBoostCFMSample", {"cfm": cfm, "start": moving, "guide": still}),
-            ("FMBoostCFMSample", {"cfm": cfm, "start": still, "guide": moving}),
-        ]:  # fmt: skip
-            with pytest.raises(host.core.LatentError, match="this one is of video or sound"):
-                host.run(node_id, **given)
+    for node_id, given in [
+        ("FMBoostPSUUpsample", {"latent": strange, "vae": VAE()}), ("FMBoostNoiseAugment", {"latent": strange}),
+        ("FMBoostUpscale", {"latent": strange, "vae": VAE(), "cfm": cfm}),
+        ("FMBoostCFMSample", {"cfm": cfm, "start": strange, "guide": still}),
+        ("FMBoostCFMSample", {"cfm": cfm, "start": still, "guide": strange}),
+    ]:  # fmt: skip
+        with pytest.raises(host.core.LatentError, match=f"FMBoost enlarges latents .* of images, but this one {words}"):
+            host.run(node_id, **given)
+
+
+def test_sound_beside_video_is_refused(host: Host) -> None:
+    with pytest.raises(host.core.LatentError, match="this one is of video with sound"):
+        host.run("FMBoostPSUUpsample", latent={"samples": Nested()}, vae=VAE())
+    vae = VAE()
+    vae.latent_dim = 3
+    with pytest.raises(host.core.LatentError, match="The VAE is one of video or sound; connect the VAE of"):
+        host.run("FMBoostPSUUpsample", latent=latent(8, 8), vae=vae)
 
 
 class Nested:
@@ -772,30 +828,206 @@ class Nested:
     is_nested, shape, ndim = True, (1, 4, 8, 8), 4
 
 
-def foreign(*size: int) -> dict[str, Any]:
-    """A LATENT with the statistics of SDXL's."""
-    deviations = torch.tensor([1.0, 1.0, 30.0, 30.0]).reshape(1, 4, 1, 1)
-    return {"samples": noise(1, 4, *size) * deviations * 0.3}
+def test_an_error_shows_no_path_in_the_hosts_dialog(host: Host) -> None:
+    """The dialog names an error by its module and its class; the module's name has the pack's folder in it."""
+    with pytest.raises(host.core.LatentError) as refused:
+        host.run("FMBoostNoiseAugment", latent={"samples": noise(4, 8)})
+    assert (refused.type.__module__, refused.type.__qualname__) == ("fmboost", "LatentError")
+
+
+def natural(family: str, *size: int) -> dict[str, Any]:
+    """A LATENT whose channels change from position to position as a family's do: clouds, mixed alike."""
+    mixes = {"sd15": SD15_STEPS, "sdxl": SDXL_STEPS}
+    deviations, correlations = (torch.tensor(values) for values in mixes[family])
+    matrix = torch.eye(4)
+    pairs = torch.triu_indices(4, 4, offset=1)
+    matrix[pairs[0], pairs[1]] = matrix[pairs[1], pairs[0]] = correlations
+    clouds = F.avg_pool2d(noise(1, 4, size[0] + 2, size[1] + 2), 3, stride=1) * 3
+    mixed = torch.einsum("ij,bjhw->bihw", torch.linalg.cholesky(matrix), clouds)
+    return {"samples": mixed * deviations.reshape(1, 4, 1, 1)}
+
+
+# Standard deviations of the differences between neighbours, and their correlations: means over photographs.
+SD15_STEPS = ((4.7, 4.4, 3.8, 3.7), (0.15, 0.06, 0.50, -0.25, 0.07, 0.35))
+SDXL_STEPS = ((5.4, 6.6, 8.0, 6.0), (0.45, 0.06, 0.34, -0.16, 0.25, 0.17))
+OTHER = (
+    "The model sd15-x2 is for SD1.5 latents (4 channels), but the latent looks like one of SDXL; expect wrong colours "
+    "or patterns, or connect a latent of that family, or choose a model for this one in Load CFM."
+)
 
 
 def test_what_the_core_warns_of_is_on_the_nodes_face(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    cfm, strange = ready(host), foreign(32, 32)
-    family = "This latent looks like one of SDXL, but the model sd15-x2 is for SD1.5: expect wrong colours or patterns."
+    cfm, strange = ready(host), natural("sdxl", 32, 32)
     step = "sd15-x2 was trained at noise step 100 to 700, not 900; expect artefacts."
     start = host.run("FMBoostNoiseAugment", latent=strange, cfm=cfm, noise_step=900)
-    large = host.run("FMBoostUpscale", latent=strange, vae=VAE(), cfm=cfm, nfe=1, noise_step=900, scale=1.0)
-    assert sorted(start.ui["text"]) == sorted(large.ui["text"]) == [family, step]
+    assert sorted(start.ui["text"]) == [OTHER, step]
     image = host.run("FMBoostUpscaleImage", image=photo(16, 16, batch=2), cfm=cfm, nfe=1, noise_step=900)
     assert image.ui == {"text": [step]}
-    assert caplog.text.count(f"FMBoost: {step}") == 3 and caplog.text.count(f"FMBoost: {family}") == 2
+    assert caplog.text.count(f"FMBoost: {step}") == 2 and caplog.text.count(f"FMBoost: {OTHER}") == 1
+
+
+def test_values_that_are_far_too_large_are_told_in_the_hosts_terms(host: Host) -> None:
+    """A LATENT is raw by contract: that FMBoost takes scaled latents is no advice here."""
+    loud = {"samples": latent(16, 16)["samples"] * 5}
+    (text,) = host.run("FMBoostUpscale", latent=loud, vae=VAE(), cfm=ready(host), nfe=1).ui["text"]
+    assert re.match(r"The latent's values are [45]\.\d times as large as those of SD1.5 usually are.*KSampler", text)
+
+
+# --- families: what tells them, and the odd one
+
+
+def test_statistics_name_the_odd_one(host: Host) -> None:
+    """Of latent, VAE and model, the one that the other two outvote."""
+    sd, xl, cfm = natural("sd15", 32, 32), natural("sdxl", 32, 32), ready(host)
+    given = {"cfm": cfm, "nfe": 1, "scale": 1.0}
+    assert host.run("FMBoostUpscale", latent=sd, vae=VAE(), **given).ui is None
+    (text,) = host.run("FMBoostUpscale", latent=xl, vae=VAE(), **given).ui["text"]
+    assert text.startswith("The model sd15-x2 and the VAE are for SD1.5 latents (4 channels), but the latent look")
+    refused = [
+        (sd, SDXL(), "The model sd15-x2 is for SD1.5 latents (4 channels), as the latent seems to be, but the VAE is "
+         "for SDXL latents (4 channels); connect the VAE of the latent's family."),
+        (xl, SDXL(), "The VAE is for SDXL latents (4 channels), as the latent seems to be, but the model sd15-x2 is "
+         "for SD1.5 latents (4 channels); choose another model in Load CFM."),
+    ]  # fmt: skip
+    for small, space, sentence in refused:
+        with pytest.raises(host.core.LatentError) as error:
+            host.run("FMBoostUpscale", latent=small, vae=VAE(space), **given)
+        assert str(error.value) == sentence
+    (text,) = host.run("FMBoostPSUUpsample", latent=sd, vae=VAE(SDXL())).ui["text"]
+    assert text == (
+        "The latent looks like one of SD1.5, but the VAE is for SDXL latents (4 channels); expect wrong colours or "
+        "patterns, or connect the VAE of the latent's family."
+    )
+
+
+def test_a_vae_that_does_not_tell_its_family_is_asked_for_a_test_image(host: Host) -> None:
+    """Once, where the node uses it. The bundled codec encodes as SD1.5's VAE does."""
+    silent, cfm, known = VAE(tells=False), ready(host, SDXL_MODEL), natural("sdxl", 32, 32)
+    (text,) = host.run("FMBoostUpscale", latent=known, vae=silent, cfm=cfm, nfe=1, scale=1.0).ui["text"]
+    assert text.startswith(
+        "The model sdxl-x2 is for SDXL latents (4 channels), as the latent seems to be, but the VAE looks like one of "
+        "SD1.5; expect wrong colours or patterns, or connect the VAE"
+    )
+    first = len(silent.calls)
+    host.run("FMBoostUpscale", latent=known, vae=silent, cfm=cfm, nfe=1, scale=1.0)
+    assert len(silent.calls) - first == first - 1
+    unused = VAE(tells=False)
+    host.run("FMBoostUpscale", latent=known, vae=unused, cfm=cfm, nfe=1, method="nearest", scale=1.0)
+    assert not unused.calls
+
+
+class Flux2:
+    latent_channels = 128
+
+
+def test_the_diffusion_model_tells_the_family(host: Host) -> None:
+    """With it nothing is guessed: the latent has another family's statistics here."""
+    cfm, strange = ready(host), natural("sdxl", 32, 32)
+    given = {"latent": strange, "vae": VAE(), "cfm": cfm, "nfe": 1, "scale": 1.0}
+    assert host.run("FMBoostUpscale", **given).ui is not None
+    assert host.run("FMBoostUpscale", **given, model=diffusion_model()).ui is None
+    with pytest.raises(host.core.LatentError) as refused:
+        host.run("FMBoostUpscale", **{**given, "vae": VAE(SDXL())}, model=diffusion_model(space=SDXL()))
+    assert str(refused.value) == (
+        "The diffusion model and the VAE are for SDXL latents (4 channels), but the model sd15-x2 is for SD1.5 latents "
+        "(4 channels); choose another model in Load CFM."
+    )
+    with pytest.raises(host.core.LatentError, match=r"model \(latent format Flux2\) has 128 channels \(FLUX.2 or LTX"):
+        host.run("FMBoostPSUUpsample", latent=strange, vae=VAE(), model=diffusion_model(space=Flux2()))
+    guide = host.run("FMBoostPSUUpsample", latent=strange, vae=VAE(tells=False), model=diffusion_model()).args[0]
+    assert guide["fmboost_family"] == "sd15"
+
+
+def test_what_has_come_through_our_nodes_is_not_guessed_at(host: Host) -> None:
+    """The guides, the starts and the large latents of the chain, and a second stage."""
+    cfm, xl = ready(host), ready(host, SDXL_MODEL)
+    small = {"latent": natural("sdxl", 16, 16), "method": "nearest"}
+    assert "fmboost_family" not in host.run("FMBoostPSUUpsample", vae=VAE(), **small).args[0]
+    guide = host.run("FMBoostPSUUpsample", vae=VAE(), model=diffusion_model(), **small).args[0]
+    assert guide["fmboost_family"] == "sd15"
+    start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm)
+    end = host.run("FMBoostCFMSample", cfm=cfm, start=start.args[0], guide=guide, nfe=1)
+    again = host.run("FMBoostUpscale", latent=end.args[0], vae=VAE(), cfm=cfm, nfe=1, scale=1.0)
+    assert (start.ui, end.ui, again.ui) == (None, None, None)
+    with pytest.raises(host.core.LatentError, match=r"latent and the VAE are for SD1.5 .*but the model sdxl-x2"):
+        host.run("FMBoostUpscale", latent=end.args[0], vae=VAE(), cfm=xl)
+
+
+# --- starts
+
+
+def chained(host: Host, name: str = MODEL, **augment: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A model, a guide and its start."""
+    cfm, guide = ready(host, name), latent(8, 8, family=family_of(name))
+    return cfm, guide, host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, **augment).args[0]
+
+
+def test_start_and_guide_the_other_way_round_are_refused(host: Host) -> None:
+    cfm, guide, start = chained(host)
+    for wrong in (guide, start):
+        with pytest.raises(host.core.LatentError, match=r"input guide has a start.*connect the guide, from PSU"):
+            host.run("FMBoostCFMSample", cfm=cfm, start=wrong, guide=start)
+
+
+@pytest.mark.parametrize("node_id", ["FMBoostPSUUpsample", "FMBoostNoiseAugment", "FMBoostUpscale"])
+def test_a_start_is_taken_by_cfm_sample_alone(host: Host, node_id: str) -> None:
+    cfm, _, start = chained(host)
+    parts = {"FMBoostPSUUpsample": {"vae": VAE()}, "FMBoostUpscale": {"vae": VAE(), "cfm": cfm}}
+    with pytest.raises(host.core.LatentError, match="input latent has a start, the noisy latent from Noise Augment"):
+        host.run(node_id, latent=start, **parts.get(node_id, {}))
+
+
+def test_a_start_without_noise_augment_is_warned_of(host: Host) -> None:
+    cfm, guide, start = chained(host)
+    (text,) = host.run("FMBoostCFMSample", cfm=cfm, start=guide, guide=guide, nfe=1).ui["text"]
+    assert text.startswith("The input start has no note of Noise Augment; noise step 400 is assumed.")
+    assert host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, nfe=1).ui is None
+
+
+def test_a_start_for_another_model_is_refused(host: Host) -> None:
+    _, guide, start = chained(host, FAST)
+    with pytest.raises(host.core.LatentError, match=r"for sd15-x2-fast, but CFM Sample has the model sd15-x2; connect"):
+        host.run("FMBoostCFMSample", cfm=ready(host), start=start, guide=guide)
+    without = host.run("FMBoostNoiseAugment", latent=guide, family="sdxl").args[0]
+    with pytest.raises(host.core.LatentError, match=r"for SDXL latents, but CFM Sample has the model sd15-x2"):
+        host.run("FMBoostCFMSample", cfm=ready(host), start=without, guide=guide)
+
+
+def test_without_a_model_the_step_is_told_and_resolved_by_cfm_sample(host: Host) -> None:
+    guide, cfm = latent(8, 8), ready(host)
+    start = host.run("FMBoostNoiseAugment", latent=guide, noise_step=600).args[0]
+    found = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide)
+    assert found.ui is None
+    assert difference(found.args[0]["samples"], flowed(start["samples"], guide["samples"], noise_step=600)) < 1e-4
+    start = host.run("FMBoostNoiseAugment", latent=latent(8, 8, family="sdxl"), family="sdxl", noise_step=400).args[0]
+    guide = latent(8, 8, family="sdxl")
+    (text,) = host.run("FMBoostCFMSample", cfm=ready(host, SDXL_MODEL), start=start, guide=guide, nfe=2).ui["text"]
+    assert text == "sdxl-x2 was trained at noise step 250, not 400; expect artefacts."
+
+
+def test_the_note_is_of_its_own_samples(host: Host) -> None:
+    """Other nodes hand on every key. Of what a KSampler has made behind it, the note says nothing."""
+    cfm, guide = ready(host), latent(8, 8, batch=3)
+    start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm).args[0]
+    picked = start | {"samples": start["samples"][[2, 0, 2]]}
+    assert host.run("FMBoostCFMSample", cfm=cfm, start=picked, guide=guide, nfe=1).ui is None
+    sampled = start | {"samples": latent(8, 8, batch=3, seed=9)["samples"]}
+    assert host.run("FMBoostUpscale", latent=sampled, vae=VAE(), cfm=cfm, nfe=1, scale=1.0).ui is None
+    assert host.run("FMBoostCFMSample", cfm=cfm, start=sampled, guide=guide, nfe=1).ui is not None
+
+
+def test_sizes_that_differ_are_told_in_pixels(host: Host) -> None:
+    cfm, _, start = chained(host)
+    with pytest.raises(host.core.LatentError, match="start is 1 of 64x64 pixels and the guide 2 of 32x32 pixels; conn"):
+        host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=latent(4, 4, batch=2))
 
 
 def test_a_start_is_no_evidence_of_a_family(host: Host) -> None:
     """It is noise in part; the guide is not."""
-    cfm, strange, plain = ready(host), foreign(32, 32), {"samples": noise(1, 4, 32, 32) * 3}
-    told = host.run("FMBoostCFMSample", cfm=cfm, start=plain, guide=strange, nfe=1)
-    untold = host.run("FMBoostCFMSample", cfm=cfm, start=strange, guide=plain, nfe=1)
-    assert len(told.ui["text"]) == 1 and untold.ui is None
+    cfm, strange, plain = ready(host), natural("sdxl", 32, 32), natural("sd15", 32, 32)
+    told = host.run("FMBoostCFMSample", cfm=cfm, start=plain, guide=strange, nfe=1).ui["text"]
+    untold = host.run("FMBoostCFMSample", cfm=cfm, start=strange, guide=plain, nfe=1).ui["text"]
+    assert OTHER in told and OTHER not in untold
 
 
 def test_latents_go_where_the_host_keeps_them(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

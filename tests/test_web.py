@@ -32,9 +32,9 @@ def node() -> str:
     return path
 
 
-def run(node: str, script: str) -> Any:
-    """What an expression gives in which `web/size.js` is known."""
-    code = (WEB / "size.js").read_text(encoding="utf-8") + f"\nconsole.log(JSON.stringify({script}))"
+def run(node: str, script: str, module: str = "size.js") -> Any:
+    """What an expression gives in which a module of `web` is known."""
+    code = (WEB / module).read_text(encoding="utf-8") + f"\nconsole.log(JSON.stringify({script}))"
     # From standard input: node takes a file for a module by its name or by a package.json, which the host has not.
     command = [node, "--input-type=module", "-"]
     done = subprocess.run(command, input=code, capture_output=True, text=True, timeout=60, encoding="utf-8")
@@ -138,3 +138,27 @@ def test_the_line_on_a_node(node: str, start: Any, change: dict[str, Any], flows
     widgets["perStep"] = EVALUATIONS_PER_STEP[widgets["solver"]]
     arguments = f"{json.dumps(start)}, {json.dumps(widgets)}, 8, {json.dumps(flows)}"
     assert run(node, f"summary({arguments})") == text
+
+
+STORE = """{ kept: {}, getItem(key) { return this.kept[key] ?? null }, setItem(key, text) { this.kept[key] = text } }"""
+
+
+def test_warnings_outlive_the_page(node: str) -> None:
+    """A cached node does not run again, and the host does not send its warnings again."""
+    script = f"""(() => {{
+        const storage = {STORE}, before = new Notes(storage)
+        before.set(5, ['soft', 'large']); before.set(7, ['other']); before.set('7', [])
+        const after = new Notes(storage)
+        return [after.of('5'), after.of(7), after.of(6)]
+    }})()"""
+    assert run(node, script, "notes.js") == [["soft", "large"], [], []]
+
+
+def test_the_oldest_warnings_are_forgotten_and_a_storage_may_refuse(node: str) -> None:
+    script = f"""(() => {{
+        const notes = new Notes({STORE}), refusing = new Notes(null), spoilt = new Notes({{ getItem: () => '{{' }})
+        for (let id = 300; id > 0; id--) notes.set(id, [`${{id}}`])
+        refusing.set(1, ['lost']); spoilt.set(1, ['lost'])
+        return [notes.of(1), notes.of(200), notes.of(201), refusing.of(1), spoilt.of(1)]
+    }})()"""
+    assert run(node, script, "notes.js") == [["1"], ["200"], [], [], []]

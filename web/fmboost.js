@@ -2,6 +2,7 @@
 
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
+import { Notes } from './notes.js'
 import { UNIT, summary } from './size.js'
 import { modelInto, sizeInto, valueOf, wishOf } from './upstream.js'
 
@@ -15,6 +16,7 @@ const REFRESH_MS = 250
 const LINE_PIXELS = 18
 const MARGIN_PIXELS = 4
 const NARROWEST_PIXELS = 120
+const notes = new Notes(window.sessionStorage)
 
 app.registerExtension({
   name: 'FMBoost.faces',
@@ -24,7 +26,7 @@ app.registerExtension({
     const before = node.onExecuted
     node.onExecuted = function (output) {
       before?.apply(this, arguments)
-      show(this, { warnings: output?.text ?? [] })
+      warn(this, output?.text ?? [])
     }
     if (NODES[node.comfyClass]) refresh(node)
   },
@@ -33,14 +35,28 @@ app.registerExtension({
     // A size depends on nodes far upstream, and the two canvases report changes in different ways. Checking our few
     // nodes at intervals costs little and misses no change.
     setInterval(() => ourNodes().forEach(look), REFRESH_MS)
-    // A node without warnings sends no message, so its old warnings are removed when it runs again. A node with a
-    // cached result does not run, and its warnings stay.
-    api.addEventListener('executing', ({ detail }) => {
-      const id = String(detail).split(':').pop() // in a subgraph, the ids of the nodes around it come first
-      ourNodes().forEach((node) => String(node.id) === id && show(node, { warnings: [] }))
+    // A node without warnings sends no message, so its old warnings are removed when it runs again.
+    api.addEventListener('executing', ({ detail }) => nodesOf([detail]).forEach((node) => warn(node, [])))
+    // A node with a cached result does not run. Its warnings still hold, also on a page that was loaded since.
+    api.addEventListener('execution_cached', ({ detail }) => {
+      for (const node of nodesOf(detail?.nodes ?? [])) {
+        const warnings = notes.of(node.id)
+        if (warnings.length) show(node, { warnings })
+      }
     })
   },
 })
+
+/** Our nodes of the host's ids; in a subgraph, the ids of the nodes around it come first. */
+function nodesOf(ids) {
+  const last = new Set(ids.map((id) => String(id).split(':').pop()))
+  return ourNodes().filter((node) => last.has(String(node.id)))
+}
+
+function warn(node, warnings) {
+  notes.set(node.id, warnings)
+  show(node, { warnings })
+}
 
 /** Our nodes in the graph on the screen, which may be a subgraph. */
 function ourNodes() {

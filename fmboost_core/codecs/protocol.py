@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..errors import LatentError
-from ..families import Party
+from ..errors import ConfigError, LatentError
+from ..families import Party, listed
 
 
 class Codec(Protocol):
@@ -31,10 +31,19 @@ class Codec(Protocol):
 
 
 def codec_party(codec: Codec) -> Party:
-    """A codec as an argument of `require_same_family`: its own `party`, or one by its name and family."""
+    """A codec as an argument of `require_same_family`: its own `party`, or one by its name and family.
+
+    Raises `ConfigError` for what is no codec.
+    """
     own = getattr(codec, "party", None)
     if isinstance(own, Party):
         return own
+    missing = [name for name in ("channels", "downscale_factor", "encode", "decode") if not hasattr(codec, name)]
+    if missing:
+        raise ConfigError(
+            f"A codec has channels, downscale_factor, encode and decode, but this {type(codec).__name__} lacks "
+            f"{listed(missing)}; see `Codec`."
+        )
     name = getattr(codec, "name", "")
     return Party(f"the codec {name}" if name else "the codec", getattr(codec, "family", None), codec.channels)
 

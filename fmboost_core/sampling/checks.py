@@ -17,6 +17,10 @@ from ..tiles import Tileable
 _LARGEST_DEVIATION = 3.0  # scaled latents are near 1, the VAE's raw ones near 5
 
 
+class ScaleWarning(FMBoostWarning):
+    """A latent looks like one of the VAE's raw scale."""
+
+
 def check_pair(model: Model, codec: Codec) -> None:
     """Refuse a baseline, and a codec of another family, before any work begins: `ConfigError`, `LatentError`."""
     check_objective(model)
@@ -42,13 +46,18 @@ def check_latent(latent: Tensor, model: Model) -> None:
     if not latent.numel():
         raise LatentError(f"The latent is empty: its shape is {tuple(latent.shape)}.")
     check_finite(latent, "The latent")
-    if latent.numel() > 64 and _deviation(latent) > _LARGEST_DEVIATION:
+    if is_oversized(latent):
         warnings.warn(
             f"The latent's standard deviation is above {_LARGEST_DEVIATION:g}: it looks like the VAE's raw scale, but "
-            "FMBoost takes scaled latents.",
-            FMBoostWarning,
+            f"FMBoost takes scaled latents; scale it with FAMILIES[{model.spec.family!r}].to_scaled.",
+            ScaleWarning,
             stacklevel=4,
         )
+
+
+def is_oversized(scaled: Tensor) -> bool:
+    """Whether the values are far larger than those of any image's scaled latent."""
+    return scaled.numel() > 64 and _deviation(scaled) > _LARGEST_DEVIATION
 
 
 def check_image(image: Tensor) -> None:
