@@ -37,10 +37,11 @@ def test_a_written_file_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
 def test_writing_refuses_other_places_and_values(tmp_path: Path) -> None:
     large = nn.Linear(2, 2)
     nn.init.constant_(large.bias, 1e6)
+    (tmp_path / "none").touch()
     for name, dtype in (("a.ckpt", None), ("none/a.safetensors", None), ("a.safetensors", torch.float16)):
         message = refusal(lambda name=name, dtype=dtype: save_weights(tmp_path / name, large, {}, dtype), tmp_path)
         assert ("the weight bias" in message) == (dtype is torch.float16)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [tmp_path / "none"]
 
 
 OTHER_FILES = {
