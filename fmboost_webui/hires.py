@@ -20,7 +20,7 @@ from torch import Tensor
 from fmboost_core import Target, Upscaler
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.errors import Cancelled
-from fmboost_core.sampling.restore import restore
+from fmboost_core.sampling.restore import restored
 
 from . import host
 from .models import ModelFile, choose_model, entries, find_models
@@ -154,7 +154,7 @@ class HiresPass:
             p.sampler = None  # of the first pass; the host's own second pass leaves it so
             images = processing.decode_latent_batch(p.sd_model, large, target_device=devices.cpu, check_for_nans=True)
             for item, image in enumerate(small):  # in place: the host knows its list by its type
-                images[item] = restore(images[item][None], image)[0]
+                images[item] = restored(images[item][None], image, look=False)[0]
             return images
         finally:
             p.is_hr_pass = False

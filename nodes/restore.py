@@ -6,8 +6,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..fmboost_core.sampling.restore import restore
-from . import inputs
+from ..fmboost_core.sampling.restore import restored
+from . import host, inputs
 
 
 class Restore(io.ComfyNode):
@@ -29,5 +29,6 @@ class Restore(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, small: Tensor) -> io.NodeOutput:
         large, low = (pictures[..., :3].movedim(-1, 1) * 2 - 1 for pictures in (image, small))
-        colours = restore(large, low).movedim(1, -1) / 2 + 0.5
-        return io.NodeOutput(torch.cat([colours, image[..., 3:]], dim=-1))
+        with host.noted() as notes:
+            colours = restored(large, low).movedim(1, -1) / 2 + 0.5
+        return io.NodeOutput(torch.cat([colours, image[..., 3:]], dim=-1), ui=host.shown(notes))

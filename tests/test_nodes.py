@@ -99,6 +99,14 @@ def photo(height: int, width: int, batch: int = 1, channels: int = 3, seed: int 
     return F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1).movedim(1, -1)
 
 
+def detailed(side: int) -> Tensor:
+    """An IMAGE (1,side,side,3) in [0,1] with blobs of many sizes."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.randn(1, 3, n, n, generator=generator) / n for n in (4, 8, 16, 32)]
+    blobs = torch.stack([F.interpolate(layer, (side, side), mode="bicubic") for layer in layers]).sum(0)
+    return (blobs + 0.5).clamp(0, 1).movedim(1, -1)
+
+
 # --- the core's answers, in the host's scales
 
 
@@ -632,6 +640,15 @@ def test_restore_takes_one_small_picture_for_all_and_refuses_what_does_not_fit(h
         host.run("FMBoostRestore", image=small, small=large)
     with pytest.raises(host.core.ImageError, match="2 large images and 3 small ones"):
         host.run("FMBoostRestore", image=large, small=small)
+
+
+def test_restore_says_on_the_node_where_the_small_picture_is_another(host: Host) -> None:
+    large = detailed(96)
+    small = F.interpolate(large.movedim(-1, 1), (48, 48), mode="area").movedim(1, -1)
+    assert host.run("FMBoostRestore", image=large * 0.8 + 0.1, small=small).ui is None
+    for wrong, says in ((small.flip(2), "shows something else"), (small.roll(3, 2), "is another crop")):
+        (note,) = host.run("FMBoostRestore", image=large, small=wrong).ui["text"]
+        assert says in note and "take the small image that the large one was made from" in note
 
 
 # --- Attention Scale

@@ -71,7 +71,7 @@ class Upscaler:
     def image(self, image: Tensor, target: Target, noise: Noise, restore: bool = True) -> Tensor:
         """The large image (B,3,H,W) of exactly the target's size, from the small one (B,3,h,w), both in [-1,1].
 
-        noise: see `latent`. restore: whether the small image's content is put back (`restore.restored`).
+        noise: see `latent`. restore: whether the small image's content is put back (`restore.back_projected`).
         """
         check_image(image)
         start = (image.shape[-2], image.shape[-1])
