@@ -241,6 +241,14 @@ def test_refusals(model: Model, codec: TinyVAE) -> None:
             upscale_image(picture, model, codec)
 
 
+def test_an_image_that_is_not_the_latent_s_is_refused(model: Model, codec: TinyVAE) -> None:
+    low = latents(1, 4, 4, 4)
+    boost(low, model, codec, nfe=1, image=torch.zeros(1, 3, 37, 32))  # a host's, before the codec cut it to latents
+    for size in ((1, 3, 16, 16), (1, 3, 32, 48), (2, 3, 32, 32)):
+        with pytest.raises(LatentError, match="give the decoded latent, or none"):
+            boost(low, model, codec, nfe=1, image=torch.zeros(size))
+
+
 def test_broken_weights_never_become_a_picture(model: Model, codec: TinyVAE) -> None:
     model.network.out[2].bias.data[:] = math.nan
     with pytest.raises(NonFiniteError):

@@ -21,7 +21,7 @@ from ..codecs.protocol import Codec
 from ..errors import LatentError
 from ..model import Model
 from .cascade import Cascade
-from .checks import check_finite, check_image, check_latent, check_objective, check_pair
+from .checks import check_decoded, check_finite, check_image, check_latent, check_objective, check_pair
 from .flow import Flow
 from .guide import latent_size
 from .hooks import Hooks, Stage
@@ -63,6 +63,8 @@ class Upscaler:
         """
         check_latent(latent, self.model)
         unit = self.codec.downscale_factor
+        if image is not None:
+            check_decoded(image, latent, unit)
         start = (latent.shape[-2] * unit, latent.shape[-1] * unit)
         end = target.pixels(start, self.model.spec.scale, unit)
         sizes = [_to_unit(size, unit) for size in stage_sizes(start, end, self.model.spec.scale)]
