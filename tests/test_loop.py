@@ -35,7 +35,7 @@ def draw(batch: int, generator: torch.Generator) -> Examples:
     noise = torch.randn(batch, 2, 4, 4, 4, generator=generator)
     times = torch.rand(batch, generator=generator)
     signals = torch.full((batch,), alpha_bar(400))
-    return Examples(2 * guide + 1, guide, torch.zeros(batch, dtype=torch.long), signals, noise, times)
+    return Examples(2 * guide + 1, guide, torch.zeros(batch, dtype=torch.long), signals, noise, times, times)
 
 
 def loss(network: nn.Module, *parts: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def test_the_loop_learns_the_gaussian_velocity() -> None:
         start = torch.randn(batch, 4, 4, 4, generator=generator)
         time = torch.rand(batch, generator=generator)
         noise = start[:, None].expand(-1, 2, -1, -1, -1)
-        return Examples(start + 1, start, torch.zeros(batch), torch.ones(batch), noise, time)
+        return Examples(start + 1, start, torch.zeros(batch), torch.ones(batch), noise, time, time)
 
     torch.manual_seed(0)
     loop = LoopSection(samples=8 * 80, rate=3e-3, warmup=5, bf16=False)

@@ -74,7 +74,8 @@ def examples(high_of: Callable[[Tensor, Tensor], Tensor], t: Tensor | None = Non
     guide, own, *noises = torch.randn(4, COUNT, 4, 4, 4, generator=generator)
     times = (torch.arange(COUNT) + 0.5) / COUNT if t is None else t
     kinds, signals = torch.zeros(COUNT, dtype=torch.long), torch.full((COUNT,), SIGNAL)
-    return Examples(high_of(guide, own), guide, kinds, signals, torch.stack(noises, dim=1), times)
+    noise, seeds = torch.stack(noises, dim=1), torch.arange(COUNT)
+    return Examples(high_of(guide, own), guide, kinds, signals, noise, times, seeds)
 
 
 def coupled(guide: Tensor, sigma: float = 0.0) -> Gaussians:
@@ -200,7 +201,7 @@ def test_a_diffusion_model_refuses_more_steps_than_it_has(nfe: int) -> None:
 def test_regression_s_loss_by_hand(power: int, loss: float) -> None:
     """From guides of 1 to latents of 2 and 4: the distances are 1 and 3."""
     guide, high = torch.ones(2, 1, 1, 1), torch.tensor([2.0, 4.0]).view(2, 1, 1, 1)
-    drawn = Examples(high, guide, torch.zeros(2), torch.ones(2), torch.full((2, 2, 1, 1, 1), 99.0), torch.zeros(2))
+    drawn = Examples(high, guide, torch.zeros(2), torch.ones(2), torch.full((2, 2, 1, 1, 1), 99.0), *torch.zeros(2, 2))
     assert Regression(power).loss(lambda x, t, g: 0 * x, drawn) == loss
     assert Regression(power).loss(lambda x, t, g: high - x, drawn) == 0
 
@@ -412,6 +413,28 @@ def test_decoded_times_are_of_three_kinds() -> None:
     assert 1 / 8 <= rest.min() < 0.14 and 0.86 < rest.max() <= 7 / 8
 
 
+def test_the_last_step_can_have_a_share_of_the_decoded_times() -> None:
+    times = decoded(last_share=0.6).times(6000, torch.Generator().manual_seed(0))
+    assert (times == 0).sum() / 6000 == pytest.approx(1 / 2, abs=0.03)
+    assert (times == 3 / 4).sum() / 6000 == pytest.approx(0.3 + 0.2 / 6, abs=0.02)
+
+
+def test_the_decoded_objective_shows_its_images_to_whoever_perceives_them() -> None:
+    drawn = Examples(
+        *(x[:6] for x in examples(lambda g, e: g, torch.full((COUNT,), 0.5).index_fill(0, torch.tensor(1), 0)))
+    )
+    seen: list[Tensor] = []
+
+    def perceive(made: Tensor, truth: Tensor, seed: Tensor) -> Tensor:
+        seen.extend((made, truth, seed))
+        return torch.full((len(seed),), 5.0)
+
+    further, plain = (decoded(perceive=p).loss(lambda x, t, g: g, drawn) for p in (perceive, None))
+    assert further - plain == pytest.approx(5 * 5 / 6, rel=1e-4)  # not of the item at time 0
+    assert seen[2].tolist() == [0, 2, 3, 4, 5] and seen[1].abs().max() <= 1
+    assert torch.equal(seen[1], paint(drawn.high)[[0, 2, 3, 4, 5]].clamp(-1, 1))
+
+
 # --- all of them
 
 
@@ -433,7 +456,7 @@ def test_diffusion_s_times_are_its_steps_but_the_first() -> None:
 
     times = Diffusion().times(20_000, torch.Generator().manual_seed(0))
     latents = torch.zeros(20_000, 1, 1, 1)
-    Diffusion().loss(predict, Examples(latents, latents, times, times, torch.zeros(20_000, 2, 1, 1, 1), times))
+    Diffusion().loss(predict, Examples(latents, latents, times, times, torch.zeros(20_000, 2, 1, 1, 1), times, times))
     assert set(seen[0].tolist()) == set(range(1, 1000))
 
 

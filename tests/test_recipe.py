@@ -15,6 +15,7 @@ from fmboost_core.training.sections import LoopSection
 CHANGES = {  # what these recipes require
     "straighten": ["start.model=any.safetensors"],
     "decoded": ["start.model=any.safetensors", "objective.decoder=any"],
+    "perceived": ["start.model=any.safetensors", "objective.decoder=any"],
 }
 
 

@@ -252,6 +252,28 @@ def test_a_full_disk_leaves_no_half_shard(photos: Path, codec: TinyVAE, tmp_path
     assert list(contents(maker.out)) == ["encode.json"]
 
 
+def test_squares_are_cut_out_of_photographs(tmp_path: Path) -> None:
+    """Each at a place of its own, within the photograph; several passes have other places; a small one is whole."""
+    down, across = np.mgrid[:96, :128].astype(np.uint8)
+    photo = tmp_path / "a.png"
+    Image.fromarray(np.stack([down, across, down], 2)).save(photo)
+    views = plan_views([photo], mirror=False, side=40, cuts=12)
+    assert len(views) == 12 and views == plan_views([photo], mirror=False, side=40, cuts=12)
+    corners = set()
+    for view in views:
+        image = ((load_view(view, 8)[0] + 1) * 127.5).round()
+        assert image.shape == (3, 40, 40)
+        top, left = int(image[0, 0, 0]), int(image[1, 0, 0])
+        assert torch.equal(image[0, :, 0], torch.arange(top, top + 40.0)) and 0 <= left <= 88
+        corners.add((top, left))
+    assert len(corners) == 12
+    (whole,) = plan_views([photo], mirror=False, side=500)
+    assert load_view(whole, 8).shape == (1, 3, 96, 128)
+    for side, cuts in ((-1, 1), (0, 2), (40, 0)):
+        with pytest.raises(ConfigError, match="cut into squares"):
+            plan_views([photo], side=side, cuts=cuts)
+
+
 def test_shards_of_another_plan_are_not_mixed(photos: Path, shards: Path, codec: TinyVAE) -> None:
     views = plan_views(find_photos([photos]))
     before = contents(shards)

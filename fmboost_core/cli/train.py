@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         codec = open_codec(args.codec) if args.codec else None
         validate = Validation(task, load_shards(*args.validate), codec)
     try:
-        run_to_end(trainer, args.out, validate, args.validate_every)
+        perception = task.perception
+        run_to_end(trainer, args.out, validate, args.validate_every, lambda: perception.said if perception else {})
     finally:
         # A training that is stopped early leaves a model to try; the same command continues all the same.
         if trainer.step and trainer.host.is_main_process:

@@ -66,9 +66,13 @@ class Trainer(Generic[Network]):
     """Trains `network` to minimise `loss(network, *draw(batch, generator))`; `average` holds the EMA weights."""
 
     def __init__(
-        self, network: Network, draw: Draw, loss: Loss, loop: LoopSection, batch: int, *, facts: Mapping[str, Any]
-    ) -> None:
-        """facts: all settings by name; a checkpoint resumes under the same ones alone (`FREE` may differ)."""
+        self, network: Network, draw: Draw, loss: Loss, loop: LoopSection, batch: int, *, facts: Mapping[str, Any],
+        critics: nn.Module | None = None,
+    ) -> None:  # fmt: skip
+        """facts: all settings by name; a checkpoint resumes under the same ones alone (`FREE` may differ).
+
+        critics: what else learns from the loss, at a rate of its own.
+        """
         self.host = accelerator()
         self.network: Network = network.to(self.host.device)
         self.average: Network = deepcopy(self.network).requires_grad_(False)
@@ -81,12 +85,17 @@ class Trainer(Generic[Network]):
             )
         if loop.checkpointing:
             checkpoint_activations(self.network)
+        self.critics = None if critics is None else critics.to(self.host.device)
         learned = [p for p in self.network.parameters() if p.requires_grad]
-        betas = (0.9, loop.beta2)
+        groups: list[dict[str, Any]] = [{"params": learned, "betas": (loop.beta1, loop.beta2)}]
+        if self.critics is not None:
+            # At full rate from the first step on, while the network's still rises.
+            betas = (loop.beta1, loop.beta2)
+            groups.append({"params": list(self.critics.parameters()), "lr": loop.critics_rate, "betas": betas})
         # A fused step passes over the weights once instead of a dozen times: a tenth of a small batch's step.
         since = {"cuda": (2, 0), "cpu": (2, 4)}.get(self.host.device.type)
         fused = since is not None and tuple(map(int, torch.__version__.split(".")[:2])) >= since
-        self.optimizer = torch.optim.AdamW(learned, loop.rate, betas=betas, weight_decay=loop.weight_decay, fused=fused)
+        self.optimizer = torch.optim.AdamW(groups, loop.rate, weight_decay=loop.weight_decay, fused=fused)
         self.step = 0
         self._whole = True  # False within a step, while weights and EMA weights differ in their step, and after a NaN
         prepared = self.host.prepare_model(self.network)
@@ -108,8 +117,7 @@ class Trainer(Generic[Network]):
                 f"The loss became {loss} at step {self.step}, and its gradient's norm {norm}; the last checkpoint is "
                 "kept. Try a lower loop.rate."
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.loop.rate_at(self.step, self.steps)
+        self.optimizer.param_groups[0]["lr"] = self.loop.rate_at(self.step, self.steps)
         self._whole = False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -131,6 +139,10 @@ class Trainer(Generic[Network]):
                     loss = self.loss(self._forward, *examples) / self.loop.accumulate
                 self.host.backward(loss)
             total += loss.detach()
+        if self.critics is not None and self.host.num_processes > 1:
+            for parameter in self.critics.parameters():
+                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.host.reduce(own, "mean")
         return float(self.host.reduce(total, "mean") if self.host.num_processes > 1 else total)
 
     @torch.no_grad()
@@ -148,6 +160,8 @@ class Trainer(Generic[Network]):
             "facts": self.facts, "step": self.step, "network": self.network.state_dict(),
             "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
+        if self.critics is not None:
+            state["critics"] = self.critics.state_dict()
         with replacing(path) as temporary:
             try:
                 torch.save(state, temporary)
@@ -171,6 +185,8 @@ class Trainer(Generic[Network]):
             raise CheckpointError(f"{path} was trained with other settings ({listed}); set them back or delete it.")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
+        if self.critics is not None:
+            self.critics.load_state_dict(state["critics"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.optimizer.zero_grad(set_to_none=True)
         self.step, self._whole = step, True

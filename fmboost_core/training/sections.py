@@ -12,6 +12,7 @@ from ..sampling.schedule import NOISE_STEPS
 from ..spec import OBJECTIVES
 
 CONTINUING = ("reflow", "decoded")  # objectives that continue from a trained flow and end as one
+LEAST_PERCEIVED = 7  # side in latents of the least window that features and critics look at
 OBJECTIVE_NAMES = (*OBJECTIVES, *CONTINUING)  # the keys of `losses.BUILDERS`
 
 
@@ -57,6 +58,10 @@ class ObjectiveSection:
     coarse: weight of coarse content; more gives more PSNR and less detail (decoded).
     latents: factor of the latents' own texture and mean; it keeps them as other decoders expect them (decoded).
     window: side in latents of the centre of each crop that is decoded (decoded).
+    last_share: share of the decoded crops that begin at the last of four steps (decoded).
+    features: weight of the distance of ImageNet features (decoded).
+    critics: weight of critics, which learn to tell the results from the ground truth (decoded).
+    network: whose features these are: lite0 to lite4 of EfficientNet, from its package, or a file with lite0's weights.
     """
 
     name: str = "cfm"
@@ -74,6 +79,10 @@ class ObjectiveSection:
     coarse: float = 0.0
     latents: float = 1.0
     window: int = 16
+    last_share: float = 0.0
+    features: float = 0.0
+    critics: float = 0.0
+    network: str = "lite0"
 
     def __post_init__(self) -> None:
         require(self.name in OBJECTIVE_NAMES, "objective.name", self.name, " or ".join(OBJECTIVE_NAMES))
@@ -88,10 +97,12 @@ class ObjectiveSection:
         require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
         require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
         require(1 <= self.teacher_steps <= 1000, "objective.teacher_steps", self.teacher_steps, "1 to 1000")
-        for name in ("texture", "lines", "mean", "coarse", "latents"):
+        for name in ("texture", "lines", "mean", "coarse", "latents", "features", "critics"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"objective.{name}", value, "0 or above and finite")
-        require(2 <= self.window <= 1024, "objective.window", self.window, "2 to 1024")
+        require(0 <= self.last_share <= 1, "objective.last_share", self.last_share, "between 0 and 1")
+        least = LEAST_PERCEIVED if self.features or self.critics else 2
+        require(least <= self.window <= 1024, "objective.window", self.window, f"{least} to 1024")
         needed = "the codec to decode with, for objective 'decoded'"
         require(self.name != "decoded" or bool(self.decoder), "objective.decoder", self.decoder, needed)
 
@@ -118,7 +129,8 @@ class LoopSection:
     samples: crops to train on in all.
     rate, warmup, decay: the learning rate rises linearly over `warmup` steps, stays at `rate`, and falls linearly over
         the last `decay` of all steps (0 to 1). A running training can be given more samples before its decay begins.
-    beta2, weight_decay: of AdamW; beta1 is 0.9.
+    critics_rate: learning rate of critics, the same in all steps.
+    beta1, beta2, weight_decay: of AdamW; with critics, a low beta1 keeps the two from circling around each other.
     clip: greatest norm of the gradient; 0: no limit.
     ema: share of the EMA weights that a step keeps.
     seed: of the fresh weights and of every step's random numbers.
@@ -133,6 +145,8 @@ class LoopSection:
     rate: float = 1e-3
     warmup: int = 500
     decay: float = 0.3
+    critics_rate: float = 3e-4
+    beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -144,14 +158,15 @@ class LoopSection:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("samples", "rate", "accumulate"):
+        for name in ("samples", "rate", "critics_rate", "accumulate"):
             require(0 < getattr(self, name) < math.inf, f"loop.{name}", getattr(self, name), "above 0 and finite")
         for name in ("warmup", "weight_decay", "clip"):
             require(0 <= getattr(self, name) < math.inf, f"loop.{name}", getattr(self, name), "0 or above and finite")
         require(0 <= self.seed < 2**32, "loop.seed", self.seed, "at least 0 and below 2**32")
-        for name in ("decay", "ema", "beta2"):
+        for name in ("decay", "ema", "beta1", "beta2"):
             require(0 <= getattr(self, name) <= 1, f"loop.{name}", getattr(self, name), "between 0 and 1")
-        require(self.beta2 < 1, "loop.beta2", self.beta2, "below 1")
+        for name in ("beta1", "beta2"):
+            require(getattr(self, name) < 1, f"loop.{name}", getattr(self, name), "below 1")
 
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of a training of so many steps."""

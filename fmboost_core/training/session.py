@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ Validate = Callable[[nn.Module], tuple[float, Tensor | None]]
 
 
 def run_to_end(
-    trainer: Trainer[Any], out: Path, validate: Validate | None = None, validate_seconds: float = 600.0
-) -> None:
+    trainer: Trainer[Any], out: Path, validate: Validate | None = None, validate_seconds: float = 600.0,
+    said: Callable[[], Mapping[str, float]] = dict,
+) -> None:  # fmt: skip
     """Train to the end, with a line of progress and a row of the journal every few seconds.
 
     out: the model file to be; beside it are the checkpoint (.training), from which an earlier run continues, and the
-    journal. validate: called every `validate_seconds`, and at the end.
+    journal. validate: called every `validate_seconds`, and at the end. said: further values to show, by name.
     """
     checkpoint, main = out.with_suffix(".training"), trainer.host.is_main_process
     if out.suffix != ".safetensors":
@@ -51,13 +52,14 @@ def run_to_end(
                 if image is not None:
                     journal.image("validation", image, step)
                 validated = time.monotonic()
-            journal.note(row)
-            progress.write(samples, trainer.steps * trainer.batch, _details(row))
+            journal.note(row, said())
+            progress.write(samples, trainer.steps * trainer.batch, _details(row, said()))
     finally:
         if journal is not None:
             journal.close()
 
 
-def _details(row: dict[str, float]) -> str:
+def _details(row: dict[str, float], said: Mapping[str, float]) -> str:
     validation = f", validation {row['validation_loss']:.4f}" if "validation_loss" in row else ""
-    return f", loss {row['loss']:.4f}{validation}, {row['samples_per_second']:.0f} samples/s"
+    further = "".join(f", {name.replace('_', ' ')} {value:.3f}" for name, value in said.items())
+    return f", loss {row['loss']:.4f}{validation}{further}, {row['samples_per_second']:.1f} samples/s"

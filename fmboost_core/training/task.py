@@ -15,6 +15,7 @@ from .losses import make_objective
 from .losses.decoder import Decoder
 from .losses.diffusion import SIGNALS
 from .losses.objective import Examples, Objective, Predict
+from .losses.perception import Perception
 from .recipe import Recipe
 
 Network = Callable[..., Tensor]
@@ -35,19 +36,21 @@ def conditioned(network: Network, config: NetworkConfig, kind: Tensor, alpha_bar
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """A recipe's crops and objective. teacher: of "reflow"; decoder: of "decoded"."""
+    """A recipe's crops and objective. teacher: of "reflow"; decoder, perception: of "decoded"."""
 
     recipe: Recipe
     crops: LatentCrops
     teacher: nn.Module | None = None
     decoder: Decoder | None = None
+    perception: Perception | None = None
 
     def draw(self, batch: int, generator: torch.Generator) -> Examples:
         """The examples of a step, all of them from one generator."""
         high, guide, kind = self.crops.draw(batch, generator)
         signal = self._signals(batch, generator)
         noise = torch.randn(batch, 2, *high.shape[1:], generator=generator)
-        return Examples(high, guide, kind, signal, noise, self.objective(kind, signal).times(batch, generator))
+        times = self.objective(kind, signal).times(batch, generator)
+        return Examples(high, guide, kind, signal, noise, times, torch.randint(2**31, (batch,), generator=generator))
 
     def loss(self, network: Network, *examples: Tensor) -> Tensor:
         """The mean loss; examples: the fields of `Examples`, whole or a part of them."""
@@ -62,7 +65,7 @@ class TrainingTask:
     def objective(self, kind: Tensor, alpha_bar: Tensor) -> Objective:
         """The objective; kind and alpha_bar (B,) condition the teacher too, if there is one."""
         teacher = None if self.teacher is None else self.predict(self.teacher, kind, alpha_bar)
-        return make_objective(self.recipe.objective, teacher, self.decoder)
+        return make_objective(self.recipe.objective, teacher, self.decoder, self.perception)
 
     def _signals(self, batch: int, generator: torch.Generator) -> Tensor:
         """The signal kept in each start (B,): at the recipe's noise step, or for most at any step of its range."""

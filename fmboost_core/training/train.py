@@ -25,6 +25,8 @@ from .data.latents import LatentSet
 from .loop import Trainer
 from .losses.codec import CodecPasses, codec_loss
 from .losses.decoder import Decoder
+from .losses.features import load_features
+from .losses.perception import Perception
 from .recipe import Recipe
 from .sections import CONTINUING
 from .start import freeze, start_from
@@ -60,10 +62,14 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
     teacher = deepcopy(network).requires_grad_(False) if recipe.objective.name == "reflow" else None
     freeze(network, recipe.start.frozen)
     decoder = _decoder(recipe) if recipe.objective.name == "decoded" else None
-    task = TrainingTask(recipe, crops, teacher, decoder)
+    perception = _perception(recipe) if recipe.objective.name == "decoded" else None
+    task = TrainingTask(recipe, crops, teacher, decoder, perception)
     facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}
-    trainer = Trainer(network, task.draw, task.loss, recipe.loop, recipe.data.batch, facts=facts)
-    for helper in (teacher, decoder):
+    critics = perception.critics if perception else None
+    trainer = Trainer(network, task.draw, task.loss, recipe.loop, recipe.data.batch, facts=facts, critics=critics)
+    if critics is not None:
+        trainer.optimizer.register_step_post_hook(lambda *_: critics.follow_norms())
+    for helper in (teacher, decoder, perception):
         if helper is not None:
             helper.to(trainer.host.device)
     return trainer, task
@@ -87,6 +93,14 @@ def _decoder(recipe: Recipe) -> Decoder:
     named = replace(codec_party(codec), what=f"objective.decoder = {recipe.objective.decoder!r}")
     require_same_family(_party(recipe), named)
     return Decoder(codec)
+
+
+def _perception(recipe: Recipe) -> Perception | None:
+    """The features and critics that the recipe gives a weight."""
+    features, critics = recipe.objective.features, recipe.objective.critics
+    if not features and not critics:
+        return None
+    return Perception(load_features(recipe.objective.network), features, critics)
 
 
 def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:

@@ -55,7 +55,7 @@ class Validation:
         if self.codec is None:
             return None
         device = next(network.parameters()).device
-        high, guide, kind, _, noise, _ = (x[:IMAGES].to(device) for x in self.examples)
+        high, guide, kind, _, noise, _, _ = (x[:IMAGES].to(device) for x in self.examples)
         signal = torch.full((len(kind),), alpha_bar(self.task.recipe.objective.noise_step), device=device)
         predict, objective = self.task.predict(network, kind, signal), self.task.objective(kind, signal)
         results = [objective.sample(predict, guide, noise[:, 0], nfe) for nfe in NFE]

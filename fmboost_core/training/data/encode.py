@@ -211,6 +211,7 @@ def _keep_plan(path: Path, now: dict[str, Any]) -> None:
     if isinstance(before, dict) and isinstance(before.get("encoding"), dict):
         # An option that an older version did not have was at its default.
         before["encoding"] = json.loads(json.dumps(asdict(Encoding()))) | before["encoding"]
+        before["views"] = [asdict(View("")) | view for view in before.get("views", [])]
     if before != now:
         different = ", ".join(key for key in now if not isinstance(before, dict) or before.get(key) != now[key])
         raise ConfigError(

@@ -17,7 +17,7 @@ from ...errors import ConfigError
 from ...sampling.schedule import alpha_bar
 from ...spec import ModelSpec
 from ..sections import ObjectiveSection
-from .decoded import Decode, Decoded
+from .decoded import Decode, Decoded, Perceive
 from .diffusion import Diffusion
 from .flow_matching import CouplingFlow, NaiveFlow
 from .objective import Objective, Predict
@@ -29,18 +29,19 @@ from .weighted import WeightedDistance
 IMAGES = WeightedDistance(error=2.0, coarse=1.0, texture=6.0, lines=3.0, mean=250.0)
 LATENTS = WeightedDistance(error=0.3, texture=0.5, mean=10.0)
 
-Builder = Callable[[ObjectiveSection, Predict | None, Decode | None], Objective]
+Builder = Callable[[ObjectiveSection, Predict | None, Decode | None, Perceive | None], Objective]
 
 
 def make_objective(
-    section: ObjectiveSection, teacher: Predict | None = None, decode: Decode | None = None
-) -> Objective:
+    section: ObjectiveSection, teacher: Predict | None = None, decode: Decode | None = None,
+    perceive: Perceive | None = None,
+) -> Objective:  # fmt: skip
     """The objective that a recipe's section names.
 
-    teacher: the trained flow that "reflow" rectifies. decode: the decoder of "decoded". Raises `ConfigError` where the
-    objective needs one that is None.
+    teacher: the trained flow that "reflow" rectifies. decode: the decoder of "decoded"; perceive: its features and
+    critics, if it has any. Raises `ConfigError` where the objective needs one that is None.
     """
-    return BUILDERS[section.name](section, teacher, decode)
+    return BUILDERS[section.name](section, teacher, decode, perceive)
 
 
 def objective_of(spec: ModelSpec) -> Objective:
@@ -57,13 +58,15 @@ def _flow(section: ObjectiveSection) -> CouplingFlow:
     return CouplingFlow(alpha_bar(section.noise_step), section.sigma_min, section.start_share)
 
 
-def _reflow(section: ObjectiveSection, teacher: Predict | None, decode: Decode | None) -> Reflow:
+def _reflow(section: ObjectiveSection, teacher: Predict | None, *_: object) -> Reflow:
     if teacher is None:
         raise ConfigError("The objective 'reflow' needs a teacher, the trained flow that it rectifies.")
     return Reflow(_flow(section), teacher, section.since, section.teacher_steps)
 
 
-def _decoded(section: ObjectiveSection, teacher: Predict | None, decode: Decode | None) -> Decoded:
+def _decoded(
+    section: ObjectiveSection, teacher: Predict | None, decode: Decode | None, perceive: Perceive | None
+) -> Decoded:
     if decode is None:
         raise ConfigError("The objective 'decoded' needs a decoder, which makes images of latents.")
     images = replace(
@@ -76,15 +79,18 @@ def _decoded(section: ObjectiveSection, teacher: Predict | None, decode: Decode 
     latents = replace(
         LATENTS, texture=section.latents * section.texture * LATENTS.texture, mean=section.latents * LATENTS.mean
     )
-    return Decoded(_flow(section), decode, images, latents, section.since, section.window, section.octave)
+    return Decoded(
+        _flow(section), decode, images, latents, section.since, section.window, section.octave, section.last_share,
+        perceive,
+    )  # fmt: skip
 
 
 BUILDERS: dict[str, Builder] = {
-    "cfm": lambda section, teacher, decode: _flow(section),
-    "fm": lambda section, teacher, decode: NaiveFlow(section.sigma_min, section.start_share),
-    "l1": lambda section, teacher, decode: Regression(1),
-    "l2": lambda section, teacher, decode: Regression(2),
-    "dm": lambda section, teacher, decode: Diffusion(),
+    "cfm": lambda section, *_: _flow(section),
+    "fm": lambda section, *_: NaiveFlow(section.sigma_min, section.start_share),
+    "l1": lambda section, *_: Regression(1),
+    "l2": lambda section, *_: Regression(2),
+    "dm": lambda section, *_: Diffusion(),
     "reflow": _reflow,
     "decoded": _decoded,
 }

@@ -14,6 +14,7 @@ from .objective import Examples, Predict, per_item
 from .weighted import WeightedDistance
 
 Decode = Callable[[Tensor], Tensor]  # latents (B,C,h,w) -> images (B,3,8h,8w) in [-1,1], with gradients
+Perceive = Callable[[Tensor, Tensor, Tensor], Tensor]  # made and true images (B,3,H,W), seeds (B,) -> losses (B,)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Decoded:
     window: side in latents of the centre of each crop that is decoded, by far the most expensive part.
     octave: noise steps that double the weight of texture and lines. A network that is conditioned on the noise level
     then trades fidelity for detail by its noise step. 0: the weight is the same at all steps.
+    last_share: share of the times after 0 that are 3/4, where the last of four steps begins.
+    perceive: a further loss of the images (`Perception`).
     """
 
     flow: CouplingFlow
@@ -40,16 +43,22 @@ class Decoded:
     since: float = 0.25
     window: int = 16
     octave: float = 0.0
+    last_share: float = 0.0
+    perceive: Perceive | None = None
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
-        """Half are 0, a quarter are the times of four Euler steps, a quarter are uniform from 1/8 to 7/8."""
+        """Half are 0, a quarter are the times of four Euler steps, a quarter are uniform from 1/8 to 7/8.
+
+        Of the later half, `last_share` are 3/4 instead.
+        """
         anywhere = 1 / 8 + 3 / 4 * torch.rand(count, generator=generator)
         fourths = torch.randint(1, 4, (count,), generator=generator) / 4
         which = torch.rand(count, generator=generator)
-        return anywhere.where(which > 3 / 4, fourths).where(which > 1 / 2, 0.0)
+        last = torch.rand(count, generator=generator) < self.last_share
+        return anywhere.where(which > 3 / 4, fourths).masked_fill(last, 3 / 4).where(which > 1 / 2, 0.0)
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, signal, noise, t = examples
+        high, guide, _, signal, noise, t, seed = examples
         start = noise_augment(guide, signal, noise[:, 0])
         state = self._trajectory(predict, start, guide, t)
         velocity = predict(state, t, guide).float()
@@ -58,7 +67,7 @@ class Decoded:
         losses = (velocity - (high - start)).square().mean((1, 2, 3))
         if not first.all():
             later = ~first
-            distance = self._distance(end[later], high[later], self._texture_weight(signal[later]))
+            distance = self._distance(end[later], high[later], self._texture_weight(signal[later]), seed[later])
             losses = losses.index_put((later,), distance)
         return losses.mean()
 
@@ -80,12 +89,13 @@ class Decoded:
         own = noise_step_of(torch.tensor(self.flow.alpha_bar))
         return 2 ** ((noise_step_of(signal) - own) / self.octave)
 
-    def _distance(self, end: Tensor, high: Tensor, texture: Tensor) -> Tensor:
+    def _distance(self, end: Tensor, high: Tensor, texture: Tensor, seed: Tensor) -> Tensor:
         """The weighted distances (B,) of latents, and of the images that they decode to."""
         with torch.no_grad():
             truth = self.decode(self._centre(high)).float()
-        images = self.images(self.decode(self._centre(end)).float(), truth, texture)
-        return self.latents(end, high, texture) + images
+        made = self.decode(self._centre(end)).float()
+        loss = self.latents(end, high, texture) + self.images(made, truth, texture)
+        return loss if self.perceive is None else loss + self.perceive(made.clamp(-1, 1), truth.clamp(-1, 1), seed)
 
     def _centre(self, latents: Tensor) -> Tensor:
         top, left = ((side - self.window) // 2 if side > self.window else 0 for side in latents.shape[-2:])

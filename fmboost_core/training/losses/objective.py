@@ -22,7 +22,7 @@ class Examples(NamedTuple):
 
     high: latents of the ground truth (B,C,h,w). guide: low-resolution conditioning (B,C,h,w).
     kind: what each guide was encoded from (B,), indices into `GUIDE_KINDS`. alpha_bar: signal kept in each start (B,).
-    noise: two standard normal draws (B,2,C,h,w). time: (B,) in [0,1).
+    noise: two standard normal draws (B,2,C,h,w). time: (B,) in [0,1). seed: of what a loss draws itself (B,).
     """
 
     high: Tensor
@@ -31,6 +31,7 @@ class Examples(NamedTuple):
     alpha_bar: Tensor
     noise: Tensor
     time: Tensor
+    seed: Tensor
 
 
 class Objective(Protocol):
