@@ -15,10 +15,13 @@ from ..fmboost_core.codecs.load import has_builtin_codec
 from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError
 from ..fmboost_core.families import titles
+from ..fmboost_core.sampling.restore import restored
 from ..fmboost_core.sampling.schedule import seeded_noise
 from . import host, inputs
 from .latents import Latent, item_seeds, scaled, with_samples
 from .vae import HostVAE
+
+NOT_DECODED = "FMBoost Upscale gives a large image only where its input decode is on; switch it on."
 
 
 def _flow_inputs() -> list[io.Input]:
@@ -48,14 +51,21 @@ class Upscale(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
                 inputs.CFM.Input("cfm"),
                 *_flow_inputs(),
+                io.Boolean.Input(
+                    "decode",
+                    default=False,
+                    optional=True,
+                    tooltip="Also decodes the large latent, and gives the picture the small one's colours and shapes "
+                    "back: the output large image. It stands for VAE Decode and Restore.",
+                ),
             ],
-            outputs=[io.Latent.Output(display_name="large latent")],
+            outputs=[io.Latent.Output(display_name="large latent"), io.Image.Output(display_name="large image")],
         )
 
     @classmethod
     def execute(
         cls, latent: Latent, vae: Any, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str,
-        noise_step: int, method: str, tile: str, **size: Any,
+        noise_step: int, method: str, tile: str, decode: bool = False, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = HostVAE(vae, family, tiled_vae), host.Progress(cfm)
@@ -63,13 +73,20 @@ class Upscale(io.ComfyNode):
 
         def run(tile: int | str | None) -> Tensor:
             noise = seeded_noise(item_seeds(latent, seed), small.shape[0])
-            return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise)
+            return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise, seen)
 
         with host.noted() as notes:
             options = inputs.options_of(nfe, solver, noise_step, method, tile).resolve(cfm.spec)
             small = scaled(latent, cfm.party)
+            seen = codec.decode(small).clamp(-1, 1) if decode else None
             large = host.with_smaller_tiles(run, options.tile, progress)
-        return io.NodeOutput(with_samples(latent, large, family), ui=host.shown(notes))
+        image = host.blocked(NOT_DECODED) if seen is None else _restored(codec.decode(large), seen)
+        return io.NodeOutput(with_samples(latent, large, family), image, ui=host.shown(notes))
+
+
+def _restored(images: Tensor, seen: Tensor) -> Tensor:
+    """Decoded images (B,3,H,W) in [-1,1] with the content of the decoded small ones, as an IMAGE of the host."""
+    return host.intermediate(restored(images, seen, look=False).movedim(1, -1) / 2 + 0.5)
 
 
 class UpscaleImage(io.ComfyNode):

@@ -581,6 +581,19 @@ def test_upscale_image_makes_any_size_with_and_without_a_vae(
         assert found.shape == (1, 82, 52, 3)
 
 
+@pytest.mark.parametrize("method", ["psu", "bilinear"])
+def test_upscale_also_gives_the_decoded_and_restored_picture(host: Host, method: str) -> None:
+    """As VAE Decode and Restore behind it do, and with no decoding more than they need."""
+    small, cfm, vae, widgets = latent(8, 8, batch=2), ready(host), VAE(), {"nfe": 1, "method": method}
+    alone, blocked = host.run("FMBoostUpscale", latent=small, vae=VAE(), cfm=cfm, **widgets).args
+    assert "switch it on" in blocked.message
+    large, image = host.run("FMBoostUpscale", latent=small, vae=vae, cfm=cfm, decode=True, **widgets).args
+    assert torch.equal(large["samples"], alone["samples"]) and vae.calls.count("decode") == 2
+    pictures = [VAE().decode(samples) for samples in (large["samples"], small["samples"])]
+    wanted = host.run("FMBoostRestore", image=pictures[0], small=pictures[1]).args[0]
+    assert image.shape == (2, 128, 128, 3) and difference(image, wanted) < 1e-5
+
+
 def test_an_sdxl_picture_is_enlarged_through_its_own_vae(host: Host) -> None:
     image, cfm = photo(32, 40), ready(host, SDXL_MODEL)
     found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(SDXL()), seed=2).args[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FMBoostWarning, ImageError
-from ..imaging.match import match
+from ..imaging.match import Match, match
 from ..imaging.resample import cover, resize
 
 
@@ -68,7 +68,8 @@ def _warn_of_others(images: Tensor, small: Tensor, distort: bool) -> None:
     fit = resize if distort else cover
     pairs = zip(images.split(1), small.split(1), strict=True) if len(images) else ()
     found = [match(resize(large.float(), size), fit(low.float(), size)) for large, low in pairs]
-    for kind, what in (("other", "shows something else than"), ("displaced", "is another crop than")):
+    kinds: dict[Match, str] = {"other": "shows something else than", "displaced": "is another crop than"}
+    for kind, what in kinds.items():
         count = found.count(kind)
         if count:
             where = f" in {count} of {len(found)} items" if len(found) > 1 else ""
