@@ -43,6 +43,7 @@ SPACES = {  # channels, scaling factor and shift, as the families' authors publi
 }  # fmt: skip
 OPTIONAL = {  # what a saved graph may leave out
     "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length"}, "FMBoostUpscaleImage": {"vae"},
+    "FMBoostUpscale": {"decode"},
 }  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
 

@@ -83,8 +83,8 @@ def test_pictures_that_do_not_go_together_are_refused() -> None:
 def test_a_small_picture_of_something_else_is_warned_of() -> None:
     """Another one, another crop, another aspect; not where the large one was cropped at the centre."""
     generator = torch.Generator().manual_seed(0)
-    coarse = [resize(torch.randn(3, 3, n, n, generator=generator) * 2 / n, (128, 128), "bicubic") for n in (5, 9, 17, 33)]
-    large = torch.tanh(torch.stack(coarse).sum(0))
+    layers = [torch.randn(3, 3, n, n, generator=generator) * 2 / n for n in (5, 9, 17, 33)]
+    large = torch.tanh(torch.stack([resize(layer, (128, 128), "bicubic") for layer in layers]).sum(0))
     small = resize(large, (64, 64))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
