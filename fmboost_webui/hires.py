@@ -21,7 +21,7 @@ from fmboost_core import Target, Upscaler
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.checks import check_crop
-from fmboost_core.sampling.restore import restore
+from fmboost_core.sampling.restore import restored
 from fmboost_core.tiles import Tileable
 
 from . import host
@@ -162,7 +162,7 @@ class HiresPass:
             p.sampler = None  # of the first pass; the host's own second pass leaves it so
             images = processing.decode_latent_batch(p.sd_model, large, target_device=devices.cpu, check_for_nans=True)
             for item, image in enumerate(small):  # in place: the host knows its list by its type
-                images[item] = restore(images[item][None], image, self._tileable)[0]
+                images[item] = restored(images[item][None], image, look=False, tileable=self._tileable)[0]
             return images
         finally:
             p.is_hr_pass = False

@@ -21,6 +21,7 @@ import latent_preview
 import torch
 from comfy.ldm.modules.attention import SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
 from ..fmboost_core import errors
@@ -221,6 +222,11 @@ def _is_out_of_memory(error: Exception) -> bool:
 def intermediate(samples: Tensor) -> Tensor:
     """A tensor on the device where the host keeps what goes over its wires."""
     return samples.to(mm.intermediate_device())
+
+
+def blocked(message: str) -> Any:
+    """What an output holds that was not made: a node that is connected to it fails with the message."""
+    return ExecutionBlocker(message)
 
 
 # --- notes on a node

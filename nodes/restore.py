@@ -6,9 +6,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..fmboost_core.sampling.restore import restore
+from ..fmboost_core.sampling.restore import restored
 from ..fmboost_core.tiles import parse_tileable
-from . import inputs
+from . import host, inputs
 
 
 class Restore(io.ComfyNode):
@@ -31,5 +31,6 @@ class Restore(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, small: Tensor, tileable: str = "off") -> io.NodeOutput:
         large, low = (pictures[..., :3].movedim(-1, 1) * 2 - 1 for pictures in (image, small))
-        colours = restore(large, low, parse_tileable(tileable)).movedim(1, -1) / 2 + 0.5
-        return io.NodeOutput(torch.cat([colours, image[..., 3:]], dim=-1))
+        with host.noted() as notes:
+            colours = restored(large, low, tileable=parse_tileable(tileable)).movedim(1, -1) / 2 + 0.5
+        return io.NodeOutput(torch.cat([colours, image[..., 3:]], dim=-1), ui=host.shown(notes))

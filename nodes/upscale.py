@@ -16,10 +16,13 @@ from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError, ImageError
 from ..fmboost_core.families import require_same_family, titles
 from ..fmboost_core.imaging.resample import resize
+from ..fmboost_core.sampling.restore import restored
 from ..fmboost_core.sampling.schedule import seeded_noise
 from . import host, inputs
 from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
 from .vae import HostVAE
+
+NOT_DECODED = "FMBoost Upscale gives a large image only where its input decode is on; switch it on."
 
 
 def _flow_inputs(unit: int) -> list[io.Input]:
@@ -50,16 +53,24 @@ class Upscale(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
                 inputs.CFM.Input("cfm"),
                 *_flow_inputs(unit=8),
+                io.Boolean.Input(
+                    "decode",
+                    default=False,
+                    optional=True,
+                    tooltip="Also decodes the large latent, and gives the picture the small one's colours and shapes "
+                    "back: the output large image. It stands for VAE Decode and Restore.",
+                ),
                 inputs.tileable_input(),
                 inputs.maker_input(),
             ],
-            outputs=[io.Latent.Output(display_name="large latent")],
+            outputs=[io.Latent.Output(display_name="large latent"), io.Image.Output(display_name="large image")],
         )
 
     @classmethod
     def execute(
         cls, latent: Latent, vae: Any, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str,
-        noise_step: int, method: str, tile: str, tileable: str = "off", model: Any = None, **size: Any,
+        noise_step: int, method: str, tile: str, decode: bool = False, tileable: str = "off",
+        model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = HostVAE(vae, family, tiled_vae), host.Progress(cfm)
@@ -67,15 +78,22 @@ class Upscale(io.ComfyNode):
 
         def run(tile: int | str | None) -> Tensor:
             noise = seeded_noise(item_seeds(latent, seed), small.shape[0])
-            return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise)
+            return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise, seen)
 
         with host.noted() as notes:
             refuse_start(latent, "latent", "the small latent, from KSampler")
             options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
             vae_party = codec.examined() if options.upsample == "psu" else codec.party
             small = scaled(checked(latent, cfm.party, vae_party, model), family)
+            seen = codec.decode(small).clamp(-1, 1) if decode else None
             large = host.with_smaller_tiles(run, options.tile, progress)
-        return io.NodeOutput(with_samples(latent, large, family), ui=host.shown(notes))
+        image = host.blocked(NOT_DECODED) if seen is None else _restored(codec.decode(large), seen)
+        return io.NodeOutput(with_samples(latent, large, family), image, ui=host.shown(notes))
+
+
+def _restored(images: Tensor, seen: Tensor) -> Tensor:
+    """Decoded images (B,3,H,W) in [-1,1] with the content of the decoded small ones, as an IMAGE of the host."""
+    return host.intermediate(restored(images, seen, look=False).movedim(1, -1) / 2 + 0.5)
 
 
 class UpscaleImage(io.ComfyNode):

@@ -403,6 +403,13 @@ class VAE:
         return (_codec().decode(self.format.process_in(latents)).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 
 
+@dataclass
+class ExecutionBlocker:
+    """An output that was not made; a node that is connected to it fails with the message."""
+
+    message: str | None
+
+
 # --- progress, previews, interrupt
 
 
@@ -568,6 +575,8 @@ def contents(host: Host) -> dict[str, dict[str, Any]]:
             "add_model_folder_path": host.add_model_folder_path, "get_filename_list": host.get_filename_list,
             "get_full_path": host.get_full_path,
         },
+        "comfy_execution": {},
+        "comfy_execution.graph_utils": {"ExecutionBlocker": ExecutionBlocker},
         "latent_preview": {"get_previewer": host.get_previewer},
         "server": {"PromptServer": SimpleNamespace(instance=SimpleNamespace(routes=SimpleNamespace(get=host.get)))},
         "aiohttp": {"web": SimpleNamespace(json_response=lambda data: data)},

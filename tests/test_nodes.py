@@ -47,7 +47,7 @@ SPACES = {  # channels, scaling factor and shift, as the families' authors publi
 OPTIONAL = {  # what a saved graph may leave out
     "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length", "tileable"},
     "FMBoostUpscaleImage": {"vae", "mask", "tileable"}, "FMBoostPSUUpsample": {"tileable", "model"},
-    "FMBoostUpscale": {"tileable", "model"},
+    "FMBoostUpscale": {"decode", "tileable", "model"},
     "FMBoostRestore": {"tileable"},
 }  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
@@ -103,6 +103,14 @@ def photo(height: int, width: int, batch: int = 1, channels: int = 3, seed: int 
     """A smooth IMAGE (B,H,W,channels) in [0,1]."""
     coarse = torch.rand(batch, channels, 5, 6, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1).movedim(1, -1)
+
+
+def detailed(side: int) -> Tensor:
+    """An IMAGE (1,side,side,3) in [0,1] with blobs of many sizes."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.randn(1, 3, n, n, generator=generator) / n for n in (4, 8, 16, 32)]
+    blobs = torch.stack([F.interpolate(layer, (side, side), mode="bicubic") for layer in layers]).sum(0)
+    return (blobs + 0.5).clamp(0, 1).movedim(1, -1)
 
 
 # --- the core's answers, in the host's scales
@@ -635,6 +643,19 @@ def test_the_mask_of_an_opaque_picture_changes_nothing(host: Host) -> None:
         host.run("FMBoostUpscaleImage", image=image, cfm=cfm, mask=torch.ones(3, 24, 30))
 
 
+@pytest.mark.parametrize("method", ["psu", "bilinear"])
+def test_upscale_also_gives_the_decoded_and_restored_picture(host: Host, method: str) -> None:
+    """As VAE Decode and Restore behind it do, and with no decoding more than they need."""
+    small, cfm, vae, widgets = latent(8, 8, batch=2), ready(host), VAE(), {"nfe": 1, "method": method}
+    alone, blocked = host.run("FMBoostUpscale", latent=small, vae=VAE(), cfm=cfm, **widgets).args
+    assert "switch it on" in blocked.message
+    large, image = host.run("FMBoostUpscale", latent=small, vae=vae, cfm=cfm, decode=True, **widgets).args
+    assert torch.equal(large["samples"], alone["samples"]) and vae.calls.count("decode") == 2
+    pictures = [VAE().decode(samples) for samples in (large["samples"], small["samples"])]
+    wanted = host.run("FMBoostRestore", image=pictures[0], small=pictures[1]).args[0]
+    assert image.shape == (2, 128, 128, 3) and difference(image, wanted) < 1e-5
+
+
 def test_an_sdxl_picture_is_enlarged_through_its_own_vae(host: Host) -> None:
     image, cfm = photo(32, 40), ready(host, SDXL_MODEL)
     found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(SDXL()), seed=2).args[0]
@@ -694,6 +715,15 @@ def test_restore_takes_one_small_picture_for_all_and_refuses_what_does_not_fit(h
         host.run("FMBoostRestore", image=small, small=large)
     with pytest.raises(host.core.ImageError, match="2 large images and 3 small ones"):
         host.run("FMBoostRestore", image=large, small=small)
+
+
+def test_restore_says_on_the_node_where_the_small_picture_is_another(host: Host) -> None:
+    large = detailed(96)
+    small = F.interpolate(large.movedim(-1, 1), (48, 48), mode="area").movedim(1, -1)
+    assert host.run("FMBoostRestore", image=large * 0.8 + 0.1, small=small).ui is None
+    for wrong, says in ((small.flip(2), "shows something else"), (small.roll(3, 2), "is another crop")):
+        (note,) = host.run("FMBoostRestore", image=large, small=wrong).ui["text"]
+        assert says in note and "take the small image that the large one was made from" in note
 
 
 # --- Attention Scale
@@ -1041,7 +1071,8 @@ def test_latents_go_where_the_host_keeps_them(host: Host, monkeypatch: pytest.Mo
         ("FMBoostUpscale", {"cfm": cfm, "latent": latent(8, 8), "vae": VAE()}),
     ]:  # fmt: skip
         outputs = host.run(node_id, **given).args
-        assert {output["samples"].device for output in outputs} == {elsewhere}, node_id
+        latents = [output["samples"] for output in outputs if isinstance(output, dict)]
+        assert latents and {samples.device for samples in latents} == {elsewhere}, node_id
 
 
 # --- memory, interrupt, progress

@@ -1,13 +1,15 @@
 """Upsampling to the guide."""
 
+import warnings
+
 import pytest
 import torch
 
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ImageError
+from fmboost_core.errors import FMBoostWarning, ImageError
 from fmboost_core.imaging.resample import cover, pad_to, resize
 from fmboost_core.sampling.guide import image_guide, latent_size, pixel_upsample
-from fmboost_core.sampling.restore import restore
+from fmboost_core.sampling.restore import restored
 
 
 def test_resize_keeps_means_and_ramps() -> None:
@@ -54,24 +56,47 @@ def test_restoring_gives_the_small_picture_back_and_leaves_the_fine_detail(size:
     fine = 0.2 * (-1.0) ** (torch.arange(size[0])[:, None] + torch.arange(size[1]))
     truth = cover(small, size)
     large = resize(truth, size) + 0.3 + fine  # the colours are wrong
-    found = restore(large, small)
+    found = restored(large, small)
     assert (found - truth - fine).abs().mean() < 0.02
-    assert torch.equal(restore(large[1:], small[1:]), found[1:])
-    assert torch.equal(restore(large, small[:1])[1:], restore(large[1:], small[:1]))  # one small picture for all
+    assert torch.equal(restored(large[1:], small[1:]), found[1:])
+    one = restored(large, small[:1], look=False)  # one small picture for all
+    assert torch.equal(one[1:], restored(large[1:], small[:1], look=False))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_from_a_host_s_decoder_can_be_restored(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     large, small = (torch.rand(2, 3, side, side, generator=generator) * 2 - 1 for side in (32, 16))
-    found = restore(large.to(dtype), small)
-    assert found.dtype == dtype and (found.float() - restore(large, small)).abs().max() < 0.03
-    assert restore(large[:0], small[:0]).shape == (0, 3, 32, 32)
+    found = restored(large.to(dtype), small)
+    assert found.dtype == dtype and (found.float() - restored(large, small)).abs().max() < 0.03
+    assert restored(large[:0], small[:0]).shape == (0, 3, 32, 32)
 
 
 def test_pictures_that_do_not_go_together_are_refused() -> None:
     large, small = torch.zeros(3, 3, 32, 32), torch.zeros(3, 3, 16, 16)
     with pytest.raises(ImageError, match="other way round"):
-        restore(small, large)
+        restored(small, large)
     with pytest.raises(ImageError, match="3 large images and 2 small ones"):
-        restore(large, small[:2])
+        restored(large, small[:2])
+
+
+def test_a_small_picture_of_something_else_is_warned_of() -> None:
+    """Another one, another crop, another aspect; not where the large one was cropped at the centre."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.randn(3, 3, n, n, generator=generator) * 2 / n for n in (5, 9, 17, 33)]
+    large = torch.tanh(torch.stack([resize(layer, (128, 128), "bicubic") for layer in layers]).sum(0))
+    small = resize(large, (64, 64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        restored(large * 0.8 + 0.1, small)
+        restored(large[..., 16:112, :], small)
+        restored(small * 0.5, small)
+        restored(large, small[:1], look=False)
+    with pytest.warns(FMBoostWarning, match="shows something else than the large one in 2 of 3 items"):
+        restored(large, small[:1])
+    with pytest.warns(FMBoostWarning, match="shows something else than the large one,"):
+        restored(large[:1], small[:1].flip(-1))
+    with pytest.warns(FMBoostWarning, match="is another crop than the large one,"):
+        restored(large[:1, :, :-8, :-8], small[:1, :, 4:, 4:])
+    with pytest.warns(FMBoostWarning):
+        restored(large[:1], small[:1, :, :48])  # cut at the bottom, not at the centre

@@ -20,7 +20,7 @@ from fmboost_core.networks.conditioning import GUIDE_KINDS, Conditioning
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.sampling.hooks import Stage
 from fmboost_core.sampling.options import SamplingOptions
-from fmboost_core.sampling.restore import restored
+from fmboost_core.sampling.restore import back_projected
 from fmboost_core.sampling.schedule import alpha_bar, noise_augment, seeded_noise
 from fmboost_core.sampling.target import Target, stage_sizes
 from fmboost_core.sampling.upscaler import boost, flow, upscale_image
@@ -108,7 +108,7 @@ def test_a_cascade_is_its_stages(model: Model, codec: TinyVAE) -> None:
 
     middle = boost(low, model, codec, scale=2, noise=noise)
     first, second = (codec.decode(latent).clamp(-1, 1) for latent in (low, middle))
-    picture = restored(second, first).clamp(-1, 1)
+    picture = back_projected(second, first).clamp(-1, 1)
     assert torch.allclose(
         boost(middle, model, codec, scale=2, noise=noise, image=picture),
         boost(low, model, codec, scale=4, seed=9),
@@ -271,6 +271,14 @@ def test_refusals(model: Model, codec: TinyVAE) -> None:
     for picture in (torch.zeros(1, 4, 8, 8), torch.zeros(3, 8, 8), torch.zeros(1, 3, 0, 8)):
         with pytest.raises(LatentError):
             upscale_image(picture, model, codec)
+
+
+def test_an_image_that_is_not_the_latent_s_is_refused(model: Model, codec: TinyVAE) -> None:
+    low = latents(1, 4, 4, 4)
+    boost(low, model, codec, nfe=1, image=torch.zeros(1, 3, 37, 32))  # a host's, before the codec cut it to latents
+    for size in ((1, 3, 16, 16), (1, 3, 32, 48), (2, 3, 32, 32)):
+        with pytest.raises(LatentError, match="give the decoded latent, or none"):
+            boost(low, model, codec, nfe=1, image=torch.zeros(size))
 
 
 def test_broken_weights_never_become_a_picture(model: Model, codec: TinyVAE) -> None:
@@ -437,8 +445,8 @@ def test_restoring_leaves_what_the_small_picture_cannot_have() -> None:
     """Detail finer than the small picture's stays, and a picture that fits its small one stays as it is."""
     fine = (-1.0) ** (torch.arange(64)[:, None] + torch.arange(64)).expand(1, 3, 64, 64)
     small = torch.full((1, 3, 16, 16), 0.3)
-    assert torch.allclose(restored(fine * 0.5, small), fine * 0.5 + 0.3, atol=0.02)
-    assert torch.equal(restored(small * 2, small), small)  # nothing was enlarged
+    assert torch.allclose(back_projected(fine * 0.5, small), fine * 0.5 + 0.3, atol=0.02)
+    assert torch.equal(back_projected(small * 2, small), small)  # nothing was enlarged
 
 
 def test_restoring_is_for_guides_made_from_pictures(model: Model, codec: TinyVAE) -> None:

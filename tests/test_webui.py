@@ -25,7 +25,7 @@ from fmboost_core.errors import ConfigError, FMBoostError, LatentError, NonFinit
 from fmboost_core.families import Party
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.files.locate import BUNDLED_MODELS
-from fmboost_core.sampling.restore import restore
+from fmboost_core.sampling.restore import restored
 from fmboost_core.tiles import Tileable
 
 MODEL = "sd15-x2"
@@ -396,7 +396,7 @@ def test_the_pass_is_boost_with_the_hosts_noise_restored(
     assert len(images) == 2 and images[0].shape == (3, 120, 192)
     for image, latent, low in zip(images, wanted.split(1), small.split(1), strict=True):
         large, seen = (checkpoint.decode_first_stage(x).clamp(-1, 1) for x in (latent, low))
-        assert torch.allclose(image, restore(large, seen)[0], atol=1e-3)
+        assert torch.allclose(image, restored(large, seen)[0], atol=1e-3)
     state = stub.shared.state
     assert (state.jobs, state.sampling_step, state.sampling_steps) == (1, 16, 16)  # two items, two stages, four each
     assert stub.shared.total_tqdm.steps == 4 and state.current_latent is not None  # the job's own count of steps

@@ -19,7 +19,7 @@ from torch import Tensor
 from fmboost_core import alpha_bar, attention_scale, boost, load_codec, load_model, noise_augment, upscale_image
 from fmboost_core.imaging.resample import resize
 from fmboost_core.sampling.guide import latent_upsample, pixel_upsample
-from fmboost_core.sampling.restore import restore
+from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import seeded_noise
 
 COLUMNS, SIDE, GAP, LABEL, FONT = 2, 230, 8, 32, 20  # large words: the help panel is 250 pixels wide
@@ -118,7 +118,7 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
         ),
         "FMBoostRestore": grid(
             [("the small picture", resize(low, size, "nearest")), ("4 evaluations", plain),
-             ("restored", restore(plain, low)), ("the true picture", large)], *cup,
+             ("restored", restored(plain, low, look=False)), ("the true picture", large)], *cup,
         ),
         "FMBoostAttentionScale": attention_plot(),
     }  # fmt: skip

@@ -15,7 +15,7 @@ from ..codecs.protocol import Codec
 from ..errors import ConfigError, ImageError
 from ..imaging.read import read_picture
 from ..metrics.fidelity import latent_mse
-from ..sampling.restore import restore
+from ..sampling.restore import restored
 from ..training.data.photos import find_photos
 from .artifacts import REFERENCE
 from .methods import BASELINES, LatentMethod, bicubic, psu_guide
@@ -79,7 +79,7 @@ def _latent_image(method: LatentMethod, photo: PreparedPhoto, codec: Codec) -> M
 
 
 def _restored_image(method: LatentMethod, photo: PreparedPhoto, codec: Codec) -> MethodImage:
-    return MethodImage(restore(decoded(codec, method(photo)), decoded(codec, photo.low)), {})
+    return MethodImage(restored(decoded(codec, method(photo)), decoded(codec, photo.low), look=False), {})
 
 
 def image_comparison(folders: Sequence[Path], references: Path, every: int = 1) -> Comparison:

@@ -13,7 +13,7 @@ from ..imaging.resample import resize
 from ..tiles import NOT_TILEABLE, Tileable
 from .checks import check_finite
 from .guide import image_guide, latent_size, latent_upsample
-from .restore import restored
+from .restore import back_projected
 
 # (index of the stage, guide (B,C,h,w), what it was encoded from) -> the stage's latent (B,C,h,w)
 SampleStage = Callable[[int, Tensor, str], Tensor]
@@ -54,7 +54,7 @@ class Cascade:
             guide = self.guide(latent, image, size, whole)
             latent = self.sample(index, guide, kind if index == 0 else "latent")
             if image is not None and index + 1 < len(self.sizes):
-                image = restored(self._decoded(latent, size), image, whole, self.tileable).clamp(-1, 1)
+                image = back_projected(self._decoded(latent, size), image, whole, self.tileable).clamp(-1, 1)
         return latent
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class Cascade:
             latent = self.sample(index, guide, kind)
             if self._in_pixels or index + 1 == len(self.sizes):
                 large = self._decoded(latent, size)
-                image = restored(large, image, whole, self.tileable).clamp(-1, 1) if restore else large
+                image = back_projected(large, image, whole, self.tileable).clamp(-1, 1) if restore else large
         return image
 
     def guide(self, latent: Tensor | None, image: Tensor | None, size: tuple[int, int], distort: bool) -> Tensor:

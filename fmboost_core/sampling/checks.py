@@ -82,6 +82,18 @@ def check_crop(start: tuple[int, int], end: tuple[int, int], distorts: bool, til
         )
 
 
+def check_decoded(image: Tensor, latent: Tensor, downscale_factor: int) -> None:
+    """Refuse what cannot be the image of a latent (B,C,h,w): another batch, or sides a latent or more off."""
+    check_image(image)
+    height, width = (side * downscale_factor for side in latent.shape[-2:])
+    off = max(abs(image.shape[-2] - height), abs(image.shape[-1] - width))
+    if image.shape[0] != latent.shape[0] or off >= downscale_factor:
+        raise LatentError(
+            f"The image that belongs to a latent of {latent.shape[0]} items is {width}x{height} each, but "
+            f"{image.shape[0]} of {image.shape[-1]}x{image.shape[-2]} came; give the decoded latent, or none."
+        )
+
+
 def check_finite(x: Tensor, what: str) -> None:
     """Refuse NaN and infinity. what: the subject of the sentence."""
     if not bool(with_fallback("the check for NaN", lambda x: torch.isfinite(x).all(), x)):

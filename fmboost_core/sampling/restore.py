@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
-from ..errors import ImageError
+from ..errors import FMBoostWarning, ImageError
+from ..imaging.match import Match, match
 from ..imaging.resample import cover, resize
 from ..tiles import NOT_TILEABLE, Tileable
 
 
-def restored(image: Tensor, small: Tensor, distort: bool = True, tileable: Tileable = NOT_TILEABLE) -> Tensor:
+def back_projected(image: Tensor, small: Tensor, distort: bool = True, tileable: Tileable = NOT_TILEABLE) -> Tensor:
     """An upscaled image with the small image's content: whatever is coarse enough for the small image comes from it.
 
     It is one step of iterative back-projection (Irani and Peleg, 1991), image + U(small - R(image)), with U bicubic
@@ -19,20 +22,25 @@ def restored(image: Tensor, small: Tensor, distort: bool = True, tileable: Tilea
     tileable: the axes along which both images are.
     """
     size = (image.shape[-2], image.shape[-1])
-    ratio = max(size[0] / small.shape[-2], size[1] / small.shape[-1])
-    reduced = (max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio)))
+    reduced = resize(image, _reduced(size, small, distort), tileable=tileable)
+    fine = image - resize(reduced, size, "bicubic", tileable)
+    return fine.add_((resize if distort else cover)(small, size, "bicubic", tileable))
+
+
+def _reduced(size: tuple[int, int], small: Tensor, distort: bool) -> tuple[int, int]:
+    """The size (height, width) of an upscaled image that is reduced to the small image's scale."""
     if distort:
-        reduced = (small.shape[-2], small.shape[-1])
-    fit = resize if distort else cover
-    fine = image - resize(resize(image, reduced, tileable=tileable), size, "bicubic", tileable)
-    return fine.add_(fit(small, size, "bicubic", tileable))
+        return small.shape[-2], small.shape[-1]
+    ratio = max(size[0] / small.shape[-2], size[1] / small.shape[-1])
+    return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
 
 
-def restore(images: Tensor, small: Tensor, tileable: Tileable = NOT_TILEABLE) -> Tensor:
-    """`restored` for decoded images (B,3,H,W) in [-1,1], with the small images (B or 1,3,h,w) that they come from.
+def restored(images: Tensor, small: Tensor, look: bool = True, tileable: Tileable = NOT_TILEABLE) -> Tensor:
+    """`back_projected` for decoded images (B,3,H,W) in [-1,1], with the small images (B or 1,3,h,w) they come from.
 
-    Where the aspects differ, the large images count as cropped at the centre. tileable: the axes along which both are.
-    Raises `ImageError` for a small image that is larger, and for batches that do not go together.
+    Where the aspects differ, the large images count as cropped at the centre. look: warn where a small image shows
+    something else than its large one. tileable: the axes along which both are. Raises `ImageError` for a small image that is larger, and for batches that do not
+    go together.
     """
     (height, width), (low, narrow) = images.shape[-2:], small.shape[-2:]
     if low > height or narrow > width:
@@ -46,10 +54,35 @@ def restore(images: Tensor, small: Tensor, tileable: Tileable = NOT_TILEABLE) ->
         )
     distort = abs(width / narrow - height / low) * min(low, narrow) < 1  # less than a pixel of rounding
     small = small.to(images.device).expand(images.shape[0], -1, -1, -1)
+    if look:
+        _warn_of_others(images, small, distort)
 
     def one(large: Tensor, low: Tensor) -> Tensor:
         """In single precision: a CPU cannot resize in half, and hosts decode on the GPU and hand on to the CPU."""
-        return restored(large.float().clamp(-1, 1), low.float().clamp(-1, 1), distort, tileable).clamp(-1, 1).to(images)
+        return (
+            back_projected(large.float().clamp(-1, 1), low.float().clamp(-1, 1), distort, tileable)
+            .clamp(-1, 1)
+            .to(images)
+        )
 
     # One by one: a batch may be a film, and each image takes a few times its own memory.
     return torch.cat(list(map(one, images.split(1), small.split(1))))
+
+
+def _warn_of_others(images: Tensor, small: Tensor, distort: bool) -> None:
+    """Warn where small images (B,3,h,w) show something else than the large ones: restoring would leave a ghost."""
+    size = _reduced((images.shape[-2], images.shape[-1]), small, distort)
+    fit = resize if distort else cover
+    pairs = zip(images.split(1), small.split(1), strict=True) if len(images) else ()
+    found = [match(resize(large.float(), size), fit(low.float(), size)) for large, low in pairs]
+    kinds: dict[Match, str] = {"other": "shows something else than", "displaced": "is another crop than"}
+    for kind, what in kinds.items():
+        count = found.count(kind)
+        if count:
+            where = f" in {count} of {len(found)} items" if len(found) > 1 else ""
+            warnings.warn(
+                f"The small image {what} the large one{where}, so the result shows both, one through the other; take "
+                "the small image that the large one was made from.",
+                FMBoostWarning,
+                stacklevel=3,
+            )

@@ -24,7 +24,7 @@ from ..imaging.alpha import fill_hidden
 from ..imaging.resample import cover, resize
 from ..model import Model
 from .cascade import Cascade
-from .checks import check_crop, check_finite, check_image, check_latent, check_objective, check_pair
+from .checks import check_crop, check_decoded, check_finite, check_image, check_latent, check_objective, check_pair
 from .flow import Flow
 from .guide import latent_size
 from .hooks import Hooks, Stage
@@ -66,6 +66,8 @@ class Upscaler:
         """
         check_latent(latent, self.model)
         unit = self.codec.downscale_factor
+        if image is not None:
+            check_decoded(image, latent, unit)
         start = (latent.shape[-2] * unit, latent.shape[-1] * unit)
         end = target.pixels(start, self.model.spec.scale, unit)
         check_crop(start, end, target.distorts, self.options.tileable)
@@ -76,7 +78,7 @@ class Upscaler:
         """The large image (B,3,H,W) of exactly the target's size, from the small one (B,3,h,w), both in [-1,1].
 
         A fourth channel is alpha, -1 where it is transparent: it is interpolated, and hidden colours do not count.
-        noise: see `latent`. restore: whether the small image's content is put back (`restore.restored`).
+        noise: see `latent`. restore: whether the small image's content is put back (`restore.back_projected`).
         """
         check_image(image)
         start = (image.shape[-2], image.shape[-1])
