@@ -83,7 +83,7 @@ def listed(words: Sequence[str], between: str = "and") -> str:
 
 # Latent spaces that hosts have and FMBoost does not, by their channels: so that a message can name them.
 _FOREIGN = {
-    3: ("pixel space (Chroma Radiance)",),
+    3: ("pixel space",),
     8: ("ACE-Step audio",),
     12: ("Mochi video",),
     16: ("Stable Cascade", "Qwen-Image", "Wan or Hunyuan video"),

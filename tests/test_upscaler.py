@@ -247,8 +247,8 @@ def test_cancelling_stops_within_one_evaluation(model: Model, codec: TinyVAE) ->
 def test_refusals(model: Model, codec: TinyVAE) -> None:
     low = latents(1, 4, 4, 4)
     cases: list[tuple[torch.Tensor, dict, type[FMBoostError], str]] = [
-        (latents(1, 16, 4, 4), {}, LatentError, "SD3 or FLUX.1"),
-        (latents(1, 3, 4, 4), {}, LatentError, "no known family"),
+        (latents(1, 16, 4, 4), {}, LatentError, "SD3, FLUX.1, Stable Cascade"),
+        (latents(1, 3, 4, 4), {}, LatentError, "pixel space"),
         (latents(4, 4, 4), {}, LatentError, "batch, channels, height, width"),
         (low.long(), {}, LatentError, "int64"),
         (low[..., :0], {}, LatentError, "empty"),
@@ -359,7 +359,7 @@ def test_flow_is_the_heart_of_a_stage(model: Model, codec: TinyVAE) -> None:
     assert torch.allclose(flow(start.half(), guide.half(), model, nfe=2).float(), end, atol=2e-2)
     for bad, message in (
         ((start, guide[:1]), "make both of one size"),
-        ((start[:, :3], guide[:, :3]), "no known family"),
+        ((start[:, :3], guide[:, :3]), "pixel space"),
         ((start * math.nan, guide), "NaN"),
     ):
         with pytest.raises(FMBoostError, match=message):

@@ -489,12 +489,13 @@ def test_another_family_of_as_many_channels_is_refused_or_noted_on_the_node(comf
         "7": node("VAELoader", vae_name="taesd"),
     }
     error = comfyui.run(graph).error
-    assert error is not None and "but the VAE is for SDXL latents (4 channels); connect the VAE" in error
+    assert error is not None
+    assert "The VAE is for SDXL latents (4 channels), as the latent seems to be, but the model sd15-x2 is for" in error
     graph["5"]["inputs"]["vae"] = ["7", 0]
     run = comfyui.run(graph)
     assert run.error is None
     assert run.outputs["5"]["text"][0].startswith(
-        "This latent looks like one of SDXL, but the model sd15-x2 is for SD1.5"
+        "The model sd15-x2 and the VAE are for SD1.5 latents (4 channels), but the latent looks like one of SDXL"
     )
     graph["2"]["inputs"]["vae_name"] = "taesd"
     assert "5" not in comfyui.run(graph).outputs
