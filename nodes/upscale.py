@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ..fmboost_core import Hooks, Upscaler, load_codec
 from ..fmboost_core.codecs.load import has_builtin_codec
+from ..fmboost_core.codecs.periodic import periodic
 from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError, ImageError
 from ..fmboost_core.families import require_same_family, titles
 from ..fmboost_core.imaging.resample import resize
 from ..fmboost_core.sampling.restore import restored
 from ..fmboost_core.sampling.schedule import seeded_noise
+from ..fmboost_core.tiles import Tileable
 from . import host, inputs
 from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
 from .vae import HostVAE
@@ -85,15 +87,18 @@ class Upscale(io.ComfyNode):
             options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
             vae_party = codec.examined() if options.upsample == "psu" else codec.party
             small = scaled(checked(latent, cfm.party, vae_party, model), family)
-            seen = codec.decode(small).clamp(-1, 1) if decode else None
+            decoder = periodic(codec, options.tileable)
+            seen = decoder.decode(small).clamp(-1, 1) if decode else None
             large = host.with_smaller_tiles(run, options.tile, progress)
-        image = host.blocked(NOT_DECODED) if seen is None else _restored(codec.decode(large), seen)
+        image = host.blocked(NOT_DECODED)
+        if seen is not None:
+            image = _restored(decoder.decode(large), seen, options.tileable)
         return io.NodeOutput(with_samples(latent, large, family), image, ui=host.shown(notes))
 
 
-def _restored(images: Tensor, seen: Tensor) -> Tensor:
+def _restored(images: Tensor, seen: Tensor, tileable: Tileable) -> Tensor:
     """Decoded images (B,3,H,W) in [-1,1] with the content of the decoded small ones, as an IMAGE of the host."""
-    return host.intermediate(restored(images, seen, look=False).movedim(1, -1) / 2 + 0.5)
+    return host.intermediate(restored(images, seen, look=False, tileable=tileable).movedim(1, -1) / 2 + 0.5)
 
 
 class UpscaleImage(io.ComfyNode):

@@ -409,7 +409,7 @@ def test_the_hosts_tiling_makes_a_seamless_texture(hires: Any, small: torch.Tens
     wanted = boost(small[:1], load_model(MODEL), checkpoint.first_stage_model, seed=5, tileable="both")
     # The host makes its own VAE seamless; the stub's is not.
     large, seen = (checkpoint.decode_first_stage(x).clamp(-1, 1) for x in (wanted, small[:1]))
-    assert torch.allclose(image, restore(large, seen, Tileable(x=True, y=True))[0], atol=1e-3)
+    assert torch.allclose(image, restored(large, seen, tileable=Tileable(x=True, y=True))[0], atol=1e-3)
     (edged,) = run(hires, Job(checkpoint), small[:1])
     assert (image - edged).abs().max() > 1e-2
     with pytest.raises(ConfigError, match="cannot be cropped"):

@@ -39,8 +39,8 @@ def restored(images: Tensor, small: Tensor, look: bool = True, tileable: Tileabl
     """`back_projected` for decoded images (B,3,H,W) in [-1,1], with the small images (B or 1,3,h,w) they come from.
 
     Where the aspects differ, the large images count as cropped at the centre. look: warn where a small image shows
-    something else than its large one. tileable: the axes along which both are. Raises `ImageError` for a small image that is larger, and for batches that do not
-    go together.
+    something else than its large one. tileable: the axes along which both are. Raises `ImageError` for a small image
+    that is larger, and for batches that do not go together.
     """
     (height, width), (low, narrow) = images.shape[-2:], small.shape[-2:]
     if low > height or narrow > width:
@@ -59,11 +59,8 @@ def restored(images: Tensor, small: Tensor, look: bool = True, tileable: Tileabl
 
     def one(large: Tensor, low: Tensor) -> Tensor:
         """In single precision: a CPU cannot resize in half, and hosts decode on the GPU and hand on to the CPU."""
-        return (
-            back_projected(large.float().clamp(-1, 1), low.float().clamp(-1, 1), distort, tileable)
-            .clamp(-1, 1)
-            .to(images)
-        )
+        large, low = large.float().clamp(-1, 1), low.float().clamp(-1, 1)
+        return back_projected(large, low, distort, tileable).clamp(-1, 1).to(images)
 
     # One by one: a batch may be a film, and each image takes a few times its own memory.
     return torch.cat(list(map(one, images.split(1), small.split(1))))
