@@ -18,6 +18,7 @@ from modules import devices, processing, shared
 from torch import Tensor
 
 from fmboost_core import Target, Upscaler
+from fmboost_core.codecs.periodic import periodic
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.checks import check_crop
@@ -187,11 +188,11 @@ class HiresPass:
             upscaler = Upscaler(model, vae, replace(self.sampling, tile=tile, tileable=self._tileable), hooks)
             return upscaler.latent(latent, target, host.item_noise(p, item), image)
 
-        large, small = [], []
+        large, small, seamless = [], [], periodic(vae, self._tileable)
         with host.warnings_shown(p), host.on_device(model, size):
             # One by one: a batch then equals its singles, and takes no more memory.
             for item, latent in enumerate(samples.split(1)):
-                image = self._small_image(latent, vae) if self.sampling.upsample == "psu" else None
+                image = self._small_image(latent, seamless) if self.sampling.upsample == "psu" else None
                 small += [] if image is None else [image]
                 large.append(host.with_smaller_tiles(partial(one, item, latent, image), self.sampling.tile))
                 progress.next_run()

@@ -21,6 +21,12 @@ class Unused:
 
     channels, downscale_factor = 4, 8
 
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("encoded")
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("decoded")
+
 
 def result(name: str) -> torch.Tensor:
     """The model's large latent for a small one of noise, at its own number of evaluations."""

@@ -144,10 +144,12 @@ def test_a_recipe_names_the_enlargement_and_notes_name_what_is_lost(tools, tmp_p
 
 def test_format_quality_and_subsampling(tools, tmp_path):
     (tmp_path / "in").mkdir()
-    for name in ("a.png", "a.jpg", "b.gif"):
+    for name in ("a.png", "c.jpg", "b.gif"):
         PHOTO.save(tmp_path / "in" / name)
     assert upscale(tools, tmp_path / "in", tmp_path / "out", "--format", "webp") == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a-2.webp", "a.webp", "b.webp"]
+    assert pictures_in(tmp_path / "out") == ["a.webp", "b.webp", "c.webp"]
+    PHOTO.save(tmp_path / "in" / "a.jpg")
+    assert upscale(tools, tmp_path / "in", tmp_path / "other", "--format", "webp") == 2  # two would be a.webp
     for quality in (20, 90):
         options = ("--quality", quality, "--subsampling", "4:2:0")
         upscale(tools, tmp_path / "in/a.png", tmp_path / f"{quality}.jpg", *options)

@@ -66,6 +66,12 @@ def test_tiled_velocity_with_the_full_overlap_equals_the_whole() -> None:
 class _Unused:
     channels, downscale_factor = 4, 8
 
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("encoded")
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("decoded")
+
 
 def test_the_codec_in_tiles_equals_the_whole(codec: TinyVAE) -> None:
     latents, images = torch.randn(1, 4, 19, 33), torch.rand(1, 3, 152, 264) * 2 - 1

@@ -195,8 +195,8 @@ def test_an_interrupted_command_leaves_a_model_and_continues(
 ) -> None:
     note = Journal.note
 
-    def stopping(self: Journal, values: dict[str, float]) -> None:
-        note(self, values)
+    def stopping(self: Journal, values: dict[str, float], said: dict[str, float]) -> None:
+        note(self, values, said)
         raise KeyboardInterrupt
 
     out = tmp_path / "mine.safetensors"

@@ -268,7 +268,7 @@ def test_refusals(model: Model, codec: TinyVAE) -> None:
             boost(latent, model, codec, **options)
     with pytest.raises(TypeError):
         boost(low, model, codec, nfes=4)  # type: ignore[call-arg]
-    for picture in (torch.zeros(1, 4, 8, 8), torch.zeros(3, 8, 8), torch.zeros(1, 3, 0, 8)):
+    for picture in (torch.zeros(1, 5, 8, 8), torch.zeros(3, 8, 8), torch.zeros(1, 3, 0, 8)):
         with pytest.raises(LatentError):
             upscale_image(picture, model, codec)
 

@@ -21,6 +21,7 @@ from PIL import Image
 from webui_stub import Checkpoint, Job, install
 
 from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, load_model, register_family, upscale_image
+from fmboost_core.codecs.periodic import periodic
 from fmboost_core.errors import ConfigError, FMBoostError, LatentError, NonFiniteError
 from fmboost_core.families import Party
 from fmboost_core.files.checkpoint import save_model
@@ -404,12 +405,13 @@ def test_the_pass_is_boost_with_the_hosts_noise_restored(
 
 
 def test_the_hosts_tiling_makes_a_seamless_texture(hires: Any, small: torch.Tensor) -> None:
-    checkpoint = Checkpoint()
+    checkpoint, axes = Checkpoint(), Tileable(x=True, y=True)
     (image,) = run(hires, Job(checkpoint, tiling=True), small[:1])
     wanted = boost(small[:1], load_model(MODEL), checkpoint.first_stage_model, seed=5, tileable="both")
     # The host makes its own VAE seamless; the stub's is not.
-    large, seen = (checkpoint.decode_first_stage(x).clamp(-1, 1) for x in (wanted, small[:1]))
-    assert torch.allclose(image, restored(large, seen, tileable=Tileable(x=True, y=True))[0], atol=1e-3)
+    large = checkpoint.decode_first_stage(wanted).clamp(-1, 1)
+    seen = periodic(checkpoint.first_stage_model, axes).decode(small[:1]).clamp(-1, 1)
+    assert torch.allclose(image, restore(large, seen, axes)[0], atol=1e-3)
     (edged,) = run(hires, Job(checkpoint), small[:1])
     assert (image - edged).abs().max() > 1e-2
     with pytest.raises(ConfigError, match="cannot be cropped"):
