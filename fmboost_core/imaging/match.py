@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .colour import LUMA
+from .luma import LUMA
 from .resample import resize
 
 Match = Literal["same", "displaced", "other"]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..errors import ImageError, NonFiniteError
 from ..files.atomic import replacing
-from .colour import LUMA
 from .formats import LARGEST_SIDE, WRITE_FORMATS, listed
+from .luma import LUMA
 from .metadata import EXIF_JPEG_LIMIT, fitting_profile
 from .picture import Picture
 
