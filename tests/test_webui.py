@@ -411,7 +411,7 @@ def test_the_hosts_tiling_makes_a_seamless_texture(hires: Any, small: torch.Tens
     # The host makes its own VAE seamless; the stub's is not.
     large = checkpoint.decode_first_stage(wanted).clamp(-1, 1)
     seen = periodic(checkpoint.first_stage_model, axes).decode(small[:1]).clamp(-1, 1)
-    assert torch.allclose(image, restore(large, seen, axes)[0], atol=1e-3)
+    assert torch.allclose(image, restored(large, seen, tileable=axes)[0], atol=1e-3)
     (edged,) = run(hires, Job(checkpoint), small[:1])
     assert (image - edged).abs().max() > 1e-2
     with pytest.raises(ConfigError, match="cannot be cropped"):

@@ -13,8 +13,6 @@ from PIL import Image, ImageCms
 from ..errors import ImageError, reason
 from .icc import profile_space
 
-LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in Pillow's conversion to grey
-
 
 def plain(image: Image.Image, path: Path) -> Image.Image:
     """A copy of the image in mode L, LA, RGB, RGBA or I;16, whichever its own mode fits into."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from ..errors import ImageError, NonFiniteError
 from ..files.atomic import replacing
 from . import png, tiff
-from .colour import LUMA
 from .formats import LARGEST_SIDE, WRITE_FORMATS, listed
+from .luma import LUMA
 from .packing import Packed, pack
 from .picture import Picture
 

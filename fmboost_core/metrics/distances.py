@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..imaging.luma import LUMA
+
 PATCH = 7  # pixels a side
 STRIP = 25  # pixels long, one wide
-_LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 _DIRECTIONS, _STRIDE = 32, 2  # of `texture_distance`
 _REDUCTIONS = (2, 4, 8)
 
@@ -23,7 +24,7 @@ _REDUCTIONS = (2, 4, 8)
 
 def luma(image: Tensor) -> Tensor:
     """(B,3,H,W) -> (B,1,H,W), Rec. 601."""
-    return (image * torch.tensor(_LUMA, dtype=image.dtype, device=image.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (image * torch.tensor(LUMA, dtype=image.dtype, device=image.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def colour_planes(image: Tensor) -> Tensor:
