@@ -86,7 +86,7 @@ _FOREIGN = {
     3: ("pixel space",),
     8: ("ACE-Step audio",),
     12: ("Mochi video",),
-    16: ("Stable Cascade", "Qwen-Image", "Wan or Hunyuan video"),
+    16: ("Stable Cascade", "Qwen-Image", "Wan video", "Hunyuan video"),
     32: ("HunyuanVideo 1.5",),
     48: ("Wan 2.2 video",),
     64: ("HunyuanImage 2.1", "Stable Audio"),
@@ -119,6 +119,7 @@ class Party:
     what: its name in a sentence, such as "the model sd15-x2". family, channels: None where they are not known.
     instead: what to do where it is the wrong one, such as "give another with --codec".
     seems: the family that its statistics tell, where the family itself is not known; None where they tell none.
+    is_latent: whether it is a latent itself, and no part that takes latents.
     """
 
     what: str
@@ -126,10 +127,13 @@ class Party:
     channels: int | None = None
     instead: str = ""
     seems: str | None = None
+    is_latent: bool = False
 
     def __str__(self) -> str:
         if self.family is not None:
-            return f"{self.what} is for {FAMILIES[self.family].title} latents ({self.known_channels} channels)"
+            title = FAMILIES[self.family].title
+            kind = f"one of {title}" if self.is_latent else f"for {title} latents"
+            return f"{self.what} is {kind} ({self.known_channels} channels)"
         if self.seems is not None and FAMILIES[self.seems].channels == self.channels:
             return f"{self.what} looks like one of {FAMILIES[self.seems].title}"
         return f"{self.what} has {self.channels} channels ({families_with(self.channels or 0)})"
@@ -184,9 +188,10 @@ def _dispute(parties: Sequence[Party], one: Party, other: Party, advice: str) ->
     """ "One is for SD1.5 latents, as the latent seems to be, but another is for SDXL latents; do this." """
     same = [p.what for p in parties if p is not one and one.family and p.family == one.family]
     alike = [p.what for p in parties if p not in (one, other) and not p.family and p.seems and p.seems == one.likely]
-    first = f"{one}"
+    first = str(one)
     if same:
-        first = first.replace(f"{one.what} is", f"{listed([one.what, *same])} are", 1)
+        title = FAMILIES[one.family or ""].title
+        first = f"{listed([one.what, *same])} are for {title} latents ({one.known_channels} channels)"
     if alike:
         first += f", as {listed(alike)} seem{'' if len(alike) > 1 else 's'} to be,"
     sentence = f"{first}{'' if alike else ','} but {other}; {advice}."

@@ -9,6 +9,7 @@ depend on the latent's scale.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,8 +26,11 @@ _WEIGHTS = (
     9.08, 3.07, -7.31, 0.22, 7.05, -2.08,
     -2.9, -1.23, 0.61, 1.65, 1.69, -2.26,
 )  # fmt: skip
-_CLEAR = 2.5  # a score that is nearer to 0 decides nothing
-_FEWEST = 1024  # positions; fewer of noise can have any features
+_CLEAR = 1.0  # a score that is nearer to 0 decides nothing
+_NOISE = 20.5  # the standard deviation of white noise's score, times the root of the number of positions
+_DEVIATIONS = 4  # of noise's score; what is nearer to 0 may be noise
+_CLEAR_OF_CODEC = 4.0  # the test image is no noise, but small; TAESD has -7.1, TAESDXL 9.8
+_FEWEST = 1024  # positions; the statistics of fewer say little
 
 
 def recognise(raw: Tensor) -> str | None:
@@ -34,14 +38,15 @@ def recognise(raw: Tensor) -> str | None:
 
     Flat and tiny latents and noise give None, and so does a batch whose items differ.
     """
-    if raw.shape[1] != CHANNELS or raw.shape[-2] * raw.shape[-1] < _FEWEST:
+    positions = raw.shape[-2] * raw.shape[-1]
+    if raw.shape[1] != CHANNELS or positions < _FEWEST:
         return None
-    return _agreed(raw)
+    return _agreed(raw, max(_CLEAR, _DEVIATIONS * _NOISE / math.sqrt(positions)))
 
 
 def recognise_codec(encode: Callable[[Tensor], Tensor]) -> str | None:
     """The family of an encoder, from images (1,3,H,W) in [-1,1] to latents (1,4,h,w), by that of a test image."""
-    return _agreed(encode(_test_image()))
+    return _agreed(encode(_test_image()), _CLEAR_OF_CODEC)
 
 
 def features(item: Tensor) -> Tensor:
@@ -54,16 +59,16 @@ def features(item: Tensor) -> Tensor:
     return torch.cat([deviations - deviations.mean(), *correlations])
 
 
-def _agreed(latents: Tensor) -> str | None:
-    """The family on which all items agree."""
+def _agreed(latents: Tensor, clear: float) -> str | None:
+    """The family on which all items agree, with scores further from 0 than clear."""
     weights = torch.tensor(_WEIGHTS, dtype=torch.float64)
-    found = {_family(float(features(item.float().cpu()) @ weights)) for item in latents}
+    found = {_family(float(features(item.float().cpu()) @ weights), clear) for item in latents}
     return found.pop() if len(found) == 1 else None
 
 
-def _family(score: float) -> str | None:
+def _family(score: float, clear: float) -> str | None:
     """NaN is on neither side."""
-    if abs(score) > _CLEAR:
+    if abs(score) > clear:
         return "sdxl" if score > 0 else "sd15"
     return None
 

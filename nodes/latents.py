@@ -82,7 +82,7 @@ def _foreign(latent: Latent) -> str:
             f"model; {INSTEAD}"
         )
     if samples.ndim == 5:
-        return f"this one is of a video of {samples.shape[2]} latent frames; {INSTEAD}, frame by frame"
+        return f"this one has {samples.shape[2]} frames or layers in one latent; {INSTEAD}, one by one"
     return "" if samples.ndim == 4 else f"this one has the shape {tuple(samples.shape)}; connect the latent of an image"
 
 
@@ -100,14 +100,17 @@ def checked(
     family = latent.get(FAMILY)
     known = family is not None or (maker is not None and maker.family is not None)
     seems = recognise(samples) if look and not known else None
-    parties = (maker, cfm, Party("the latent", family, samples.shape[1], _advice(samples.shape[1]), seems), vae)
+    own = Party("the latent", family, samples.shape[1], _advice(samples.shape[1], family), seems, is_latent=True)
+    parties = (maker, cfm, own, vae)
     require_same_family(*(party for party in parties if party is not None))
     return samples
 
 
-def _advice(channels: int) -> str:
-    """What to do where a latent is the odd one."""
+def _advice(channels: int, family: str | None) -> str:
+    """What to do where a latent is the odd one. family: what it has come through, None where that is not known."""
     bundled = host.bundled_families()
+    if family is not None:
+        return "choose a model for it in Load CFM, or check the VAE at the nodes before this one"
     if channels not in {FAMILIES[name].channels for name in bundled}:
         return f"FMBoost comes with models for {titles(bundled)}: {INSTEAD}"
     return "connect a latent of that family, or choose a model for this one in Load CFM"

@@ -141,7 +141,7 @@ class UpscaleImage(io.ComfyNode):
         **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         target = inputs.target_of(**size)
-        codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae)
+        codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae, "model")
         progress = host.Progress(cfm, runs=image.shape[0])
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
 

@@ -18,20 +18,21 @@ _SEEMS: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()  # by the host'
 class HostVAE:
     """The host's VAE as the core's `Codec`."""
 
-    def __init__(self, vae: Any, family: str | None, tiled: bool = False) -> None:
+    def __init__(self, vae: Any, family: str | None, tiled: bool = False, whose: str = "latent") -> None:
         """family: whose scaled latents the codec takes and gives; None: the VAE's own raw ones.
 
         tiled: always in tiles; otherwise the host works in tiles when memory runs out.
+        whose: of whose family it has to be, for messages.
         Raises `LatentError` for a VAE of video or sound.
         """
         if getattr(vae, "latent_dim", 2) != 2:
-            raise LatentError("The VAE is one of video or sound; connect the VAE of the latent's family.")
+            raise LatentError(f"The VAE is one of video or sound; connect the VAE of the {whose}'s family.")
         self._vae, self._tiled = vae, tiled
         self._space = LatentFamily("raw", "raw", vae.latent_channels, 1.0) if family is None else FAMILIES[family]
         self.channels: int = vae.latent_channels
         self.downscale_factor: int = vae.spacial_compression_encode()
         self.family = _family_of_vae(vae)
-        self.party = Party("the VAE", self.family, self.channels, "connect the VAE of the latent's family")
+        self.party = Party("the VAE", self.family, self.channels, f"connect the VAE of the {whose}'s family")
 
     def examined(self) -> Party:
         """The party, where the VAE does not tell its family with the one that it seems to be of.

@@ -804,7 +804,9 @@ def test_a_latent_of_other_channels_is_refused_with_the_spaces_it_could_be_of_an
     with pytest.raises(host.core.LatentError, match=r"latent has 4 channels .*but the VAE has 16"):
         host.run("FMBoostPSUUpsample", latent=narrow, vae=vae, method="nearest")
     for node_id, given in [("FMBoostUpscale", {"latent": narrow}), ("FMBoostUpscaleImage", {"image": photo(16, 16)})]:
-        with pytest.raises(host.core.LatentError, match="but the VAE has 16 channels"):
+        whose = "latent" if "latent" in given else "model"
+        words = f"but the VAE has 16 channels .*connect the VAE of the {whose}'s family"
+        with pytest.raises(host.core.LatentError, match=words):
             host.run(node_id, cfm=cfm, vae=vae, **given)
 
 
@@ -825,7 +827,7 @@ def test_latents_of_no_family_are_named(host: Host, channels: int, names: str) -
     ("strange", "words"),
     [
         ({"samples": noise(1, 16, 1, 8, 8)}, "has an axis of frames.*Qwen-Image.*decode the latent and enlarge"),
-        ({"samples": noise(1, 4, 3, 8, 8)}, "is of a video of 3 latent frames; decode the latent .* frame by frame"),
+        ({"samples": noise(1, 4, 3, 8, 8)}, "has 3 frames or layers in one latent; decode the latent .* one by one"),
         ({"samples": noise(1, 64, 8)}, "is of sound; connect the latent of an image"),
         ({"samples": noise(1, 8, 16, 8), "type": "audio"}, "is of sound; connect the latent of an image"),
         ({"samples": noise(4, 8)}, r"has the shape \(4, 8\)"),
@@ -979,6 +981,10 @@ def test_what_has_come_through_our_nodes_is_not_guessed_at(host: Host) -> None:
     end = host.run("FMBoostCFMSample", cfm=cfm, start=start.args[0], guide=guide, nfe=1)
     again = host.run("FMBoostUpscale", latent=end.args[0], vae=VAE(), cfm=cfm, nfe=1, scale=1.0)
     assert (start.ui, end.ui, again.ui) == (None, None, None)
+    with pytest.raises(
+        host.core.LatentError, match=r"sdxl-x2 is for SDXL .*but the latent is one of SD1.5 .*check the"
+    ):
+        host.run("FMBoostNoiseAugment", latent=end.args[0], cfm=xl)
     with pytest.raises(host.core.LatentError, match=r"latent and the VAE are for SD1.5 .*but the model sdxl-x2"):
         host.run("FMBoostUpscale", latent=end.args[0], vae=VAE(), cfm=xl)
 

@@ -96,6 +96,12 @@ def test_a_batch_must_agree_and_the_scale_does_not_count() -> None:
     assert recognise(torch.cat([sd15, sdxl])) is None
 
 
+def test_larger_latents_need_less_of_a_score() -> None:
+    """Noise alone gives small latents a score; a large latent with as much is no noise."""
+    blurred = mixed(*SD15) + 0.75 * torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)) * 4
+    assert recognise(blurred) is None and recognise(blurred.repeat(1, 1, 3, 3)) == "sd15"
+
+
 # Standard deviations of the differences between neighbours, and their correlations: means over photographs.
 SD15 = ((4.7, 4.4, 3.8, 3.7), (0.15, 0.06, 0.50, -0.25, 0.07, 0.35))
 SDXL = ((5.4, 6.6, 8.0, 6.0), (0.45, 0.06, 0.34, -0.16, 0.25, 0.17))
