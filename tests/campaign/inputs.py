@@ -37,6 +37,7 @@ from networks import make_model
 from PIL import Image, UnidentifiedImageError
 
 from fmboost_core.cli import app, device
+from fmboost_core.cli.record import RECORD
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.imaging.read import read_picture
 from fmboost_core.sampling.target import Target
@@ -103,7 +104,7 @@ def load_quickly(model: Path) -> None:
     @cache
     def tools(*_: str) -> device.Tools:
         network = device.load_model(str(model)).to(torch.device("cpu"), torch.float32)
-        return device.Tools(network, QuickCodec(), torch.device("cpu"))  # type: ignore[arg-type]
+        return device.Tools(network, QuickCodec(), torch.device("cpu"), {})  # type: ignore[arg-type]
 
     device.load_tools = tools
 
@@ -193,12 +194,12 @@ def check(run: Run, source: Source, target: Path, wish: Target, old: bytes | Non
         faults.append(f"exit code {run.code}: {run.err[-1500:]}")
     if "NaN" in run.err:
         faults.append(f"not finite: {run.err}")
-    litter = [p.name for p in target.parent.iterdir() if p.name.startswith(".fmboost") or p.name.endswith(".tmp")]
+    beside = [p for p in target.parent.iterdir() if p.name != RECORD]
+    litter = [p.name for p in beside if p.name.startswith(".fmboost") or p.name.endswith(".tmp")]
     if litter:
         faults.append(f"left behind: {litter}")
     if several:
-        written = [p for p in target.parent.iterdir() if p not in litter]
-        return faults + [fault for p in written for fault in whole(p)]
+        return faults + [fault for p in beside for fault in whole(p)]
     if run.code == 2:
         now = target.read_bytes() if target.exists() else None
         if now != old:
