@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
-from modules import devices, shared, upscaler
+from modules import devices, upscaler
 from PIL import Image
 from torch import Tensor
 
@@ -61,10 +61,11 @@ def _enlarged(img: Image.Image, size: tuple[int, int], name: str | None) -> Imag
 @torch.no_grad()
 def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tensor:
     """An image (1,3 or 4,h,w) in [-1,1] at size (width, height), by the checkpoint's VAE or the built-in codec."""
-    party = host.party_of(shared.sd_model) if by_checkpoint else codec_party(host.builtin_codec())
+    checkpoint = host.loaded_checkpoint() if by_checkpoint else None
+    party = host.party_of(checkpoint) if by_checkpoint else codec_party(host.builtin_codec())
     model = host.load_network(choose_model(hires.MODELS, bundled_entry(SCALE), AUTOMATIC, party).source)
     options, hooks = SamplingOptions(), host.Progress().hooks(preview=False)
-    on_device = nullcontext(host.host_vae(shared.sd_model)) if by_checkpoint else host.builtin_on_device()
+    on_device = nullcontext(host.host_vae(checkpoint)) if by_checkpoint else host.builtin_on_device()
 
     def run(tile: int | str | None) -> Tensor:
         tiled = Upscaler(model, codec, replace(options, tile=tile), hooks)

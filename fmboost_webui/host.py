@@ -58,6 +58,13 @@ def loaded_party() -> Party | None:
     return party_of(checkpoint) if is_loaded else None
 
 
+def loaded_checkpoint() -> Any:
+    """The chosen checkpoint. Forge loads it only when something is generated, but Extras may come first."""
+    if IS_FORGE:
+        sd_models.forge_model_reload()
+    return shared.sd_model
+
+
 def host_vae(checkpoint: Any) -> Codec:
     """The checkpoint's VAE as the core's `Codec`. Raises `LatentError` for a checkpoint of no known family."""
     family = family_of(checkpoint)

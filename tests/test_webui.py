@@ -142,6 +142,20 @@ def test_extras_enlarge_any_image_without_a_checkpoint(hires: Any, stub: SimpleN
     assert upscaler.do_upscale(image) is image
 
 
+def test_forge_s_checkpoint_is_loaded_before_extras_ask_for_its_vae(
+    hires: Any, stub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forge has a stand-in of no family until something is generated."""
+    host = importlib.import_module("fmboost_webui.host")
+    real, stand_in = stub.shared.sd_model, SimpleNamespace(cond_stage_model=None, chunk_length=75)
+    monkeypatch.setattr(stub.shared, "sd_model", stand_in, raising=False)
+    reload = lambda: setattr(stub.shared, "sd_model", real)  # noqa: E731
+    monkeypatch.setattr(host.sd_models, "forge_model_reload", reload, raising=False)
+    assert host.loaded_checkpoint() is stand_in  # AUTOMATIC1111's `shared.sd_model` loads by itself
+    monkeypatch.setattr(host, "IS_FORGE", True)
+    assert host.loaded_checkpoint() is real
+
+
 @pytest.mark.parametrize("name", ["FMBoost picture", "FMBoost picture (checkpoint's VAE)"])
 def test_extras_stretch_to_the_hosts_rounded_size(hires: Any, name: str) -> None:
     """33x21 at 2.5 is 82x52, which the hosts round down to 80x48: another aspect."""
