@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,3 +102,13 @@ def test_a_program_without_a_console_runs(monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
     assert app.main(["recipe", "lite"]) == 0
+
+
+def test_what_pillow_logs_does_not_stand_above_the_error() -> None:
+    """In a process of its own: Python prints a log without a handler, and pytest has one."""
+    program = (
+        "import logging; from fmboost_core.cli.app import main; main(['models']); logging.getLogger('PIL').error('hm')"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True)
+    assert "hm" not in done.stderr

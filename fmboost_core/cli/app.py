@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from ..errors import Cancelled, FMBoostError
-from .console import INTERRUPTED, OK, REFUSED, escape_what_cannot_be_shown, one_line, warnings_as_notes
+from .console import INTERRUPTED, OK, REFUSED, escape_what_cannot_be_shown, one_line, silence_pillow, warnings_as_notes
 
 COMMANDS = ("upscale", "info", "convert", "models", "bench", "encode", "train", "recipe", "evaluate", "ablate")
 
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0 done, 1 some pictures skipped, 2 refused, 130 interrupted."""
     stopped = _STOPPED
     escape_what_cannot_be_shown()
+    silence_pillow()
     try:
         args = _parser().parse_args(argv)
         stopped = args.stopped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,11 @@ def escape_what_cannot_be_shown() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def silence_pillow() -> None:
+    """Pillow logs what it finds in damaged files; without a handler Python prints that above the error of ours."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def note(text: object) -> None:
