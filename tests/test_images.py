@@ -338,3 +338,12 @@ def test_every_read_suffix_has_a_format():
     Image.init()
     assert {Image.registered_extensions()[s] for s in READ_SUFFIXES} == set(READ_FORMATS)
     assert ".jfif" in READ_SUFFIXES
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_a_single_pixel_can_be_turned(tmp_path: Path, orientation: int) -> None:
+    """NumPy holds a reversed axis of one pixel for contiguous, and PyTorch does not take it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (1, 1), (255, 0, 51)).save(tmp_path / "one.png", exif=exif)
+    assert torch.allclose(read_picture(tmp_path / "one.png").rgb.flatten(), torch.tensor([1.0, -1.0, -0.6]))

@@ -250,4 +250,4 @@ def _avif_bits(data: bytes) -> int:
 
 def _to_tensor(values: NDArray[Any]) -> Tensor:
     """(H,W,C) -> (1,C,H,W)."""
-    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]
+    return torch.from_numpy(values.transpose(2, 0, 1).copy())[None]
