@@ -9,7 +9,7 @@ from torch import Tensor
 from fmboost_core.errors import CheckpointError, ConfigError
 from fmboost_core.training.losses.critics import Critics
 from fmboost_core.training.losses.features import FeatureNetwork, feature_distance, load_features
-from fmboost_core.training.losses.perception import BORDER, NOISE, SHIFTS, Perception, clouded
+from fmboost_core.training.losses.perception import BORDER, NOISE, SHIFTS, Perception, noisy_windows
 
 CHANNELS = (16, 24, 40, 112)
 
@@ -85,11 +85,11 @@ def test_critics_and_what_they_judge_learn_from_losses_of_their_own() -> None:
     made = views(images(4))
     for view in made:
         view.requires_grad_()
-    critics.fooled(made).mean().backward()
+    critics.generator_loss(made).mean().backward()
     assert all(p.grad is None for p in critics.parameters()) and all(view.grad.abs().sum() > 0 for view in made)
     for view in made:
         view.grad = None
-    critics.told_apart(made, views(smooth(4))).mean().backward()
+    critics.critic_loss(made, views(smooth(4))).mean().backward()
     assert all(p.grad is not None for p in critics.parameters()) and all(view.grad is None for view in made)
 
 
@@ -97,12 +97,12 @@ def test_the_losses_of_the_critics_are_the_hinge_s() -> None:
     critics = Critics([3])
     made, truth = views(images(4)), views(smooth(4))
     score = critics(made)
-    assert score.shape == (4, 2) and torch.allclose(critics.fooled(made), -score.mean(1))
+    assert score.shape == (4, 2) and torch.allclose(critics.generator_loss(made), -score.mean(1))
     with torch.no_grad():
         for head in critics.heads:
             head[-1].parametrizations.weight.original.mul_(1e-9)  # the norm makes up for it ...
             head[-1].bias.fill_(3.0)  # ... so the scores are set by the bias: all is taken for true by more than 1
-        told = critics.told_apart(made, truth)
+        told = critics.critic_loss(made, truth)
         of_made = [(1 + head(x)).relu().mean((1, 2, 3)) for head, x in zip(critics.heads, made, strict=True)]
     assert torch.allclose(told, torch.stack(of_made).mean(0), atol=1e-5)
 
@@ -113,7 +113,7 @@ def test_critics_learn_to_tell_smooth_images_from_rough_ones() -> None:
     optimizer = torch.optim.AdamW(critics.parameters(), 2e-3, betas=(0.5, 0.99))
     losses = []
     for step in range(40):
-        loss = critics.told_apart(views(images(4, 32, step)), views(smooth(4, 32, step))).mean()
+        loss = critics.critic_loss(views(images(4, 32, step)), views(smooth(4, 32, step))).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -145,20 +145,19 @@ def test_no_layer_of_a_critic_lengthens_what_it_sees() -> None:
 
 def test_windows_and_noise_follow_from_the_seed() -> None:
     image, seed = smooth(6, 64), torch.arange(6)
-    made, truth = clouded(image, seed, 0), clouded(image, seed, 1)
+    made, truth = noisy_windows(image, image, seed)
     side = 64 - 2 * BORDER - SHIFTS
-    assert made.shape == (6, 3, side, side) and torch.equal(made, clouded(image, seed, 0))
+    assert made.shape == (6, 3, side, side) and torch.equal(made, noisy_windows(image, image, seed)[0])
     # The same window of both, with different noises of a known size.
     assert (made - truth).std() == pytest.approx(2**0.5 * NOISE, rel=0.05)
-    parts = [clouded(image[i : i + 2], seed[i : i + 2], 0) for i in (0, 2, 4)]
+    parts = [noisy_windows(image[i : i + 2], image[i : i + 2], seed[i : i + 2])[0] for i in (0, 2, 4)]
     assert torch.equal(made, torch.cat(parts))
     # Nothing of the border, and not always the same place.
-    marked = torch.zeros(64, 3, 64, 64)
+    marked, many = torch.zeros(64, 3, 64, 64), torch.arange(64)
     marked[..., BORDER:-BORDER, BORDER:-BORDER] = 1
-    cut = clouded(marked, torch.arange(64), 0)
-    assert (cut - 1).abs().max() < 8 * NOISE
+    assert (noisy_windows(marked, marked, many)[1] - 1).abs().max() < 8 * NOISE
     ramp = torch.arange(64.0).expand(64, 3, 64, 64)
-    assert len(set(clouded(ramp, torch.arange(64), 0)[:, 0, :, 0].mean(1).round().tolist())) == SHIFTS
+    assert len(set(noisy_windows(ramp, ramp, many)[0][:, 0, :, 0].mean(1).round().tolist())) == SHIFTS
 
 
 def test_perception_teaches_the_image_and_the_critics_in_one_pass(network: FeatureNetwork) -> None:
@@ -170,11 +169,11 @@ def test_perception_teaches_the_image_and_the_critics_in_one_pass(network: Featu
     loss.mean().backward()
     assert made.grad.abs().sum() > 0
     assert all(p.grad is not None for p in perception.critics.parameters())
-    said = perception.said
+    parts = perception.parts
     assert float(loss.detach().mean()) == pytest.approx(
-        2 * said["features"] + 0.5 * said["fooled"] + said["told_apart"], rel=1e-4
+        2 * parts["features"] + 0.5 * parts["generator loss"] + parts["critic loss"], rel=1e-4
     )
     # Without gradients, as in a validation, only the distance counts.
     with torch.no_grad():
-        assert float(perception(made, truth, seed).mean()) == pytest.approx(2 * said["features"], rel=1e-4)
+        assert float(perception(made, truth, seed).mean()) == pytest.approx(2 * parts["features"], rel=1e-4)
     assert Perception(network, features=1.0, critics=0.0).critics is None

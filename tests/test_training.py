@@ -195,8 +195,8 @@ def test_an_interrupted_command_leaves_a_model_and_continues(
 ) -> None:
     note = Journal.note
 
-    def stopping(self: Journal, values: dict[str, float], said: dict[str, float]) -> None:
-        note(self, values, said)
+    def stopping(self: Journal, values: dict[str, float], parts: dict[str, float]) -> None:
+        note(self, values, parts)
         raise KeyboardInterrupt
 
     out = tmp_path / "mine.safetensors"

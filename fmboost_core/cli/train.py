@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         validate = Validation(task, load_shards(*args.validate), codec)
     try:
         perception = task.perception
-        run_to_end(trainer, args.out, validate, args.validate_every, lambda: perception.said if perception else {})
+        run_to_end(trainer, args.out, validate, args.validate_every, lambda: perception.parts if perception else {})
     finally:
         # A training that is stopped early leaves a model to try; the same command continues all the same.
         if trainer.step and trainer.host.is_main_process:

@@ -31,14 +31,17 @@ class Journal:
             writer.writerows(rows)
         self.board = SummaryWriter(str(out.with_suffix(".tensorboard")), purge_step=step)
 
-    def note(self, values: Mapping[str, float], said: Mapping[str, float] | None = None) -> None:
-        """Add a row. values: by names of `COLUMNS`, of which step is required. said: others, for TensorBoard alone."""
+    def note(self, values: Mapping[str, float], parts: Mapping[str, float] | None = None) -> None:
+        """Add a row. values: by names of `COLUMNS`, of which step is required.
+
+        parts: of the loss, by name, for TensorBoard alone.
+        """
         try:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow({name: f"{value:.10g}" for name, value in values.items()})
         except OSError as error:
             raise FileError(f"{self.path} cannot be written ({reason(error)}).") from None
-        for name, value in {**values, **(said or {})}.items():
+        for name, value in {**values, **(parts or {})}.items():
             if name not in ("step", "samples"):
                 self.board.add_scalar(name, value, int(values["step"]))
 

@@ -152,4 +152,4 @@ $(OUT)/sdxl-fourth.safetensors: $(OUT)/sdxl-third.safetensors $(sharp-xl)
 	$(perceived-xl) $(timidly) --set loop.samples=4_000 $(SET)
 
 $(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-fourth.safetensors $(sharp-xl)
-	$(perceived-xl) --set loop.samples=6_500 $(SET)
+	$(perceived-xl) --set loop.warmup=40 --set loop.samples=6_500 $(SET)

@@ -23,12 +23,12 @@ Validate = Callable[[nn.Module], tuple[float, Tensor | None]]
 
 def run_to_end(
     trainer: Trainer[Any], out: Path, validate: Validate | None = None, validate_seconds: float = 600.0,
-    said: Callable[[], Mapping[str, float]] = dict,
+    parts: Callable[[], Mapping[str, float]] = dict,
 ) -> None:  # fmt: skip
     """Train to the end, with a line of progress and a row of the journal every few seconds.
 
     out: the model file to be; beside it are the checkpoint (.training), from which an earlier run continues, and the
-    journal. validate: called every `validate_seconds`, and at the end. said: further values to show, by name.
+    journal. validate: called every `validate_seconds`, and at the end. parts: of the last loss, to show by name.
     """
     checkpoint, main = out.with_suffix(".training"), trainer.host.is_main_process
     if out.suffix != ".safetensors":
@@ -58,8 +58,8 @@ def run_to_end(
                 if image is not None:
                     journal.image("validation", image, step)
                 validated = time.monotonic()
-            journal.note(row, said())
-            progress.write(samples, trainer.steps * trainer.batch, _details(row, said()))
+            journal.note(row, parts())
+            progress.write(samples, trainer.steps * trainer.batch, _details(row, parts()))
     finally:
         if journal is not None:
             journal.close()
@@ -74,7 +74,7 @@ def _say_finished(trainer: Trainer[Any], checkpoint: Path) -> None:
         )
 
 
-def _details(row: dict[str, float], said: Mapping[str, float]) -> str:
+def _details(row: dict[str, float], parts: Mapping[str, float]) -> str:
     validation = f", validation {row['validation_loss']:.4f}" if "validation_loss" in row else ""
-    further = "".join(f", {name.replace('_', ' ')} {value:.3f}" for name, value in said.items())
+    further = "".join(f", {name} {value:.3f}" for name, value in parts.items())
     return f", loss {row['loss']:.4f}{validation}{further}, {row['samples_per_second']:.1f} samples/s"

@@ -32,14 +32,14 @@ class Critics(nn.Module):
         """Features at each depth and images, (B,C,H,W) each -> the mean score of each critic (B,heads)."""
         return torch.stack([_mean(score) for score in self._scores(views)], dim=1)
 
-    def fooled(self, made: Sequence[Tensor]) -> Tensor:
+    def generator_loss(self, made: Sequence[Tensor]) -> Tensor:
         """The generator's loss (B,): low where the critics take what was made for true. They do not learn from it."""
         self.requires_grad_(False)
         scores = self(made)
         self.requires_grad_(True)
         return -scores.mean(1)
 
-    def told_apart(self, made: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
+    def critic_loss(self, made: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
         """The critics' own loss (B,): 0 where all tell apart by a margin, 2 where they know nothing.
 
         What was made does not learn from it.

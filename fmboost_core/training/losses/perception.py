@@ -10,7 +10,7 @@ from .features import FeatureNetwork, feature_distance
 
 # Added to both images, or the critics learn what rounding has left in them.
 NOISE = 0.03
-# Pixels at the borders of a window that nothing is said of, where the decoder sees no neighbours; and by how many
+# Pixels at the borders of a window that do not count, where the decoder sees no neighbours; and by how many
 # more the window moves, so that the critics do not learn where the decoder's grid lies.
 BORDER, SHIFTS = 8, 8
 
@@ -26,32 +26,31 @@ class Perception(nn.Module):
         super().__init__()
         self.network, self.features, self.weight = network, features, critics
         self.critics = Critics(network.channels) if critics else None
-        self.said: dict[str, float] = {}  # of the last images: the parts of the loss, for whoever watches a training
+        self.parts: dict[str, float] = {}  # of the last images: the parts of the loss, for whoever watches a training
 
     def forward(self, made: Tensor, truth: Tensor, seed: Tensor) -> Tensor:
         """The loss (B,). seed: of each item's window and noise (B,). Without gradients the critics are not asked."""
-        made, truth = (clouded(x, seed, which) for which, x in enumerate((made, truth)))
+        made, truth = noisy_windows(made, truth, seed)
         with torch.no_grad():
             of_truth = [*self.network(truth), truth]
         of_made = [*self.network(made), made]
         distance = feature_distance(of_made[:-1], of_truth[:-1])
         if self.critics is None or not torch.is_grad_enabled():
             return self.features * distance
-        fooled, told_apart = self.critics.fooled(of_made), self.critics.told_apart(of_made, of_truth)
-        self.said = {
-            name: float(values.detach().mean())
-            for name, values in {"features": distance, "fooled": fooled, "told_apart": told_apart}.items()
-        }
-        return self.features * distance + self.weight * fooled + told_apart
+        generator, critic = self.critics.generator_loss(of_made), self.critics.critic_loss(of_made, of_truth)
+        losses = {"features": distance, "generator loss": generator, "critic loss": critic}
+        self.parts = {name: float(loss.detach().mean()) for name, loss in losses.items()}
+        return self.features * distance + self.weight * generator + critic
 
 
-def clouded(images: Tensor, seed: Tensor, which: int) -> Tensor:
-    """The windows of images (B,3,H,W) at places that follow from their seeds, with noise; which: of two noises."""
-    side = [length - 2 * BORDER - SHIFTS for length in images.shape[-2:]]
-    cut = []
-    for image, number in zip(images, seed.tolist(), strict=True):
+def noisy_windows(made: Tensor, truth: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    """The same windows of both images (B,3,H,W), each with noise of its own; all follow from the seeds (B,)."""
+    height, width = (length - 2 * BORDER - SHIFTS for length in made.shape[-2:])
+    windows = []
+    for pair, number in zip(torch.stack([made, truth], dim=1), seed.tolist(), strict=True):
         generator = torch.Generator().manual_seed(int(number))
         top, left = (torch.randint(SHIFTS, (2,), generator=generator) + BORDER).tolist()
-        noise = torch.randn(2, 3, *side, generator=generator)[which].to(image)
-        cut.append(image[:, top : top + side[0], left : left + side[1]] + NOISE * noise)
-    return torch.stack(cut)
+        noise = torch.randn(2, 3, height, width, generator=generator).to(pair)
+        windows.append(pair[..., top : top + height, left : left + width] + NOISE * noise)
+    both = torch.stack(windows)
+    return both[:, 0], both[:, 1]
