@@ -412,7 +412,7 @@ def test_a_training_with_critics_resumes_exactly_and_in_parts(latents: Path, cod
     one, parts = trainer(), trainer("loop.accumulate=2")
     assert one._gradients() == pytest.approx(parts._gradients(), rel=1e-4)
     for a, b in zip(one.critics.parameters(), parts.critics.parameters(), strict=True):
-        assert torch.allclose(a.grad, b.grad, atol=1e-5)
+        assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_reflow_starts_from_its_teacher_which_does_not_change(latents: Path, tmp_path: Path) -> None:
