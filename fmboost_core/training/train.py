@@ -63,6 +63,9 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
     freeze(network, recipe.start.frozen)
     decoder = _decoder(recipe) if recipe.objective.name == "decoded" else None
     perception = _perception(recipe) if recipe.objective.name == "decoded" else None
+    if recipe.loop.compile:
+        for part in filter(None, (decoder, perception and perception.network)):
+            part.compile()
     task = TrainingTask(recipe, crops, teacher, decoder, perception)
     facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}
     critics = perception.critics if perception else None
