@@ -323,6 +323,15 @@ def test_a_training_starts_from_a_model_that_does_not_know_what_guides_were_enco
         start_from(LatentUNet(replace(TINY, res_blocks=2)), old)
 
 
+def test_a_third_kind_of_guide_begins_as_one_that_was_encoded_from_a_latent() -> None:
+    old = make_model(replace(TINY, classes=2))
+    randomised(old.network)
+    network = LatentUNet(replace(TINY, classes=3))
+    start_from(network, old)
+    embedding = network.label_emb.weight
+    assert torch.equal(embedding[:2], old.network.label_emb.weight) and torch.equal(embedding[2], embedding[0])
+
+
 def test_a_training_starts_from_a_model_of_another_latent_space_with_new_outer_layers() -> None:
     old = make_model()
     randomised(old.network)
