@@ -15,10 +15,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 SIDE, OVERSAMPLED = 768, 3
-WORDS = (
+TEXT = (
     "the of light window river stone open market north garden paper 1987 42 quiet HOTEL CAFE Exit No.7 harbour music "
     "Sale 50% winter road blue Central Station line graph total sum data method result volume figure edition press"
-).split()  # noqa: SIM905
+)
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -100,12 +100,12 @@ def text(chance: random.Random) -> Image.Image:
     paper = chance.choice([(255, 255, 255), (250, 248, 240), colours[0], (20, 20, 25)])
     ink = (15, 15, 15) if sum(paper) > 380 else (240, 240, 240)
     image = Image.new("RGB", (side, side), paper)
-    draw, fonts = ImageDraw.Draw(image), _fonts()
+    draw, fonts, words = ImageDraw.Draw(image), _fonts(), TEXT.split()
     y = chance.uniform(0, 20) * OVERSAMPLED
     while y < side:
         size = chance.choice([11, 13, 15, 18, 24, 32, 48, 80, 120]) * OVERSAMPLED
         font = ImageFont.truetype(chance.choice(fonts), size)
-        line = " ".join(chance.choice(WORDS) for _ in range(30))
+        line = " ".join(chance.choice(words) for _ in range(30))
         place = chance.uniform(-20, 40) * OVERSAMPLED, y
         draw.text(place, line, font=font, fill=chance.choice([ink, ink, colours[3], colours[4]]))
         y += size * chance.uniform(1.1, 1.6)
