@@ -141,9 +141,9 @@ def flowed(start: Tensor, guide: Tensor, name: str = MODEL, **options: Any) -> T
     return space.process_out(flow(space.process_in(start), space.process_in(guide), core_model(name), **options))
 
 
-def enlarged(image: Tensor, name: str = MODEL, **options: Any) -> Tensor:
+def enlarged(image: Tensor, name: str = MODEL, codec: Any = None, **options: Any) -> Tensor:
     """`upscale_image` from IMAGE to IMAGE."""
-    large = upscale_image(image.movedim(-1, 1) * 2 - 1, core_model(name), core_codec(), **options)
+    large = upscale_image(image.movedim(-1, 1) * 2 - 1, core_model(name), codec or core_codec(), **options)
     return large.movedim(1, -1) / 2 + 0.5
 
 
@@ -409,6 +409,17 @@ def test_psu_upsample_makes_a_guide_of_the_size_that_is_chosen(
     assert found.shape == (1, 4, *shape) and difference(found, wanted) < 1e-4
 
 
+def test_a_resized_guide_is_told_to_the_model_as_one(host: Host) -> None:
+    """`sdxl-x2` knows resized latents as a kind of their own."""
+    small, cfm = latent(8, 8, family="sdxl"), ready(host, SDXL_MODEL)
+    guide = host.run("FMBoostPSUUpsample", latent=small, vae=vae_of(SDXL_MODEL), method="bilinear").args[0]
+    start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, seed=3).args[0]
+    found = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide).args[0]
+    wanted = boosted(small["samples"], SDXL_MODEL, upsample="bilinear", seed=3)
+    assert difference(found["samples"], wanted) < 1e-3
+    assert set(found) == {"samples", "fmboost_family"}
+
+
 # --- trajectory
 
 
@@ -660,8 +671,8 @@ def test_an_sdxl_picture_is_enlarged_through_its_own_vae(host: Host) -> None:
     image, cfm = photo(32, 40), ready(host, SDXL_MODEL)
     found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(SDXL()), seed=2).args[0]
     assert difference(found, enlarged(image, SDXL_MODEL, scale=2, seed=2)) < 1e-4
-    with pytest.raises(host.core.ConfigError, match="no built-in codec for SDXL latents; connect a VAE"):
-        host.run("FMBoostUpscaleImage", image=image, cfm=cfm)
+    alone = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, seed=2).args[0]
+    assert difference(alone, enlarged(image, SDXL_MODEL, load_codec("builtin", "sdxl"), scale=2, seed=2)) < 1e-4
 
 
 def test_what_the_codec_loses_is_put_back_unless_told_otherwise(host: Host) -> None:
