@@ -175,7 +175,7 @@ class CFMSample(io.ComfyNode):
         trajectory_length: int = 0,
         tileable: str = "off",
     ) -> io.NodeOutput:
-        family, progress = cfm.spec.family, host.Progress(cfm)
+        family, kind, progress = cfm.spec.family, guide.get(KIND, "latent"), host.Progress(cfm)
         options = inputs.options_of(nfe, solver, tile=tile, tileable=tileable)
         states: list[Tensor] = []
 
@@ -186,7 +186,7 @@ class CFMSample(io.ComfyNode):
         def run(tile: int | str | None) -> Tensor:
             states[:] = [x[:1]]
             return flow(
-                x, g, cfm, kind=guide.get(KIND, "latent"), alpha_bar=signal, nfe=options.nfe, solver=options.solver, tile=tile,
+                x, g, cfm, kind=kind, alpha_bar=signal, nfe=options.nfe, solver=options.solver, tile=tile,
                 tileable=options.tileable, progress=progress.on_progress,
                 on_state=on_state if trajectory_length > 1 else progress.on_state,
             )  # fmt: skip

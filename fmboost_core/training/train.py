@@ -92,7 +92,7 @@ def make_codec_trainer(recipe: Recipe, data: LatentSet) -> Trainer[CodecPasses]:
 
 def _decoder(recipe: Recipe) -> Decoder:
     """The decoder that the recipe names; `LatentError` where it is of another family."""
-    codec = open_codec(recipe.objective.decoder)
+    codec = open_codec(recipe.objective.decoder, recipe.card.family)
     named = replace(codec_party(codec), what=f"objective.decoder = {recipe.objective.decoder!r}")
     require_same_family(_party(recipe), named)
     return Decoder(codec)
