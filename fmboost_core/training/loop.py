@@ -53,9 +53,11 @@ def accelerator() -> Any:
     return Accelerator(mixed_precision="no", gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """The layout of images in which a device's convolutions are fastest."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+def placed(network: Network, device: torch.device) -> Network:
+    """The network on the device, in the layout in which the device's convolutions are fastest."""
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    moved: Any = network.to(device)
+    return moved.to(memory_format=layout)
 
 
 def checkpoint_activations(network: nn.Module) -> None:
@@ -80,7 +82,7 @@ class Trainer(Generic[Network]):
         critics: what else learns from the loss, at a rate of its own.
         """
         self.host = accelerator()
-        self.network: Network = network.to(self.host.device, memory_format=memory_format(self.host.device))
+        self.network: Network = placed(network, self.host.device)
         self.average: Network = deepcopy(self.network).requires_grad_(False)
         self.draw, self.loss, self.loop, self.batch, self.facts = draw, loss, loop, batch, dict(facts)
         self.parts = self.host.num_processes * loop.accumulate

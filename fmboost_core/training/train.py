@@ -22,7 +22,7 @@ from ..sampling.schedule import alpha_bar
 from ..spec import ModelSpec
 from .data.crops import LatentCrops, PhotoCrops
 from .data.latents import LatentSet
-from .loop import Trainer, memory_format
+from .loop import Trainer, placed
 from .losses.codec import CodecPasses, codec_loss
 from .losses.decoder import Decoder
 from .losses.features import load_features
@@ -74,7 +74,7 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
         trainer.optimizer.register_step_post_hook(lambda *_: critics.follow_norms())
     for helper in (teacher, decoder, perception):
         if helper is not None:
-            helper.to(trainer.host.device, memory_format=memory_format(trainer.host.device))
+            placed(helper, trainer.host.device)
     return trainer, task
 
 
