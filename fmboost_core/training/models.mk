@@ -22,6 +22,7 @@ encode = $(PYTHON) -m fmboost_core encode $(PHOTOS) --bf16 --out $(basename $@)
 train = $(PYTHON) -m fmboost_core train $(foreach set,$(filter %.done,$^),$(basename $(set))) $@
 from = --set start.model=$(filter %.safetensors,$^)
 decoded = $(train) --recipe decoded $(from)
+squares = $(PYTHON) -m fmboost_core encode --out $(basename $@) --codec $(CODECS)/$(1)
 cuts = $(PYTHON) -m fmboost_core encode --side 448 --no-mirror --out $(basename $@)
 timidly := --set objective.texture=0.25 --set objective.critics=0.3 --set loop.rate=1e-4 --set loop.critics_rate=1.5e-4 \
     --set loop.decay=0
@@ -72,17 +73,70 @@ $(OUT)/sd15-second.safetensors: $(OUT)/sd15-first.safetensors $(all-x2)
 # Conditioned on the noise level; a higher noise step gives more texture.
 conditioned := --set objective.noise_steps=[100,700]
 dial := $(conditioned) --set objective.octave=150
-$(OUT)/sd15-x2.safetensors: $(OUT)/sd15-second.safetensors $(all-x2)
+$(OUT)/sd15-dial.safetensors: $(OUT)/sd15-second.safetensors $(all-x2)
 	$(decoded) $(sd15) $(counts) $(dial) $(SET)
 
 # A longer training, then the same detail in one evaluation.
 gently := $(dial) --set objective.latents=2 --set loop.rate=2e-4 --set loop.decay=0.6
-$(OUT)/sd15-longer.safetensors: $(OUT)/sd15-x2.safetensors $(all-x2)
+$(OUT)/sd15-longer.safetensors: $(OUT)/sd15-dial.safetensors $(all-x2)
 	$(decoded) $(sd15) $(counts) $(gently) --set loop.samples=4_000 $(SET)
 
 in-one := --set objective.since=0 --set objective.texture=0.9 --set data.batch=8 --set loop.samples=6_000
 $(OUT)/sd15-x2-fast.safetensors: $(OUT)/sd15-longer.safetensors $(all-x2)
 	$(decoded) $(sd15) --set 'data.shares=$(mixed)' $(gently) $(in-one) $(SET)
+
+# Features and critics, on pictures that are sharp at the pixel level (SHARP) and on generated ones (GENERATED): begun with
+# the narrow network, then widened, on a GPU, and refined.
+$(OUT)/x2-sharp.done:
+	$(cuts) $(SHARP) --codec $(CODECS)/taesd --limit 96
+	touch $@
+
+$(OUT)/x2-generated.done:
+	$(cuts) $(GENERATED) --codec $(CODECS)/taesd --guides latent
+	touch $@
+
+$(OUT)/x2-rough.done:
+	$(cuts) $(PHOTOS) --codec $(CODECS)/taesd --guides latent --disturb --reduce 1.5 --limit 60
+	touch $@
+
+$(OUT)/x2-sharp-own.done:
+	$(cuts) $(SHARP) --codec $(CODECS)/taesd --reduce 2 --seed 1 --guide-codec builtin --limit 48
+	touch $@
+
+sharp-x2 := $(addprefix $(OUT)/x2-, sharp.done generated.done rough.done sharp-own.done)
+mostly-latent := {latent=0.68, image=0.06, "latent:disturbed"=0.12, "latent:builtin"=0.05, "image:builtin"=0.09}
+perceived-x2 = $(train) --recipe perceived $(from) $(sd15) $(dial)
+$(OUT)/sd15-perceived.safetensors: $(OUT)/sd15-dial.safetensors $(sharp-x2)
+	$(perceived-x2) --set 'data.shares=$(mostly-latent)' --set loop.samples=1_620 $(SET)
+
+$(OUT)/x2-large.done:
+	$(call squares,taesd) $(SHARP) --reduce 1.25 --side 832
+	touch $@
+
+$(OUT)/x2-drawn.done:
+	$(call squares,taesd) $(GENERATED) --side 768 --guides latent
+	touch $@
+
+$(OUT)/x2-dim.done:
+	$(call squares,taesd) $(SHARP) $(GENERATED) --reduce 2 --side 416 --no-mirror --guides latent --disturb
+	touch $@
+
+$(OUT)/x2-small-own.done:
+	$(call squares,taesd) $(SHARP) --reduce 2.5 --side 416 --no-mirror --guide-codec builtin
+	touch $@
+
+large-x2 := $(addprefix $(OUT)/x2-, large.done drawn.done dim.done small-own.done)
+resized-x2 := {latent=0.4, image=0.06, "latent:disturbed"=0.12, "latent:builtin"=0.06, "image:builtin"=0.09, \
+    resized=0.2, "resized:disturbed"=0.07}
+widened-x2 := --set network.base=48 --set network.classes=3 --set objective.mean=4 --set objective.critics=0.8
+on-gpu-x2 := --set data.crop=32 --set objective.window=24 --set data.batch=64 --set loop.warmup=50 --set loop.decay=0.4 \
+    --set loop.rate=3e-4 --set loop.critics_rate=6e-4 --set loop.samples=19_456 --set 'data.shares=$(resized-x2)'
+$(OUT)/sd15-wide.safetensors: $(OUT)/sd15-perceived.safetensors $(large-x2)
+	$(perceived-x2) $(widened-x2) $(on-gpu-x2) $(SET)
+
+refined-x2 := --set objective.features=4 --set loop.rate=2e-4 --set loop.samples=6_500
+$(OUT)/sd15-x2.safetensors: $(OUT)/sd15-wide.safetensors $(sharp-x2)
+	$(perceived-x2) $(widened-x2) $(refined-x2) --set 'data.shares=$(mostly-latent)' $(SET)
 
 $(OUT)/x4.done:
 	$(encode) --codec $(CODECS)/taesd --scale 4 --guides latent --no-mirror --limit 448
@@ -158,21 +212,20 @@ $(OUT)/sdxl-fifth.safetensors: $(OUT)/sdxl-fourth.safetensors $(sharp-xl)
 	$(perceived-xl) --set loop.warmup=40 --set loop.samples=6_500 $(SET)
 
 # On a GPU: larger squares, crops and batches; guides by the built-in codec, and resized latents as a third kind of guide.
-squares = $(PYTHON) -m fmboost_core encode --out $(basename $@) --codec $(CODECS)/taesdxl
 $(OUT)/xl-large.done:
-	$(squares) $(SHARP) --reduce 1.25 --side 832
+	$(call squares,taesdxl) $(SHARP) --reduce 1.25 --side 832
 	touch $@
 
 $(OUT)/xl-drawn.done:
-	$(squares) $(GENERATED) $(DRAWINGS) --side 768 --guides latent
+	$(call squares,taesdxl) $(GENERATED) $(DRAWINGS) --side 768 --guides latent
 	touch $@
 
 $(OUT)/xl-dim.done:
-	$(squares) $(SHARP) $(GENERATED) --reduce 2 --side 416 --no-mirror --guides latent --disturb
+	$(call squares,taesdxl) $(SHARP) $(GENERATED) --reduce 2 --side 416 --no-mirror --guides latent --disturb
 	touch $@
 
 $(OUT)/xl-own.done:
-	$(squares) $(SHARP) --reduce 2.5 --side 416 --no-mirror --guide-codec builtin
+	$(call squares,taesdxl) $(SHARP) --reduce 2.5 --side 416 --no-mirror --guide-codec builtin
 	touch $@
 
 large-xl := $(addprefix $(OUT)/xl-, large.done drawn.done dim.done own.done)
