@@ -29,6 +29,7 @@ from fmboost_core.families import (
     titles,
 )
 from fmboost_core.files.checkpoint import load_model, save_model
+from fmboost_core.foreign import SOUND, SPACES, VIDEO, space_of_class
 
 TOY = LatentFamily("toy", "Toy", 3, 0.5, 0.25, webui=("is_toy",))
 
@@ -156,6 +157,17 @@ def test_the_odd_one_is_named() -> None:
     ]
 
 
+def test_a_foreign_space_is_of_no_family_of_as_many_channels() -> None:
+    model, cascade = Party("the model a", "flux1"), Party("the VAE", None, 16, "take another", foreign="Stable Cascade")
+    with pytest.raises(LatentError) as refused:
+        require_same_family(model, cascade)
+    assert str(refused.value) == (
+        "The model a is for FLUX.1 latents (16 channels), but the VAE is for Stable Cascade latents (16 channels); "
+        "take another."
+    )
+    require_same_family(cascade, replace(cascade, what="the latent"))
+
+
 def test_what_is_no_codec_is_refused_in_a_sentence() -> None:
     with pytest.raises(ConfigError, match="Tensor lacks channels, downscale_factor, encode and decode; see `Codec`"):
         boost(torch.zeros(1, 4, 4, 4), make_model(), torch.zeros(1))  # type: ignore[arg-type]
@@ -168,7 +180,7 @@ def test_the_core_refuses_a_codec_and_a_latent_of_another_family(codec: TinyVAE)
     for call in (lambda: boost(latent, xl, builtin), lambda: upscale_image(image, xl, builtin)):
         with pytest.raises(LatentError, match=r"for SDXL latents .*but the codec builtin is for SD1.5"):
             call()
-    with pytest.raises(LatentError, match=r"for SD1.5 latents .*latent has 16 channels \(SD3, FLUX.1, Stable Cascade"):
+    with pytest.raises(LatentError, match=r"for SD1.5 latents .*latent has 16 channels \(SD3, FLUX.1 or Stable Casc"):
         boost(torch.zeros(1, 16, 4, 4), make_model(), builtin)
     codec.family = None  # a codec that does not tell is taken at its channels
     assert boost(latent, xl, codec, nfe=1).shape == (1, 4, 8, 8)
@@ -222,7 +234,14 @@ def test_a_codecs_file_keeps_its_family(toy: Path) -> None:
 
 def test_names_and_numbers_of_families() -> None:
     assert families_with(4) == "SD1.5 or SDXL" and families_with(7) == "no known family"
-    assert families_with(128) == "FLUX.2 or LTX video" and families_with(16).startswith("SD3, FLUX.1, Stable Cascade")
+    assert families_with(128) == "FLUX.2" and families_with(16) == "SD3, FLUX.1 or Stable Cascade"
+    assert families_with(128, VIDEO) == "LTX Video"
+    assert families_with(12) == "Mochi" and families_with(12, SOUND) == "no known family"
+    classes = [name for space in SPACES for name in space.classes]
+    assert len(classes) == len(set(classes)) and not {f.comfyui for f in FAMILIES.values()} & set(classes)
+    assert [getattr(space_of_class(name), "title", None) for name in ("Wan21", "StageA", "SD15")] == [
+        "Qwen-Image/Wan 2.1", "Stable Cascade's stage B", None,
+    ]  # fmt: skip
     assert titles(["sd15", "sdxl", "sd3"]) == "SD1.5, SDXL and SD3"
     assert family_of_tiny_vae("TAESDXL") == "sdxl" and family_of_tiny_vae("mine") is None
     assert family_of_space(16, 0.3611, 0.1159) == "flux1" and family_of_space(4, 0.3611, 0.1159) is None

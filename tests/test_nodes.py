@@ -206,8 +206,9 @@ def test_the_folder_of_models_is_added_to_what_is_there(host: Host, tmp_path: Pa
         (tmp_path / "models/fmboost" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "models/fmboost" / name).touch()
     (widget,) = (i for i in host.nodes["FMBoostLoadCFM"].GET_SCHEMA().inputs if i.id == "model")
-    bundled = sorted(path.stem for path in WEIGHTS.glob("sd*.safetensors"))
-    assert widget.options == [*bundled, "own.safetensors", "sub/deep.safetensors"]
+    *bundled, own, deep = widget.options
+    assert (own, deep, bundled[0]) == ("own.safetensors", "sub/deep.safetensors", MODEL)
+    assert sorted(bundled) == sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
     paths, suffixes = host.folders["fmboost"]
     assert paths == ["/another/disk", str(tmp_path / "models/fmboost")] and suffixes == {".safetensors"}
 
@@ -787,9 +788,9 @@ def test_attention_of_another_kind_is_refused(host: Host) -> None:
 def test_a_latent_of_other_channels_is_refused_with_the_spaces_it_could_be_of_and_a_way_out(host: Host) -> None:
     wide, narrow, cfm = latent(8, 8, family="flux1"), latent(8, 8), ready(host)
     sentence = (
-        r"for SD1.5 latents \(4 channels\), but the latent has 16 channels \(SD3, FLUX.1, Stable Cascade, .*\); "
-        "FMBoost comes with models for SD1.5 and SDXL: decode the latent and enlarge the picture with FMBoost Upscale "
-        "Image"
+        r"for SD1.5 latents \(4 channels\), but the latent has 16 channels \(SD3, FLUX.1 or Stable Cascade\); "
+        "(FMBoost comes with models for SD1.5 and SDXL: decode the latent and enlarge the picture with FMBoost Upscale "
+        "Image|connect a latent of that family, or choose a model for this one in Load CFM)"
     )
     for node_id, given in [
         ("FMBoostNoiseAugment", {"latent": wide}), ("FMBoostNoiseAugment", {"latent": wide, "cfm": cfm}),
@@ -812,24 +813,36 @@ def test_a_latent_of_other_channels_is_refused_with_the_spaces_it_could_be_of_an
 
 @pytest.mark.parametrize(
     ("channels", "names"),
-    [
-        (3, "pixel space"), (8, "ACE-Step audio"), (16, "Stable Cascade, Qwen-Image"), (64, "HunyuanImage 2.1"),
-        (128, "FLUX.2"), (99, "no known family"),
-    ],
-)  # fmt: skip
-def test_latents_of_no_family_are_named(host: Host, channels: int, names: str) -> None:
-    strange = {"samples": noise(1, channels, 8, 8)}
-    with pytest.raises(host.core.LatentError, match=f"latent has {channels} channels .*{names}.*; FMBoost comes with"):
-        host.run("FMBoostUpscale", latent=strange, vae=VAE(), cfm=ready(host))
+    [(3, "pixel space"), (8, "ACE-Step"), (64, "HunyuanImage 2.1"), (128, "FLUX.2"), (99, "no known family")],
+)
+def test_latents_of_no_familys_channels_are_named(host: Host, channels: int, names: str) -> None:
+    """With and without a model or a VAE to compare them with."""
+    strange, vae = {"samples": noise(1, channels, 8, 8)}, VAE()
+    vae.latent_channels = channels
+    for node_id, given in [
+        ("FMBoostUpscale", {"vae": VAE(), "cfm": ready(host)}), ("FMBoostUpscale", {"vae": vae, "cfm": ready(host)}),
+        ("FMBoostPSUUpsample", {"vae": vae}), ("FMBoostNoiseAugment", {}),
+    ]:  # fmt: skip
+        with pytest.raises(host.core.LatentError) as refused:
+            host.run(node_id, latent=strange, **given)
+        assert str(refused.value) == (
+            f"The latent has {channels} channels ({names}), for which FMBoost has no model; {DECODE}."
+        )
+
+
+DECODE = "decode the latent and enlarge the picture with FMBoost Upscale Image"
+VIDEOS = r"\(Qwen-Image/Wan 2.1, HunyuanVideo, Cosmos, CogVideoX or SeedVR2\)"
 
 
 @pytest.mark.parametrize(
     ("strange", "words"),
     [
-        ({"samples": noise(1, 16, 1, 8, 8)}, "has an axis of frames.*Qwen-Image.*decode the latent and enlarge"),
-        ({"samples": noise(1, 4, 3, 8, 8)}, "has 3 frames or layers in one latent; decode the latent .* one by one"),
-        ({"samples": noise(1, 64, 8)}, "is of sound; connect the latent of an image"),
-        ({"samples": noise(1, 8, 16, 8), "type": "audio"}, "is of sound; connect the latent of an image"),
+        ({"samples": noise(1, 16, 1, 8, 8)}, f"has 16 channels and an axis of frames {VIDEOS}, for which .*; {DECODE}"),
+        ({"samples": noise(1, 48, 3, 8, 8)}, r"has 48 channels and 3 frames or layers \(Wan 2.2\), .* pictures"),
+        ({"samples": noise(1, 4, 3, 8, 8)}, r"has 4 channels and 3 frames or layers \(no known family"),
+        ({"samples": noise(1, 64, 8)}, r"is of sound \(Stable Audio or ACE-Step 1.5\); connect the latent of an image"),
+        ({"samples": noise(1, 8, 16, 8), "type": "audio"}, r"is of sound \(ACE-Step\); connect the latent of an image"),
+        ({"samples": noise(1, 64, 8), "type": "hunyuan3dv2"}, "is of a 3D shape; connect the latent of an image"),
         ({"samples": noise(4, 8)}, r"has the shape \(4, 8\)"),
     ],
 )
@@ -845,19 +858,65 @@ def test_what_is_no_latent_of_images_is_refused_by_its_right_name(host: Host, st
             host.run(node_id, **given)
 
 
+@pytest.mark.parametrize("node_id", ["FMBoostPSUUpsample", "FMBoostUpscale"])
+def test_the_diffusion_model_names_a_foreign_latent(host: Host, node_id: str) -> None:
+    """Where channels leave a choice, its latent format does not; its own VAE is no better then."""
+    wan, cascade, vae = space("Wan21", 16), space("SC_Prior", 16), VAE()
+    vae.latent_channels = 16
+    cfm = {"cfm": ready(host)} if node_id == "FMBoostUpscale" else {}
+    for samples, model, sentence in [
+        (noise(1, 16, 1, 8, 8), wan, r"axis of frames \(Qwen-Image/Wan 2.1\)"),
+        (noise(1, 16, 8, 8), wan, r"^The diffusion model is for Qwen-Image/Wan 2.1 latents \(16 channels\), .*decode"),
+        (noise(1, 16, 8, 8), cascade, r"^The diffusion model is for Stable Cascade latents \(16 channels\), for which"),
+        (noise(1, 4, 8, 8), space("SC_B", 4), r"is for Stable Cascade's stage B latents \(4 channels\), for which"),
+    ]:  # fmt: skip
+        with pytest.raises(host.core.LatentError, match=sentence):
+            host.run(node_id, latent={"samples": samples}, vae=vae, model=diffusion_model(space=model), **cfm)
+
+
+def space(name: str, channels: int) -> Any:
+    """An object of one of the host's classes of latent formats."""
+    return type(name, (), {"latent_channels": channels})()
+
+
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        ({"latent_channels": 16, "latent_dim": 3}, r"Qwen-Image/Wan 2.1, HunyuanVideo, .* latents \(16 channels\)"),
+        ({"latent_channels": 16, "latent_dim": 3, "first_stage_model": type("WanVAE", (), {})()}, "Qwen-Image/Wan 2.1"),
+        ({"latent_channels": 64, "latent_dim": 1}, "Stable Audio or ACE-Step 1.5"),
+        ({"latent_channels": 16, "first_stage_model": type("StageC_coder", (), {})()}, "Stable Cascade"),
+        ({"first_stage_model": type("StageA", (), {})(), "downscale_ratio": 4}, "Stable Cascade's stage B"),
+        ({"downscale_ratio": 4}, "4x4-pixel"),
+    ],
+)
+def test_the_vae_names_a_foreign_latent(host: Host, facts: dict[str, Any], named: str) -> None:
+    """By its class, its axes, and the pixels of a latent."""
+    vae = VAE(tells=False)
+    vars(vae).update(facts)
+    sentence = f"^The VAE is for {named}.*, for which FMBoost has no model; {DECODE}"
+    for node_id, cfm in (("FMBoostPSUUpsample", {}), ("FMBoostUpscale", {"cfm": ready(host)})):
+        with pytest.raises(host.core.LatentError, match=sentence):
+            host.run(node_id, latent=latent(8, 8), vae=vae, **cfm)
+    sentence = f"for SD1.5 latents .4 channels., but the VAE is for {named}.*connect the VAE of the model's family"
+    with pytest.raises(host.core.LatentError, match=sentence):
+        host.run("FMBoostUpscaleImage", image=photo(16, 16), vae=vae, cfm=ready(host))
+    assert not vae.calls
+
+
 def test_sound_beside_video_is_refused(host: Host) -> None:
-    with pytest.raises(host.core.LatentError, match="this one is of video with sound"):
-        host.run("FMBoostPSUUpsample", latent={"samples": Nested()}, vae=VAE())
-    vae = VAE()
-    vae.latent_dim = 3
-    with pytest.raises(host.core.LatentError, match="The VAE is one of video or sound; connect the VAE of"):
-        host.run("FMBoostPSUUpsample", latent=latent(8, 8), vae=vae)
+    for channels, name in ((128, "LTX Video"), (24, "MiniMax H3")):
+        with pytest.raises(host.core.LatentError, match=rf"is of video with sound \({name}\); decode its video"):
+            host.run("FMBoostPSUUpsample", latent={"samples": Nested(channels)}, vae=VAE())
 
 
 class Nested:
-    """A newer host's nested tensor: several tensors in one LATENT."""
+    """A newer host's nested tensor: several tensors in one LATENT, of which it tells the first one's shape."""
 
-    is_nested, shape, ndim = True, (1, 4, 8, 8), 4
+    is_nested, ndim = True, 5
+
+    def __init__(self, channels: int) -> None:
+        self.shape = (1, channels, 3, 8, 8)
 
 
 def test_an_error_shows_no_path_in_the_hosts_dialog(host: Host) -> None:
@@ -964,7 +1023,7 @@ def test_the_diffusion_model_tells_the_family(host: Host) -> None:
         "The diffusion model and the VAE are for SDXL latents (4 channels), but the model sd15-x2 is for SD1.5 latents "
         "(4 channels); choose another model in Load CFM."
     )
-    with pytest.raises(host.core.LatentError, match=r"model \(latent format Flux2\) has 128 channels \(FLUX.2 or LTX"):
+    with pytest.raises(host.core.LatentError, match=r"The diffusion model is for FLUX.2 latents \(128 channels\), for"):
         host.run("FMBoostPSUUpsample", latent=strange, vae=VAE(), model=diffusion_model(space=Flux2()))
     guide = host.run("FMBoostPSUUpsample", latent=strange, vae=VAE(tells=False), model=diffusion_model()).args[0]
     assert guide["fmboost_family"] == "sd15"
