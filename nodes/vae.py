@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..fmboost_core.families import FAMILIES, LatentFamily, Party, families_with, family_of_space
 from ..fmboost_core.foreign import SOUND, VIDEO, space_of_class
-from ..fmboost_core.recognition import CHANNELS, recognise_codec
+from ..fmboost_core.recognition import is_recognisable, recognise_codec
 
 _SEEMS: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()  # by the host's VAE
 
@@ -38,7 +38,7 @@ class HostVAE:
 
         Once for each VAE: it encodes a small test image, whose latent is recognised.
         """
-        if self.party.space is not None or self.channels != CHANNELS:
+        if self.party.space is not None or not is_recognisable(self.channels):
             return self.party
         if self._vae not in _SEEMS:
             _SEEMS[self._vae] = recognise_codec(self._raw)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, upscale_image
 from fmboost_core.cli import main
+from fmboost_core.codecs import load
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
 from fmboost_core.errors import CheckpointError, ConfigError, FMBoostWarning, LatentError
@@ -187,12 +188,13 @@ def test_the_core_refuses_a_codec_and_a_latent_of_another_family(codec: TinyVAE)
 
 
 def test_the_command_line_refuses_a_codec_of_another_family(
-    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     upscale = ["upscale", str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     assert main([*upscale, "--codec", str(shared / "taesd/taesdxl")]) == 2
     assert "for SD1.5 latents (4 channels), but the codec taesdxl is for SDXL" in capsys.readouterr().err
+    monkeypatch.setattr(load, "BUNDLED_CODECS", tmp_path)
     assert main([*upscale, "--model", "sdxl-x2"]) == 2
     assert "no built-in codec for SDXL latents; give a codec for SDXL, such as the public tiny VAE taesdxl" in (
         capsys.readouterr().err
@@ -215,12 +217,16 @@ def test_comfyui_refuses_a_vae_that_tells_another_family(host: Host) -> None:
 # --- what tells a family
 
 
-def test_a_codec_knows_its_family(shared: Path) -> None:
+def test_a_codec_knows_its_family(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for prefix, family in (("taesd", "sd15"), ("taesdxl", "sdxl"), ("taesd3", "sd3"), ("taef1", "flux1")):
         assert load_codec(shared / "taesd" / prefix).family == family
     assert load_codec("builtin").family == "sd15"
     with pytest.raises(LatentError, match="is for SDXL latents"):
         load_codec(shared / "taesd/taesdxl", "sd15")
+    for family in filter(load.has_builtin_codec, FAMILIES):
+        builtin = load_codec("builtin", family)
+        assert (builtin.family, builtin.channels) == (family, FAMILIES[family].channels)
+    monkeypatch.setattr(load, "BUNDLED_CODECS", tmp_path)
     with pytest.raises(CheckpointError, match=r"no built-in codec for FLUX.1 latents; .*taef1"):
         load_codec("builtin", "flux1")
     with pytest.raises(ConfigError, match="family must be one of"):
