@@ -28,7 +28,7 @@ class ForeignSpace:
 SPACES = (
     ForeignSpace("pixel space", 3, IMAGES, ("ChromaRadiance", "ZImagePixelSpace", "HiDreamO1Pixel", "PixelDiTPixel")),
     ForeignSpace("Stable Cascade's stage B", 4, STAGE, ("SC_B", "StageA")),
-    ForeignSpace("the SD x4 upscaler", 4, STAGE, ("SD_X4",)),
+    ForeignSpace("SD x4 Upscaler", 4, STAGE, ("SD_X4",)),
     ForeignSpace("Stable Cascade", 16, IMAGES, ("SC_Prior", "StageC_coder")),
     ForeignSpace("HunyuanImage 2.1", 64, IMAGES, ("HunyuanImage21",)),
     ForeignSpace("FLUX.2", 128, IMAGES, ("Flux2",)),

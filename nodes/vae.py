@@ -64,7 +64,7 @@ def _foreign_space(vae: Any, channels: int, unit: int) -> str:
     unit: pixels per latent along each side.
     """
     space = space_of_class(type(getattr(vae, "first_stage_model", None)).__name__)
-    if space is not None:
+    if space is not None and space.channels == channels:  # Wan 2.1's and Wan 2.2's VAEs have one name
         return space.title
     axes = getattr(vae, "latent_dim", 2)
     if axes != 2:

@@ -903,6 +903,7 @@ def space(name: str, channels: int) -> Any:
     [
         ({"latent_channels": 16, "latent_dim": 3}, r"Qwen-Image/Wan 2.1, HunyuanVideo, .* latents \(16 channels\)"),
         ({"latent_channels": 16, "latent_dim": 3, "first_stage_model": type("WanVAE", (), {})()}, "Qwen-Image/Wan 2.1"),
+        ({"latent_channels": 48, "latent_dim": 3, "first_stage_model": type("WanVAE", (), {})()}, "Wan 2.2"),
         ({"latent_channels": 64, "latent_dim": 1}, "Stable Audio or ACE-Step 1.5"),
         ({"latent_channels": 16, "first_stage_model": type("StageC_coder", (), {})()}, "Stable Cascade"),
         ({"first_stage_model": type("StageA", (), {})(), "downscale_ratio": 4}, "Stable Cascade's stage B"),
