@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .errors import ConfigError
 from .fallback import move, with_fallback
 from .families import Party
-from .networks.conditioning import GUIDE_KINDS, Conditioning
+from .networks.conditioning import GUIDE_KINDS, Conditioning, class_of
 from .spec import ModelSpec
 
 
@@ -45,7 +45,7 @@ class Model:
     def conditioning(self, guide: Tensor, kind: str = "latent", alpha_bar: float | None = None) -> Conditioning:
         """What the network is conditioned on: guide (B,C,h,w) scaled, and what its configuration asks for besides.
 
-        kind: what the guide was encoded from, one of `GUIDE_KINDS`. alpha_bar: the signal kept in the start, 0 to 1;
+        kind: what the guide was made from, one of `GUIDE_KINDS`. alpha_bar: the signal kept in the start, 0 to 1;
         None: the specification's.
         """
         if kind not in GUIDE_KINDS:
@@ -53,7 +53,7 @@ class Model:
         if alpha_bar is not None and not 0 <= alpha_bar <= 1:
             raise ConfigError(f"alpha_bar must be from 0 to 1, but it is {alpha_bar!r}.")
         count, config = (guide.shape[0],), self.spec.network
-        kinds = torch.full(count, GUIDE_KINDS.index(kind), device=self.device) if config.classes else None
+        kinds = torch.full(count, class_of(kind, config.classes), device=self.device) if config.classes else None
         level = math.sqrt(1 - (self.spec.alpha_bar if alpha_bar is None else alpha_bar))
         levels = torch.full(count, level, device=self.device) if config.noise_level else None
         return Conditioning(guide, kinds, levels)

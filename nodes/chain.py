@@ -34,6 +34,7 @@ from .latents import (
 from .vae import HostVAE
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
+KIND = "fmboost_kind"  # the key of what a guide was made from, one of `GUIDE_KINDS`, in a LATENT
 
 
 class PSUUpsample(io.ComfyNode):
@@ -79,7 +80,8 @@ class PSUUpsample(io.ComfyNode):
         # What the VAE has encoded is of its family.
         told = own.family if method == "psu" else None
         family = told or (None if model is None else host.model_party(model).family)
-        return io.NodeOutput(with_raw(latent, guide, family), ui=host.shown(notes))
+        kind = {KIND: "latent" if method == "psu" else "resized"}
+        return io.NodeOutput(with_raw(latent, guide, family) | kind, ui=host.shown(notes))
 
 
 class NoiseAugment(io.ComfyNode):
@@ -173,7 +175,7 @@ class CFMSample(io.ComfyNode):
         trajectory_length: int = 0,
         tileable: str = "off",
     ) -> io.NodeOutput:
-        family, progress = cfm.spec.family, host.Progress(cfm)
+        family, kind, progress = cfm.spec.family, guide.get(KIND, "latent"), host.Progress(cfm)
         options = inputs.options_of(nfe, solver, tile=tile, tileable=tileable)
         states: list[Tensor] = []
 
@@ -184,7 +186,7 @@ class CFMSample(io.ComfyNode):
         def run(tile: int | str | None) -> Tensor:
             states[:] = [x[:1]]
             return flow(
-                x, g, cfm, alpha_bar=signal, nfe=options.nfe, solver=options.solver, tile=tile,
+                x, g, cfm, kind=kind, alpha_bar=signal, nfe=options.nfe, solver=options.solver, tile=tile,
                 tileable=options.tileable, progress=progress.on_progress,
                 on_state=on_state if trajectory_length > 1 else progress.on_state,
             )  # fmt: skip
@@ -200,7 +202,7 @@ class CFMSample(io.ComfyNode):
         # Adaptive solvers give no states on the way.
         path = evenly(states if len(states) > 1 else [x[:1], end[:1]], trajectory_length)
         return io.NodeOutput(
-            with_samples({k: v for k, v in start.items() if k != START}, end, family),
+            with_samples({k: v for k, v in start.items() if k not in (START, KIND)}, end, family),
             with_samples({"samples": start["samples"][:1]}, torch.cat(path), family),
             ui=host.shown(notes),
         )

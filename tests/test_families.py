@@ -194,12 +194,16 @@ def test_the_command_line_refuses_a_codec_of_another_family(
     upscale = ["upscale", str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     assert main([*upscale, "--codec", str(shared / "taesd/taesdxl")]) == 2
     assert "for SD1.5 latents (4 channels), but the codec taesdxl is for SDXL" in capsys.readouterr().err
+    assert not (tmp_path / "b.png").exists()
+    assert main([*upscale, "--model", "sdxl-x2"]) == 0, "by the built-in codec of the model's own family"
+    with Image.open(tmp_path / "b.png") as large:
+        assert large.size == (32, 32)
+    capsys.readouterr()
     monkeypatch.setattr(load, "BUNDLED_CODECS", tmp_path)
-    assert main([*upscale, "--model", "sdxl-x2"]) == 2
+    assert main(["upscale", str(tmp_path / "a.png"), str(tmp_path / "c.png"), "--model", "sdxl-x2"]) == 2
     assert "no built-in codec for SDXL latents; give a codec for SDXL, such as the public tiny VAE taesdxl" in (
         capsys.readouterr().err
     )
-    assert not (tmp_path / "b.png").exists()
 
 
 def test_comfyui_refuses_a_vae_that_tells_another_family(host: Host) -> None:

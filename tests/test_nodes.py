@@ -143,7 +143,7 @@ def flowed(start: Tensor, guide: Tensor, name: str = MODEL, **options: Any) -> T
     return space.process_out(flow(space.process_in(start), space.process_in(guide), core_model(name), **options))
 
 
-def enlarged(image: Tensor, name: str = MODEL, **options: Any) -> Tensor:
+def enlarged(image: Tensor, name: str = MODEL, codec: Any = None, **options: Any) -> Tensor:
     """`upscale_image` from IMAGE to IMAGE."""
     codec = codec_of(FORMATS[family_of(name)].latent_channels)
     large = upscale_image(image.movedim(-1, 1) * 2 - 1, core_model(name), codec, **options)
@@ -411,6 +411,17 @@ def test_psu_upsample_makes_a_guide_of_the_size_that_is_chosen(
         mode = "bilinear" if method == "bilinear" else "nearest-exact"
         wanted = F.interpolate(small["samples"], whole, mode=mode)[..., edge : whole[1] - edge]
     assert found.shape == (1, 4, *shape) and difference(found, wanted) < 1e-4
+
+
+def test_a_resized_guide_is_told_to_the_model_as_one(host: Host) -> None:
+    """`sdxl-x2` knows resized latents as a kind of their own."""
+    small, cfm = latent(8, 8, family="sdxl"), ready(host, SDXL_MODEL)
+    guide = host.run("FMBoostPSUUpsample", latent=small, vae=vae_of(SDXL_MODEL), method="bilinear").args[0]
+    start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, seed=3).args[0]
+    found = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide).args[0]
+    wanted = boosted(small["samples"], SDXL_MODEL, upsample="bilinear", seed=3)
+    assert difference(found["samples"], wanted) < 1e-3
+    assert set(found) == {"samples", "fmboost_family"}
 
 
 # --- trajectory

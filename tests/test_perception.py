@@ -9,6 +9,7 @@ from torch import Tensor
 from fmboost_core.errors import CheckpointError, ConfigError
 from fmboost_core.training.losses.critics import Critics
 from fmboost_core.training.losses.features import FeatureNetwork, feature_distance, load_features
+from fmboost_core.training.losses.hashed import random_bits, seeded_normal
 from fmboost_core.training.losses.perception import BORDER, NOISE, SHIFTS, Perception, noisy_windows
 
 CHANNELS = (16, 24, 40, 112)
@@ -141,6 +142,18 @@ def test_no_layer_of_a_critic_lengthens_what_it_sees() -> None:
 
 
 # --- both
+
+
+def test_hashed_numbers_are_normal_and_independent() -> None:
+    numbers = seeded_normal(torch.tensor([0, 1, 2, 2**31 - 1]), 40_000)
+    assert numbers.mean(1).abs().max() < 0.02 and (numbers.std(1) - 1).abs().max() < 0.02
+    assert (numbers.abs() > 1.96).float().mean() == pytest.approx(0.05, abs=0.003)
+    together = torch.cat([numbers, numbers.roll(1, dims=1), numbers.roll(7, dims=1)])
+    assert (torch.corrcoef(together) - torch.eye(12)).abs().max() < 0.03
+    bits = random_bits(torch.arange(64), 4096)
+    assert int(bits.min()) >= 0 and int(bits.max()) < 2**32
+    counts = torch.stack([(bits >> place & 1).float().mean() for place in range(32)])
+    assert (counts - 0.5).abs().max() < 0.01
 
 
 def test_windows_and_noise_follow_from_the_seed() -> None:

@@ -22,6 +22,7 @@ from fmboost_core.cli.processes import share
 from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import ConfigError, FileError, FMBoostError, FMBoostWarning, LatentError
 from fmboost_core.imaging.resample import resize
+from fmboost_core.networks.conditioning import GUIDE_KINDS
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.training.data import encode
 from fmboost_core.training.data.crops import CropSampler, LatentCrops, PhotoCrops
@@ -526,6 +527,9 @@ def test_a_crop_knows_what_its_guide_was_encoded_from(
     high, guide, kind = drawn({}, 400)
     assert kind.float().mean() == pytest.approx(0.5, abs=0.1)
     assert (guide.flatten(1) == 0).all(1).float().mean() == pytest.approx(0.5, abs=0.1), "all groups alike"
+    high, guide, kind = drawn({"resized": 1, "resized:other": 0})
+    assert (kind == 2).all() and guide.any()
+    assert not drawn({"resized:other": 1})[1].any()
     with pytest.raises(
         ConfigError, match="names pictures, but the shards' groups of guides are image, image:other, latent"
     ):
@@ -541,7 +545,7 @@ def test_guides_in_latent_space_are_the_resized_low_latent_at_the_crop_s_place(m
     expected = resize(torch.from_numpy(low).float()[None], (12, 16), mode)[0]
     high, guide, kind = LatentCrops(data, 4, {}, mode).draw(20, torch.Generator().manual_seed(0))
     corners = [divmod(int(h[0, 0, 0]), 16) for h in high]
-    assert len(set(corners)) > 5 and not kind.any()
+    assert len(set(corners)) > 5 and (kind == GUIDE_KINDS.index("resized")).all()
     for (top, left), crop in zip(corners, guide, strict=True):
         assert torch.equal(crop, expected[:, top : top + 4, left : left + 4])
     with pytest.raises(ConfigError, match=f"upsampling {mode} has none"):

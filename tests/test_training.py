@@ -323,6 +323,15 @@ def test_a_training_starts_from_a_model_that_does_not_know_what_guides_were_enco
         start_from(LatentUNet(replace(TINY, res_blocks=2)), old)
 
 
+def test_a_third_kind_of_guide_begins_as_one_that_was_encoded_from_a_latent() -> None:
+    old = make_model(replace(TINY, classes=2))
+    randomised(old.network)
+    network = LatentUNet(replace(TINY, classes=3))
+    start_from(network, old)
+    embedding = network.label_emb.weight
+    assert torch.equal(embedding[:2], old.network.label_emb.weight) and torch.equal(embedding[2], embedding[0])
+
+
 def test_a_training_starts_from_a_model_of_another_latent_space_with_new_outer_layers() -> None:
     old = make_model()
     randomised(old.network)
@@ -412,7 +421,7 @@ def test_a_training_with_critics_resumes_exactly_and_in_parts(latents: Path, cod
     one, parts = trainer(), trainer("loop.accumulate=2")
     assert one._gradients() == pytest.approx(parts._gradients(), rel=1e-4)
     for a, b in zip(one.critics.parameters(), parts.critics.parameters(), strict=True):
-        assert torch.allclose(a.grad, b.grad, atol=1e-5)
+        assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_reflow_starts_from_its_teacher_which_does_not_change(latents: Path, tmp_path: Path) -> None:

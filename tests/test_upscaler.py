@@ -330,7 +330,7 @@ def test_the_flow_alone_can_be_told_the_start_s_noise(dial: Model, codec: TinyVA
 
 def test_the_network_is_told_what_each_stage_s_guide_was_made_from(codec: TinyVAE) -> None:
     """Only a guide made from a picture that came in has its detail; later stages begin with decoded latents."""
-    model = make_model(replace(TINY, classes=2))
+    model = make_model(replace(TINY, classes=3))
     velocity, told = model.velocity, []
 
     def spy(x: torch.Tensor, t: float, conditioning: Conditioning) -> torch.Tensor:
@@ -343,7 +343,14 @@ def test_the_network_is_told_what_each_stage_s_guide_was_made_from(codec: TinyVA
     upscale_image(picture, model, codec, scale=2, nfe=1, upsample="bilinear")
     boost(codec.encode(picture), model, codec, scale=2, nfe=1)
     upscale_image(picture, model, codec, scale=4, nfe=1, restore=False)
-    assert told == ["image", "image", "latent", "latent", "image", "latent"]
+    boost(codec.encode(picture), model, codec, scale=4, nfe=1, upsample="nearest")
+    assert told == ["image", "image", "resized", "latent", "image", "latent", "resized", "resized"]
+
+
+def test_a_kind_of_guide_that_a_network_does_not_know_counts_as_encoded_from_a_latent() -> None:
+    guide = torch.zeros(2, 4, 8, 8)
+    for classes, known in ((2, 0), (3, 2)):
+        assert make_model(replace(TINY, classes=classes)).conditioning(guide, "resized").kind.tolist() == [known] * 2
 
 
 def test_flow_is_the_heart_of_a_stage(model: Model, codec: TinyVAE) -> None:

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     require(args.limit is None or args.limit > 0, "limit", args.limit, "a whole number above 0")
     device, dtype = choose_device(args.device), torch.bfloat16 if args.bf16 else torch.float32
     codec = move(open_codec(args.codec), device, dtype)
-    guide_codec = move(open_codec(args.guide_codec), device, dtype) if args.guide_codec else codec
+    guide_codec = move(open_codec(args.guide_codec, codec.family), device, dtype) if args.guide_codec else codec
     photos = find_photos(args.photos)
     views = plan_views(
         photos, seed=args.seed, mirror=args.mirror, reduce=args.reduce, side=args.side, cuts=args.cuts

@@ -138,7 +138,7 @@ def _compare_images(
 def _compare_models(
     args: argparse.Namespace, config: EvaluationConfig, perceptual: PerceptualModels
 ) -> tuple[Comparison, Results]:
-    from ..codecs.load import load_codec
+    from ..codecs.load import BUILTIN, load_codec
     from ..evaluation.comparison import model_comparison
     from ..evaluation.methods import SamplingGrid, load_models
     from ..evaluation.photographs import every_nth, find_named
@@ -149,7 +149,9 @@ def _compare_models(
     if not args.models or not args.photos or args.truth:
         raise ConfigError("Give models and --photos to evaluate them on, or --pictures and --truth.")
     photos, device = every_nth(find_named(args.photos), args.every), choose_device(args.device)
-    codec, models = load_codec(args.codec).to(device), load_models(args.models, device)
+    models = load_models(args.models, device)
+    family = next(iter(models.values())).spec.family
+    codec = load_codec(args.codec, family if args.codec == BUILTIN else None).to(device)
     settings = {
         "codec": Path(args.codec).name, "codec_weights": weights_digest(codec), "solver": args.solver,
         "seed": args.seed, "scale": config.scale, "size": config.size, "truth": config.reference,
@@ -176,8 +178,9 @@ def _open_inputs(args: argparse.Namespace) -> tuple[Model, Codec, dict[str, Path
 
     require(args.limit is None or args.limit > 0, "limit", args.limit, "a whole number above 0")
     photos = dict(list(find_named(args.photos).items())[: args.limit])
-    codec = open_codec(args.codec).to(torch.bfloat16 if args.bf16 else torch.float32)
-    return load_model(args.model), codec, photos
+    model = load_model(args.model)
+    codec = open_codec(args.codec, model.spec.family).to(torch.bfloat16 if args.bf16 else torch.float32)
+    return model, codec, photos
 
 
 def _latents(args: argparse.Namespace) -> None:

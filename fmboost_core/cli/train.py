@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     trainer, task = make_trainer(recipe, data)
     validate = None
     if args.validate:
-        codec = open_codec(args.codec) if args.codec else None
+        codec = open_codec(args.codec, recipe.card.family) if args.codec else None
         validate = Validation(task, load_shards(*args.validate), codec)
     try:
         perception = task.perception

@@ -15,7 +15,7 @@ from ..errors import CheckpointError, ConfigError, MissingDependencyError, reaso
 from ..fallback import with_fallback
 from ..families import family_of_space
 from ..files.weight_file import some_names
-from .load import load_codec
+from .load import BUILTIN, load_codec
 from .protocol import check_sides
 from .tiny import TinyVAE
 
@@ -67,12 +67,13 @@ class KLCodec(nn.Module):
         return with_fallback(step, run, x, module=self.autoencoder)
 
 
-def open_codec(text: str) -> TinyVAE | KLCodec:
+def open_codec(text: str, family: str | None = None) -> TinyVAE | KLCodec:
     """A codec on the CPU, in float32: what `load_codec` takes, or "diffusers:" and the place of an AutoencoderKL.
 
-    The place is a folder with a config.json, its own or a whole pipeline's in `vae`; or hf://owner/repo/folder@revision
-    on the Hugging Face hub, where folder and revision may be left out. Only hf:// uses the network. Raises
-    `CheckpointError` that says what is wrong, and `MissingDependencyError` without diffusers.
+    family: whose codec "builtin" is; None: SD1.5's. The place is a folder with a config.json, its own or a whole
+    pipeline's in `vae`; or hf://owner/repo/folder@revision on the Hugging Face hub, where folder and revision may be
+    left out. Only hf:// uses the network. Raises `CheckpointError` that says what is wrong, and
+    `MissingDependencyError` without diffusers.
     """
     if text.startswith(HUB) and text.count("/") < 4:
         raise ConfigError(
@@ -80,7 +81,7 @@ def open_codec(text: str) -> TinyVAE | KLCodec:
             "diffusers."
         )
     if not text.startswith(DIFFUSERS):
-        return load_codec(text)
+        return load_codec(text, family if text == BUILTIN else None)
     place = text.removeprefix(DIFFUSERS)
     folder = _with_config(_download(place) if place.startswith(HUB) else Path(place))
     _refuse_foreign(folder / CONFIG)

@@ -30,7 +30,7 @@ class NetworkConfig(Protocol):
 
     @property
     def classes(self) -> int:
-        """How many guide kinds the network distinguishes: all of `GUIDE_KINDS`, or 0."""
+        """How many guide kinds the network distinguishes: the first so many of `GUIDE_KINDS`, or 0."""
         ...
 
     @property

@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What a guide was encoded from, in the order of the networks' classes. "latent" is E(UP(D(z))), which has lost what the
-# codec loses; "image" is E(UP(x)), of the image itself.
-GUIDE_KINDS = ("latent", "image")
+# What a guide was made from, in the order of the networks' classes. "latent" is E(UP(D(z))), which has lost what the
+# codec loses; "image" is E(UP(x)), of the image itself; "resized" is UP(z), the small latent itself, without a codec.
+# Networks of two classes know the first two.
+GUIDE_KINDS = ("latent", "image", "resized")
+ENCODED_KINDS = GUIDE_KINDS[:2]  # those that a codec makes
+
+
+def class_of(kind: str, classes: int) -> int:
+    """The class of a guide kind in a network of so many; what it does not know counts as encoded from a latent."""
+    index = GUIDE_KINDS.index(kind)
+    return index if index < classes else 0
 
 
 class Conditioning(NamedTuple):
     """The conditioning of a batch.
 
     guide: the upsampled latent (B,C,h,w), of the state's size.
-    kind: indices into `GUIDE_KINDS`, (B,) whole numbers; None for networks without classes.
+    kind: classes of the guides (`class_of`), (B,) whole numbers; None for networks without classes.
     noise_level: the standard deviation of the noise in each start, (B,) in [0,1]; None for networks without it.
     """
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..errors import is_count, require
 
-_CLASSES = 2  # a network with classes knows all of `conditioning.GUIDE_KINDS`
+_CLASSES = (0, 2, 3)  # a network with classes knows the first so many of `conditioning.GUIDE_KINDS`
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class UNetConfig:
     attention: "full" or "linear" (at `attention_rates`; the middle is always full).
     attention_layout: "standard", or "reference" for checkpoints of CompVis/fm-boosting, whose reshape mixes channels
         and positions. heads, attention and attention_layout do not follow from the weights' shapes; files store them.
-    classes: 2 for a network that is conditioned on what the guide was encoded from (`GUIDE_KINDS`), else 0.
+    classes: 2 or 3 for a network that is conditioned on what the guide was made from, the first so many of
+        `GUIDE_KINDS`; else 0.
     noise_level: whether the network is conditioned on the noise level of the start, so that it serves many noise steps.
     """
 
@@ -60,7 +61,7 @@ class UNetConfig:
         require(self.attention in ("full", "linear"), "attention", self.attention, "'full' or 'linear'")
         layouts = ("standard", "reference")
         require(self.attention_layout in layouts, "attention_layout", self.attention_layout, " or ".join(layouts))
-        require(self.classes in (0, _CLASSES), "classes", self.classes, f"0 or {_CLASSES}")
+        require(self.classes in _CLASSES, "classes", self.classes, " or ".join(map(str, _CLASSES)))
         for name in ("middle_attention", "noise_level"):
             require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         require(

@@ -38,6 +38,11 @@ class Cascade:
     def _in_pixels(self) -> bool:
         return self.upsample == "psu"
 
+    @property
+    def _latent_kind(self) -> str:
+        """The kind of a guide that is made from a latent."""
+        return "latent" if self._in_pixels else "resized"
+
     @torch.no_grad()
     def latent(self, latent: Tensor, image: Tensor | None = None, distort: bool = True, kind: str = "latent") -> Tensor:
         """The last stage's latent.
@@ -52,7 +57,7 @@ class Cascade:
         for index, size in enumerate(self.sizes):
             whole = distort or index > 0
             guide = self.guide(latent, image, size, whole)
-            latent = self.sample(index, guide, kind if index == 0 else "latent")
+            latent = self.sample(index, guide, kind if index == 0 and self._in_pixels else self._latent_kind)
             if image is not None and index + 1 < len(self.sizes):
                 image = back_projected(self._decoded(latent, size), image, whole, self.tileable).clamp(-1, 1)
         return latent
@@ -68,7 +73,7 @@ class Cascade:
             whole = distort or index > 0
             guide = self.guide(latent, image, size, whole)
             # A restored image has all its detail, as the one that came in; another is a decoded latent.
-            kind = "image" if self._in_pixels and (index == 0 or restore) else "latent"
+            kind = "image" if self._in_pixels and (index == 0 or restore) else self._latent_kind
             latent = self.sample(index, guide, kind)
             if self._in_pixels or index + 1 == len(self.sizes):
                 large = self._decoded(latent, size)

@@ -11,6 +11,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
@@ -52,6 +53,13 @@ def accelerator() -> Any:
     return Accelerator(mixed_precision="no", gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
 
 
+def placed(network: Network, device: torch.device) -> Network:
+    """The network on the device, in the layout in which the device's convolutions are fastest."""
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    moved: Any = network.to(device)
+    return moved.to(memory_format=layout)
+
+
 def checkpoint_activations(network: nn.Module) -> None:
     """Activation checkpointing: recompute each block in the backward pass (Chen et al., arXiv 1604.06174)."""
     for name in ("input_blocks", "middle_block", "output_blocks"):
@@ -74,7 +82,7 @@ class Trainer(Generic[Network]):
         critics: what else learns from the loss, at a rate of its own.
         """
         self.host = accelerator()
-        self.network: Network = network.to(self.host.device)
+        self.network: Network = placed(network, self.host.device)
         self.average: Network = deepcopy(self.network).requires_grad_(False)
         self.draw, self.loss, self.loop, self.batch, self.facts = draw, loss, loop, batch, dict(facts)
         self.parts = self.host.num_processes * loop.accumulate
@@ -96,6 +104,8 @@ class Trainer(Generic[Network]):
         since = {"cuda": (2, 0), "cpu": (2, 4)}.get(self.host.device.type)
         fused = since is not None and tuple(map(int, torch.__version__.split(".")[:2])) >= since
         self.optimizer = torch.optim.AdamW(groups, loop.rate, weight_decay=loop.weight_decay, fused=fused)
+        self._drawer = ThreadPoolExecutor(1)
+        self._ahead: tuple[int, Future[Sequence[Tensor]]] | None = None  # a later step, and its examples
         self.step = 0
         self._whole = True  # False within a step, while weights and EMA weights differ in their step, and after a NaN
         prepared = self.host.prepare_model(self.network)
@@ -128,7 +138,7 @@ class Trainer(Generic[Network]):
 
     def _gradients(self) -> float:
         """Compute the gradients of the mean loss over the whole batch; returns that loss."""
-        drawn = self.draw(self.batch, step_generator(self.loop.seed, self.step))
+        drawn = self._drawn()
         first = self.host.process_index * self.loop.accumulate
         total = torch.zeros((), device=self.host.device)
         for i in range(self.loop.accumulate):
@@ -145,12 +155,25 @@ class Trainer(Generic[Network]):
                 parameter.grad = self.host.reduce(own, "mean")
         return float(self.host.reduce(total, "mean") if self.host.num_processes > 1 else total)
 
+    def _drawn(self) -> Sequence[Tensor]:
+        """The examples of this step. While a device computes it, the CPU draws those of the next one."""
+        if self.host.device.type == "cpu":
+            return self._draw_step(self.step)
+        step, drawn = self._ahead or (-1, None)
+        if drawn is None or step != self.step:
+            drawn = self._drawer.submit(self._draw_step, self.step)
+        examples = drawn.result()
+        self._ahead = self.step + 1, self._drawer.submit(self._draw_step, self.step + 1)
+        return examples
+
+    def _draw_step(self, step: int) -> Sequence[Tensor]:
+        return self.draw(self.batch, step_generator(self.loop.seed, step))
+
     @torch.no_grad()
     def _update_average(self) -> None:
         # With ema alone the initial weights would stay for long; (1 + k) / (10 + k) forgets them early.
         keep = min(self.loop.ema, (1 + self.step) / (10 + self.step))
-        for average, parameter in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            average.lerp_(parameter, 1 - keep)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - keep)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""

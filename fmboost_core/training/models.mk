@@ -1,6 +1,7 @@
 # Rules to train the bundled models again, from photographs and the tiny codecs (docs/models.md):
 #
-#     make -f fmboost_core/training/models.mk sdxl-x2 PHOTOS=photos SHARP=sharp GENERATED=generated CODECS=taesd
+#     make -f fmboost_core/training/models.mk sdxl-x2 PHOTOS=photos SHARP=sharp GENERATED=generated DRAWINGS=drawings \
+#         CODECS=taesd
 #
 # A stopped rule continues. Each takes hours of a CPU core; models that it starts from are trained first.
 
@@ -8,6 +9,8 @@ PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 PHOTOS ?= photos
 SHARP ?= sharp
 GENERATED ?= generated
+# What tools/draw_pictures.py draws.
+DRAWINGS ?= drawings
 CODECS ?= taesd
 OUT ?= models
 # Changes to all trainings, such as SET="--set loop.compile=true" where there is a compiler.
@@ -151,5 +154,39 @@ perceived-xl = $(train) --recipe perceived $(from) $(sdxl) --set network.base=48
 $(OUT)/sdxl-fourth.safetensors: $(OUT)/sdxl-third.safetensors $(sharp-xl)
 	$(perceived-xl) $(timidly) --set loop.samples=4_000 $(SET)
 
-$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-fourth.safetensors $(sharp-xl)
+$(OUT)/sdxl-fifth.safetensors: $(OUT)/sdxl-fourth.safetensors $(sharp-xl)
 	$(perceived-xl) --set loop.warmup=40 --set loop.samples=6_500 $(SET)
+
+# On a GPU: larger squares, crops and batches; guides by the built-in codec, and resized latents as a third kind of guide.
+squares = $(PYTHON) -m fmboost_core encode --out $(basename $@) --codec $(CODECS)/taesdxl
+$(OUT)/xl-large.done:
+	$(squares) $(SHARP) --reduce 1.25 --side 832
+	touch $@
+
+$(OUT)/xl-drawn.done:
+	$(squares) $(GENERATED) $(DRAWINGS) --side 768 --guides latent
+	touch $@
+
+$(OUT)/xl-dim.done:
+	$(squares) $(SHARP) $(GENERATED) --reduce 2 --side 416 --no-mirror --guides latent --disturb
+	touch $@
+
+$(OUT)/xl-own.done:
+	$(squares) $(SHARP) --reduce 2.5 --side 416 --no-mirror --guide-codec builtin
+	touch $@
+
+large-xl := $(addprefix $(OUT)/xl-, large.done drawn.done dim.done own.done)
+resized-xl := {latent=0.47, image=0.08, "latent:disturbed"=0.13, resized=0.25, "resized:disturbed"=0.07}
+all-kinds-xl := {latent=0.58, image=0.08, "latent:disturbed"=0.14, "latent:builtin"=0.05, "image:builtin"=0.07, resized=0.08}
+on-gpu = --set network.classes=3 --set data.crop=32 --set objective.window=24 --set objective.mean=4 \
+    --set objective.critics=1 --set loop.warmup=50
+sixth := --set data.batch=64 --set loop.samples=19_712 --set loop.decay=0.4 --set loop.rate=3e-4 \
+    --set loop.critics_rate=6e-4 --set 'data.shares=$(resized-xl)'
+$(OUT)/sdxl-sixth.safetensors: $(OUT)/sdxl-fifth.safetensors $(large-xl)
+	$(perceived-xl) $(on-gpu) $(sixth) $(SET)
+
+last := --set data.batch=96 --set loop.samples=82_464 --set loop.decay=0.35 --set loop.rate=2.5e-4 \
+    --set loop.critics_rate=5e-4 --set objective.features=4 --set objective.texture=0.6 \
+    --set 'data.shares=$(all-kinds-xl)'
+$(OUT)/sdxl-x2.safetensors: $(OUT)/sdxl-sixth.safetensors $(large-xl)
+	$(perceived-xl) $(on-gpu) $(last) $(SET)

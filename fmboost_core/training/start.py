@@ -23,9 +23,10 @@ def start_from(network: nn.Module, model: Model) -> None:
     """Load the weights of a trained model into a network. A U-Net may be wider, or of another latent space.
 
     Layers without a counterpart in the model stay fresh: the embedding of the noise level, and, where the latents have
-    another number of channels, the first and the last layer. A new embedding of what the guide was encoded from is
-    zero. A network that is no longer conditioned on the noise level keeps the level of the model's own start. A wider
-    network is `widened`. Raises `ConfigError` for other widths, `CheckpointError` for other architectures.
+    another number of channels, the first and the last layer. New embeddings of what the guide was made from are those
+    of a guide that was encoded from a latent, or zero. A network that is no longer conditioned on the noise level keeps
+    the level of the model's own start. A wider network is `widened`. Raises `ConfigError` for other widths,
+    `CheckpointError` for other architectures.
     """
     if not isinstance(network, LatentUNet) or not isinstance(model.network, LatentUNet):
         _load(network, model.network.state_dict(), model)
@@ -41,8 +42,8 @@ def start_from(network: nn.Module, model: Model) -> None:
     weights = _without_noise_level(model) if drops_level else model.network.state_dict()
     if now.noise_level and not before.noise_level:
         weights |= {name: w for name, w in network.state_dict().items() if name.startswith("noise_embed.")}
-    if now.classes and not before.classes:
-        weights["label_emb.weight"] = torch.zeros_like(network.label_emb.weight)
+    if now.classes > before.classes:
+        weights["label_emb.weight"] = _with_new_classes(weights.get("label_emb.weight"), network.label_emb.weight)
     if now.channels != before.channels:
         weights |= {name: w for name, w in network.state_dict().items() if name.startswith(_LATENT_LAYERS)}
     _load(network, weights, model)
@@ -61,6 +62,13 @@ def _without_noise_level(model: Model) -> dict[str, Tensor]:
     embedded = model.network.embedded_noise(level, torch.float32)[0]
     weights = {k: w for k, w in model.network.state_dict().items() if not k.startswith("noise_embed.")}
     return weights | {"time_embed.2.bias": weights["time_embed.2.bias"] + embedded}
+
+
+def _with_new_classes(old: Tensor | None, fresh: Tensor) -> Tensor:
+    """The embedding with as many classes as `fresh` has."""
+    if old is None:
+        return torch.zeros_like(fresh)
+    return torch.cat([old, old[:1].expand(len(fresh) - len(old), -1)])
 
 
 def freeze(network: nn.Module, prefixes: Sequence[str]) -> None:

@@ -26,10 +26,11 @@ OTHER_STEPS = 0.6  # share of crops that start at another noise step than the re
 def conditioned(network: Network, config: NetworkConfig, kind: Tensor, alpha_bar: Tensor) -> Predict:
     """A network's prediction as a function of state, time and guide, with the rest of its conditioning bound.
 
-    kind: what the guides were encoded from (B,), indices into `GUIDE_KINDS`. alpha_bar: signal kept in the starts (B,).
+    kind: what the guides were made from (B,), indices into `GUIDE_KINDS`. alpha_bar: signal kept in the starts (B,).
     A network that is not conditioned on one of them does not get it.
     """
-    kinds = kind if config.classes else None
+    # As `class_of`: a kind that the network does not know counts as encoded from a latent.
+    kinds = kind.where(kind < config.classes, 0) if config.classes else None
     levels = (1 - alpha_bar).sqrt() if config.noise_level else None
     return lambda x, t, guide: network(x, t, Conditioning(guide, kinds, levels))
 

@@ -22,7 +22,7 @@ from ..sampling.schedule import alpha_bar
 from ..spec import ModelSpec
 from .data.crops import LatentCrops, PhotoCrops
 from .data.latents import LatentSet
-from .loop import Trainer
+from .loop import Trainer, placed
 from .losses.codec import CodecPasses, codec_loss
 from .losses.decoder import Decoder
 from .losses.features import load_features
@@ -63,6 +63,9 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
     freeze(network, recipe.start.frozen)
     decoder = _decoder(recipe) if recipe.objective.name == "decoded" else None
     perception = _perception(recipe) if recipe.objective.name == "decoded" else None
+    if recipe.loop.compile:
+        for part in filter(None, (decoder, perception and perception.network)):
+            part.compile()
     task = TrainingTask(recipe, crops, teacher, decoder, perception)
     facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}
     critics = perception.critics if perception else None
@@ -71,7 +74,7 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
         trainer.optimizer.register_step_post_hook(lambda *_: critics.follow_norms())
     for helper in (teacher, decoder, perception):
         if helper is not None:
-            helper.to(trainer.host.device)
+            placed(helper, trainer.host.device)
     return trainer, task
 
 
@@ -89,7 +92,7 @@ def make_codec_trainer(recipe: Recipe, data: LatentSet) -> Trainer[CodecPasses]:
 
 def _decoder(recipe: Recipe) -> Decoder:
     """The decoder that the recipe names; `LatentError` where it is of another family."""
-    codec = open_codec(recipe.objective.decoder)
+    codec = open_codec(recipe.objective.decoder, recipe.card.family)
     named = replace(codec_party(codec), what=f"objective.decoder = {recipe.objective.decoder!r}")
     require_same_family(_party(recipe), named)
     return Decoder(codec)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ...imaging.resample import resize
-from ...networks.conditioning import GUIDE_KINDS
+from ...networks.conditioning import ENCODED_KINDS, GUIDE_KINDS
 from .latents import LatentSet
 from .photos import View, load_view
 from .shards import Sample
@@ -62,7 +62,7 @@ def _cut(array: NDArray[Any], top: int, left: int, side: int) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """Latents of the ground truth and guides, fp32 (B,C,crop,crop); what the guides were encoded from (B,)."""
+    """Latents of the ground truth and guides, fp32 (B,C,crop,crop); what the guides were made from (B,)."""
 
     high: Tensor
     guide: Tensor
@@ -70,22 +70,27 @@ class Batch(NamedTuple):
 
 
 class LatentCrops:
-    """Batches of latent crops with guides: by pixel-space upsampling, or by resizing latents (paper Table 4)."""
+    """Batches of latent crops with guides: by pixel-space upsampling, or by resizing latents (paper Table 4).
+
+    Where a share is given to the group "resized", resized latents are drawn beside the others (`GUIDE_KINDS`).
+    """
 
     def __init__(self, data: LatentSet, crop: int, shares: Mapping[str, float], upsampling: str = "psu") -> None:
         """shares: proportions of the groups; a group that is not named is not drawn; empty: all groups alike.
 
-        A group is what a guide was encoded from ("latent" or "image"), and how else it was made: the name of another
-        codec, "boosted" and "disturbed" low-resolution latents, as in `latent:CODEC:boosted`.
+        A group is what a guide was made from ("latent", "image" or "resized"), and how else it was made: the name of
+        another codec, "boosted" and "disturbed" low-resolution latents, as in `latent:CODEC:boosted`.
         upsampling: one of `guide.UPSAMPLERS`; only "psu" has groups and takes shares.
         """
         self.crop, self.scale, self.upsampling = crop, data.scale, upsampling
         if upsampling == "psu":
-            self.choices = [(s, kind) for s in data.samples for kind in GUIDE_KINDS if kind in s.arrays]
+            self.choices = [(s, kind) for s in data.samples for kind in ENCODED_KINDS if kind in s.arrays]
+            if any(group.startswith("resized") for group in shares):
+                self.choices += [(s, "resized") for s in data.samples if "low" in s.arrays]
         elif shares:
             raise ConfigError(f"Shares choose among groups of PSU guides; upsampling {upsampling} has none.")
         else:
-            self.choices = [(s, "low") for s in data.samples if "low" in s.arrays]
+            self.choices = [(s, "resized") for s in data.samples if "low" in s.arrays]
         if not self.choices:
             raise ConfigError(f"The shards have nothing to make guides for upsampling {upsampling} from.")
         groups = [_group(sample, kind) for sample, kind in self.choices]
@@ -93,6 +98,7 @@ class LatentCrops:
         if unknown:
             known = ", ".join(sorted(set(groups)))
             raise ConfigError(f"data.shares names {', '.join(unknown)}, but the shards' groups of guides are {known}.")
+        self._resized: dict[int, Tensor] = {}  # by the identity of their samples: whole, so each is resized once
         sizes = [sample.arrays["high"].shape[-2:] for sample, _ in self.choices]
         self.sampler = CropSampler(sizes, crop, groups)
         self.sampler.set_shares(shares or dict.fromkeys(groups, 1.0))
@@ -101,17 +107,20 @@ class LatentCrops:
         where = self.sampler.draw(batch, generator)
         high = [_cut(self.choices[i][0].arrays["high"], top, left, self.crop) for i, top, left in where]
         guide = [self._guide(*self.choices[i], top, left) for i, top, left in where]
-        # A resized latent counts as encoded from a latent.
-        kinds = [GUIDE_KINDS.index(self.choices[i][1]) if self.upsampling == "psu" else 0 for i, _, _ in where]
+        kinds = [GUIDE_KINDS.index(self.choices[i][1]) for i, _, _ in where]
         return Batch(torch.stack(high), torch.stack(guide), torch.tensor(kinds))
 
     def _guide(self, sample: Sample, kind: str, top: int, left: int) -> Tensor:
-        if kind != "low":
+        if kind != "resized":
             return _cut(sample.arrays[kind], top, left, self.crop)
-        low = torch.from_numpy(sample.arrays["low"].copy()).float()[None]
+        if id(sample) not in self._resized:
+            self._resized[id(sample)] = self._resize(torch.from_numpy(sample.arrays["low"].copy()).float()[None])
+        return self._resized[id(sample)][:, top : top + self.crop, left : left + self.crop]
+
+    def _resize(self, low: Tensor) -> Tensor:
+        """A small latent (1,C,h,w) at the size of the large one, (C,H,W)."""
         size = (self.scale * low.shape[-2], self.scale * low.shape[-1])
-        guide = resize(low, size, self.upsampling)[0]
-        return guide[:, top : top + self.crop, left : left + self.crop]
+        return resize(low, size, "bilinear" if self.upsampling == "psu" else self.upsampling)[0]
 
 
 def _group(sample: Sample, kind: str) -> str:

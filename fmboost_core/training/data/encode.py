@@ -1,7 +1,7 @@
 """Encoding of photographs to shards of latents, once, so that training never runs a codec.
 
 The arrays of a sample, all fp16: `high` (C,h,w), the latent of the photograph; `low`, the latent of the reduced
-photograph; and guides of the size of high, named after `GUIDE_KINDS`: `latent`, E(UP(D(low))), and `image`,
+photograph; and guides of the size of high, named after `ENCODED_KINDS`: `latent`, E(UP(D(low))), and `image`,
 E(UP(reduced photograph)).
 
 At sampling, a low-resolution latent comes from a diffusion model or an earlier stage and is no encoding of a
@@ -29,7 +29,7 @@ from ...families import require_same_family
 from ...files.atomic import replacing
 from ...imaging.resample import resize
 from ...model import Model
-from ...networks.conditioning import GUIDE_KINDS
+from ...networks.conditioning import ENCODED_KINDS
 from ...sampling.checks import check_pair
 from ...sampling.guide import image_guide, pixel_upsample
 from ...sampling.upscaler import boost
@@ -48,7 +48,7 @@ class Encoding:
     """How views become samples.
 
     scale: upscale factor to train for, a whole number from 2 to 16.
-    guides: which of `GUIDE_KINDS` to make.
+    guides: which of `ENCODED_KINDS` to make.
     guide_codec: name of another codec of the same latent space that makes the low latents and guides; "": the one that
         makes the high latents.
     degrade: whether reduced photographs are degraded too, by blur, noise and JPEG (`degrade`), view i with seed + i.
@@ -61,7 +61,7 @@ class Encoding:
     """
 
     scale: int = 2
-    guides: tuple[str, ...] = GUIDE_KINDS
+    guides: tuple[str, ...] = ENCODED_KINDS
     guide_codec: str = ""
     degrade: bool = False
     seed: int = 0
@@ -72,8 +72,8 @@ class Encoding:
     def __post_init__(self) -> None:
         if not 2 <= self.scale <= 16:
             raise ConfigError(f"scale must be a whole number from 2 to 16, but it is {self.scale!r}.")
-        if not self.guides or not set(self.guides) <= set(GUIDE_KINDS):
-            raise ConfigError(f"guides must be {', '.join(GUIDE_KINDS)} or both, but they are {list(self.guides)}.")
+        if not self.guides or not set(self.guides) <= set(ENCODED_KINDS):
+            raise ConfigError(f"guides must be {', '.join(ENCODED_KINDS)} or both, but they are {list(self.guides)}.")
         if (self.boosted or self.disturb) and tuple(self.guides) != ("latent",):
             raise ConfigError("Boosted and disturbed latents make guides from latents alone: take --guides latent.")
 

@@ -53,7 +53,8 @@ class Decoded:
         """
         anywhere = 1 / 8 + 3 / 4 * torch.rand(count, generator=generator)
         fourths = torch.randint(1, 4, (count,), generator=generator) / 4
-        which = torch.rand(count, generator=generator)
+        # In equal numbers at every step: shapes that change are slow on a GPU, and compiled anew.
+        which = (torch.randperm(count, generator=generator) + 0.5) / count
         last = torch.rand(count, generator=generator) < self.last_share
         return anywhere.where(which > 3 / 4, fourths).masked_fill(last, 3 / 4).where(which > 1 / 2, 0.0)
 

@@ -21,7 +21,7 @@ class Examples(NamedTuple):
     draws the same.
 
     high: latents of the ground truth (B,C,h,w). guide: low-resolution conditioning (B,C,h,w).
-    kind: what each guide was encoded from (B,), indices into `GUIDE_KINDS`. alpha_bar: signal kept in each start (B,).
+    kind: what each guide was made from (B,), indices into `GUIDE_KINDS`. alpha_bar: signal kept in each start (B,).
     noise: two standard normal draws (B,2,C,h,w). time: (B,) in [0,1). seed: of what a loss draws itself (B,).
     """
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .critics import Critics
 from .features import FeatureNetwork, feature_distance
+from .hashed import random_bits, seeded_normal
 
 # Added to both images, or the critics learn what rounding has left in them.
 NOISE = 0.03
@@ -46,11 +47,14 @@ class Perception(nn.Module):
 def noisy_windows(made: Tensor, truth: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
     """The same windows of both images (B,3,H,W), each with noise of its own; all follow from the seeds (B,)."""
     height, width = (length - 2 * BORDER - SHIFTS for length in made.shape[-2:])
-    windows = []
-    for pair, number in zip(torch.stack([made, truth], dim=1), seed.tolist(), strict=True):
-        generator = torch.Generator().manual_seed(int(number))
-        top, left = (torch.randint(SHIFTS, (2,), generator=generator) + BORDER).tolist()
-        noise = torch.randn(2, 3, height, width, generator=generator).to(pair)
-        windows.append(pair[..., top : top + height, left : left + width] + NOISE * noise)
-    both = torch.stack(windows)
-    return both[:, 0], both[:, 1]
+    offsets = BORDER + random_bits(seed, 2) % SHIFTS
+    rows, columns = (
+        offsets[:, axis, None] + torch.arange(length, device=seed.device) for axis, length in enumerate((height, width))
+    )
+    noise = NOISE * seeded_normal(seed, 2 * 3 * height * width).view(-1, 2, 3, height, width)
+
+    def window(x: Tensor) -> Tensor:
+        x = x.gather(2, rows[:, None, :, None].expand(-1, 3, -1, x.shape[-1]))
+        return x.gather(3, columns[:, None, None].expand(-1, 3, height, -1))
+
+    return window(made) + noise[:, 0].to(made), window(truth) + noise[:, 1].to(truth)
