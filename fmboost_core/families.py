@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError, FMBoostWarning, LatentError, is_count, require
+from .foreign import IMAGES, foreign_titles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,23 +82,16 @@ def listed(words: Sequence[str], between: str = "and") -> str:
     return f"{', '.join(others)} {between} {last}" if others else last
 
 
-# Latent spaces that hosts have and FMBoost does not, by their channels: so that a message can name them.
-_FOREIGN = {
-    3: ("pixel space",),
-    8: ("ACE-Step audio",),
-    12: ("Mochi video",),
-    16: ("Stable Cascade", "Qwen-Image", "Wan video", "Hunyuan video"),
-    32: ("HunyuanVideo 1.5",),
-    48: ("Wan 2.2 video",),
-    64: ("HunyuanImage 2.1", "Stable Audio"),
-    128: ("FLUX.2", "LTX video"),
-}
+def families_with(channels: int, kind: str = IMAGES) -> str:
+    """The families, and the foreign spaces, whose latents have this many channels, for messages: "SD1.5 or SDXL".
 
-
-def families_with(channels: int) -> str:
-    """The families, and the foreign spaces, whose latents have this many channels, for messages: "SD1.5 or SDXL"."""
-    known = [family.title for family in FAMILIES.values() if family.channels == channels]
-    return listed([*known, *_FOREIGN.get(channels, ())] or ["no known family"], "or")
+    kind: of the foreign spaces; the families' latents are of images. Where nothing is of images, any other kind.
+    """
+    names = foreign_titles(channels, kind)
+    if kind == IMAGES:
+        known = [family.title for family in FAMILIES.values() if family.channels == channels]
+        names = [*known, *names] or foreign_titles(channels)
+    return listed(names or ["no known family"], "or")
 
 
 def family_of_tiny_vae(name: str) -> str | None:
@@ -117,6 +111,7 @@ class Party:
     """One of the parts that must share a latent space.
 
     what: its name in a sentence, such as "the model sd15-x2". family, channels: None where they are not known.
+    foreign: the name of its latent space, where that is known and none of a family; "" otherwise.
     instead: what to do where it is the wrong one, such as "give another with --codec".
     seems: the family that its statistics tell, where the family itself is not known; None where they tell none.
     is_latent: whether it is a latent itself, and no part that takes latents.
@@ -128,15 +123,25 @@ class Party:
     instead: str = ""
     seems: str | None = None
     is_latent: bool = False
+    foreign: str = ""
 
     def __str__(self) -> str:
-        if self.family is not None:
-            title = FAMILIES[self.family].title
-            kind = f"one of {title}" if self.is_latent else f"for {title} latents"
+        if self.space is not None:
+            kind = f"one of {self.title}" if self.is_latent else f"for {self.title} latents"
             return f"{self.what} is {kind} ({self.known_channels} channels)"
         if self.seems is not None and FAMILIES[self.seems].channels == self.channels:
             return f"{self.what} looks like one of {FAMILIES[self.seems].title}"
         return f"{self.what} has {self.channels} channels ({families_with(self.channels or 0)})"
+
+    @property
+    def space(self) -> str | None:
+        """The latent space: the family, or the foreign space's name; None where neither is known."""
+        return self.family or self.foreign or None
+
+    @property
+    def title(self) -> str:
+        """The latent space's name for people; "" where it is not known."""
+        return FAMILIES[self.family].title if self.family is not None else self.foreign
 
     @property
     def known_channels(self) -> int | None:
@@ -147,13 +152,13 @@ class Party:
 
     @property
     def likely(self) -> str | None:
-        """The family, or the one that it seems to be of."""
-        return self.family or self.seems
+        """The latent space, or the family that it seems to be of."""
+        return self.space or self.seems
 
     def agrees(self, other: Party) -> bool:
         """Whether both can share a latent space, as far as is known."""
-        families, channels = {self.family, other.family}, {self.known_channels, other.known_channels}
-        return len(families - {None}) < 2 and len(channels - {None}) < 2
+        spaces, channels = {self.space, other.space}, {self.known_channels, other.known_channels}
+        return len(spaces - {None}) < 2 and len(channels - {None}) < 2
 
 
 def require_same_family(*parties: Party) -> None:
@@ -181,17 +186,16 @@ def _odd_last(parties: Sequence[Party]) -> list[Party]:
     (most, count), *others = votes.most_common()
     if count < 2 or others[0][1] == count:
         return list(parties)
-    return sorted(parties, key=lambda party: (party.likely not in (most, None), party.family is None))
+    return sorted(parties, key=lambda party: (party.likely not in (most, None), party.space is None))
 
 
 def _dispute(parties: Sequence[Party], one: Party, other: Party, advice: str) -> str:
     """ "One is for SD1.5 latents, as the latent seems to be, but another is for SDXL latents; do this." """
-    same = [p.what for p in parties if p is not one and one.family and p.family == one.family]
-    alike = [p.what for p in parties if p not in (one, other) and not p.family and p.seems and p.seems == one.likely]
+    same = [p.what for p in parties if p is not one and one.space and p.space == one.space]
+    alike = [p.what for p in parties if p not in (one, other) and not p.space and p.seems and p.seems == one.likely]
     first = str(one)
     if same:
-        title = FAMILIES[one.family or ""].title
-        first = f"{listed([one.what, *same])} are for {title} latents ({one.known_channels} channels)"
+        first = f"{listed([one.what, *same])} are for {one.title} latents ({one.known_channels} channels)"
     if alike:
         first += f", as {listed(alike)} seem{'' if len(alike) > 1 else 's'} to be,"
     sentence = f"{first}{'' if alike else ','} but {other}; {advice}."

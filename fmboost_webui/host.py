@@ -22,7 +22,7 @@ from fmboost_core import Hooks, load_codec, load_model
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import LatentError, collected_warnings, is_out_of_memory
-from fmboost_core.families import FAMILIES, LatentFamily, Party
+from fmboost_core.families import FAMILIES, LatentFamily, Party, family_of_space
 from fmboost_core.model import Model
 from fmboost_core.sampling.schedule import Noise
 from fmboost_core.sampling.tiling import in_smaller_tiles
@@ -41,7 +41,15 @@ def models_folder() -> Path:
 
 
 def family_of(checkpoint: Any) -> str | None:
-    """The latent family of a checkpoint, by the attributes in `LatentFamily.webui`; None where none is true."""
+    """The latent family of a checkpoint; None for one of no known family.
+
+    Forge's VAE tells its numbers, and Forge has no attribute for FLUX.1 and Chroma. AUTOMATIC1111 has attributes
+    (`LatentFamily.webui`).
+    """
+    vae = getattr(getattr(checkpoint, "forge_objects", None), "vae", None)
+    if vae is not None:
+        network = vae.first_stage_model
+        return family_of_space(vae.latent_channels, network.scaling_factor, network.shift_factor)
     families = (f.name for f in FAMILIES.values() if any(getattr(checkpoint, name, False) for name in f.webui))
     return next(families, None)
 
@@ -89,7 +97,10 @@ class WebuiVAE:
         checkpoint = self._checkpoint
         checkpoint.first_stage_model.to(devices.dtype_vae)
         # The mean: a sample of the posterior comes from the global generator, and differs in a batch.
-        posterior = checkpoint.encode_first_stage(image.to(devices.device, devices.dtype_vae))
+        pixels = image.to(devices.device, devices.dtype_vae)
+        if checkpoint.is_sd3:
+            return _sd3_mean(checkpoint, pixels).to(image)
+        posterior = checkpoint.encode_first_stage(pixels)
         return checkpoint.get_first_stage_encoding(posterior.mode()).to(image)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -101,6 +112,21 @@ class WebuiVAE:
             return image[None].to(latent)
         scaled = latent.to(devices.dtype_vae)
         return sd_samplers_common.samples_to_images_tensor(scaled, 0, self._checkpoint).to(latent)
+
+
+def _sd3_mean(checkpoint: Any, image: Tensor) -> Tensor:
+    """The scaled mean of SD3's posterior, of which AUTOMATIC1111 itself gives a sample only.
+
+    The encoder is watched in the host's own call, which moves the VAE to the device where memory is short.
+    """
+    seen: list[Tensor] = []
+    watch = checkpoint.first_stage_model.encoder.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    try:
+        checkpoint.encode_first_stage(image)
+    finally:
+        watch.remove()
+    mean, _ = seen[0].chunk(2, dim=1)
+    return checkpoint.latent_format.process_in(mean)
 
 
 class ForgeVAE:

@@ -67,7 +67,7 @@ class PSUUpsample(io.ComfyNode):
         codec = periodic(own, axes)
         with host.noted() as notes:
             # The guide is made of the VAE's raw latents: a family's scaling would cancel out.
-            refuse_start(latent, "latent", "the small latent, from KSampler")
+            refuse_start(latent, "latent", "the small latent, from KSampler", model)
             samples = checked(latent, None, own.examined() if method == "psu" else own.party, model)
         unit, target = codec.downscale_factor, inputs.target_of(**size)
         start = (samples.shape[-2] * unit, samples.shape[-1] * unit)

@@ -29,6 +29,7 @@ from ..fmboost_core.errors import CheckpointError, collected_warnings
 from ..fmboost_core.families import FAMILIES, Party
 from ..fmboost_core.files.checkpoint import load_model, read_spec
 from ..fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
+from ..fmboost_core.foreign import space_of_class
 from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
 from ..fmboost_core.sampling.checks import ScaleWarning
@@ -153,6 +154,9 @@ def model_party(model: Any) -> Party:
     format_ = model.get_model_object("latent_format")
     name = type(format_).__name__
     family = next((f.name for f in FAMILIES.values() if f.comfyui == name), None)
+    space = space_of_class(name)
+    if space is not None:
+        return Party("the diffusion model", None, format_.latent_channels, foreign=space.title)
     what = "the diffusion model" if family else f"the diffusion model (latent format {name})"
     return Party(what, family, format_.latent_channels, "connect the diffusion model that made the latent")
 

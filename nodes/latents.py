@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..fmboost_core.errors import FMBoostWarning, LatentError
-from ..fmboost_core.families import FAMILIES, Party, require_same_family, titles
+from ..fmboost_core.families import FAMILIES, Party, families_with, require_same_family, titles
+from ..fmboost_core.foreign import SOUND, VIDEO
 from ..fmboost_core.imaging.resample import cover
 from ..fmboost_core.recognition import recognise
 from ..fmboost_core.sampling.checks import is_oversized
@@ -18,7 +19,8 @@ Latent = dict[str, Any]
 
 FAMILY = "fmboost_family"  # the key of the family that a LATENT has come through
 START = "fmboost_start"  # the key of a `Start` in a LATENT
-INSTEAD = "decode the latent and enlarge the picture with FMBoost Upscale Image"
+IMAGE_NODE = "FMBoost Upscale Image"
+INSTEAD = f"decode the latent and enlarge the picture with {IMAGE_NODE}"
 
 
 class Start(NamedTuple):
@@ -46,9 +48,9 @@ def start_of(latent: Latent) -> Start | None:
     return start if start is not None and set(marks(latent["samples"])) <= set(start.marks) else None
 
 
-def refuse_start(latent: Latent, name: str, wanted: str) -> None:
-    """Refuse a start, which is noise in part, at an input for another latent. Raises `LatentError`."""
-    raw(latent)
+def refuse_start(latent: Latent, name: str, wanted: str, model: Any = None) -> None:
+    """Refuse a start, which is noise in part, at another latent's input. model: see `raw`. Raises `LatentError`."""
+    raw(latent, model)
     if start_of(latent) is not None:
         raise LatentError(f"The input {name} has a start, the noisy latent from Noise Augment; connect {wanted}.")
 
@@ -58,10 +60,13 @@ def marks(samples: Tensor) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(item) for item in samples[:, :, 0, 0].tolist())
 
 
-def raw(latent: Latent) -> Tensor:
-    """The samples of a LATENT as they are, (B,C,h,w) fp32. Raises `LatentError` for what is no latent of images."""
+def raw(latent: Latent, model: Any = None) -> Tensor:
+    """The samples of a LATENT as they are, (B,C,h,w) fp32. Raises `LatentError` for what is no latent of images.
+
+    model: the host's diffusion model that made the latent, which tells its name; None where it is not connected.
+    """
     samples = latent["samples"]
-    found = _foreign(latent)
+    found = _no_image(latent, "" if model is None else host.model_party(model).title)
     if found:
         raise LatentError(f"FMBoost enlarges latents (batch, channels, height, width) of images, but {found}.")
     if not samples.numel():
@@ -69,20 +74,27 @@ def raw(latent: Latent) -> Tensor:
     return samples.float()
 
 
-def _foreign(latent: Latent) -> str:
-    """What a LATENT is instead of one of images, and what to do; "" for one of images."""
-    samples = latent["samples"]
+def _no_image(latent: Latent, maker: str) -> str:
+    """What a LATENT is instead of one of images, and what to do; "" for one of images.
+
+    maker: the name of the space of the diffusion model that made it; "" where that is not known.
+    """
+    samples, kind = latent["samples"], str(latent.get("type"))
+    channels = samples.shape[1]
+    if kind.startswith(("hunyuan3d", "trellis")):
+        return f"this one is of {maker or 'a 3D shape'}; connect the latent of an image"
     if getattr(samples, "is_nested", False):
-        return f"this one is of video with sound; {INSTEAD}, frame by frame"
-    if latent.get("type") == "audio" or samples.ndim == 3:
-        return "this one is of sound; connect the latent of an image"
-    if samples.ndim == 5 and samples.shape[2] == 1:
-        return (
-            "this one has an axis of frames besides, as Qwen-Image's, Wan's and Hunyuan's have, for which there is no "
-            f"model; {INSTEAD}"
-        )
+        name = maker or families_with(channels, VIDEO)
+        return f"this one is of video with sound ({name}); decode its video and enlarge the frames with {IMAGE_NODE}"
+    if kind == "audio" or samples.ndim == 3:
+        return f"this one is of sound ({maker or families_with(channels, SOUND)}); connect the latent of an image"
     if samples.ndim == 5:
-        return f"this one has {samples.shape[2]} frames or layers in one latent; {INSTEAD}, one by one"
+        frames = samples.shape[2]
+        what = "an axis of frames" if frames == 1 else f"{frames} frames or layers"
+        return (
+            f"this one has {channels} channels and {what} ({maker or families_with(channels, VIDEO)}), for which there "
+            f"is no model; decode the latent and enlarge the picture{'' if frames == 1 else 's'} with {IMAGE_NODE}"
+        )
     return "" if samples.ndim == 4 else f"this one has the shape {tuple(samples.shape)}; connect the latent of an image"
 
 
@@ -94,16 +106,26 @@ def checked(
     model: the host's diffusion model that made the latent, where it is connected. look: whether statistics may tell the
     latent's family. Raises `LatentError`, and warns where only statistics tell another family.
     """
-    samples = raw(latent)
+    samples = raw(latent, model)
     maker = None if model is None else host.model_party(model)
     # The diffusion model and FMBoost's own nodes know the family; statistics can only guess.
     family = latent.get(FAMILY)
     known = family is not None or (maker is not None and maker.family is not None)
     seems = recognise(samples) if look and not known else None
     own = Party("the latent", family, samples.shape[1], _advice(samples.shape[1], family), seems, is_latent=True)
-    parties = (maker, cfm, own, vae)
-    require_same_family(*(party for party in parties if party is not None))
+    parties = [party for party in (maker, cfm, own, vae) if party is not None]
+    _refuse_foreign(parties)
+    require_same_family(*parties)
     return samples
+
+
+def _refuse_foreign(parties: list[Party]) -> None:
+    """Refuse a part of a space that has no family, by what is known of it or by its channels. Raises `LatentError`."""
+    known = {family.channels for family in FAMILIES.values()}
+    for party in parties:
+        if party.foreign or party.known_channels not in known:
+            what = str(party)
+            raise LatentError(f"{what[0].upper()}{what[1:]}, for which FMBoost has no model; {INSTEAD}.")
 
 
 def _advice(channels: int, family: str | None) -> str:

@@ -10,8 +10,8 @@ from .inputs import CATEGORY, CFM
 
 
 def _families() -> str:
-    """The families that have bundled models, with the beginning of those models' names."""
-    return ", ".join(f"{family} for {FAMILIES[family].title}" for family in host.bundled_families())
+    """The families, with the beginning of their bundled models' names."""
+    return ", ".join(f"{name} for {family.title}" for name, family in FAMILIES.items())
 
 
 class LoadCFM(io.ComfyNode):

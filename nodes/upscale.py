@@ -83,7 +83,7 @@ class Upscale(io.ComfyNode):
             return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise, seen)
 
         with host.noted() as notes:
-            refuse_start(latent, "latent", "the small latent, from KSampler")
+            refuse_start(latent, "latent", "the small latent, from KSampler", model)
             options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
             vae_party = codec.examined() if options.upsample == "psu" else codec.party
             small = scaled(checked(latent, cfm.party, vae_party, model), family)

@@ -8,9 +8,9 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from ..fmboost_core.errors import LatentError
-from ..fmboost_core.families import FAMILIES, LatentFamily, Party, family_of_space
-from ..fmboost_core.recognition import CHANNELS, recognise_codec
+from ..fmboost_core.families import FAMILIES, LatentFamily, Party, families_with, family_of_space
+from ..fmboost_core.foreign import SOUND, VIDEO, space_of_class
+from ..fmboost_core.recognition import is_recognisable, recognise_codec
 
 _SEEMS: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()  # by the host's VAE
 
@@ -23,23 +23,22 @@ class HostVAE:
 
         tiled: always in tiles; otherwise the host works in tiles when memory runs out.
         whose: of whose family it has to be, for messages.
-        Raises `LatentError` for a VAE of video or sound.
         """
-        if getattr(vae, "latent_dim", 2) != 2:
-            raise LatentError(f"The VAE is one of video or sound; connect the VAE of the {whose}'s family.")
         self._vae, self._tiled = vae, tiled
         self._space = LatentFamily("raw", "raw", vae.latent_channels, 1.0) if family is None else FAMILIES[family]
         self.channels: int = vae.latent_channels
         self.downscale_factor: int = vae.spacial_compression_encode()
-        self.family = _family_of_vae(vae)
-        self.party = Party("the VAE", self.family, self.channels, f"connect the VAE of the {whose}'s family")
+        foreign = _foreign_space(vae, self.channels, self.downscale_factor)
+        self.family = None if foreign else _family_of_vae(vae)
+        instead = f"connect the VAE of the {whose}'s family"
+        self.party = Party("the VAE", self.family, self.channels, instead, foreign=foreign)
 
     def examined(self) -> Party:
         """The party, where the VAE does not tell its family with the one that it seems to be of.
 
         Once for each VAE: it encodes a small test image, whose latent is recognised.
         """
-        if self.family is not None or self.channels != CHANNELS:
+        if self.party.space is not None or not is_recognisable(self.channels):
             return self.party
         if self._vae not in _SEEMS:
             _SEEMS[self._vae] = recognise_codec(self._raw)
@@ -57,6 +56,21 @@ class HostVAE:
         raw = self._space.to_raw(latents)
         pixels = self._vae.decode_tiled(raw) if self._tiled else self._vae.decode(raw)
         return pixels.movedim(-1, 1).to(latents) * 2 - 1
+
+
+def _foreign_space(vae: Any, channels: int, unit: int) -> str:
+    """The name of a VAE's space that no family has, by its class, its axes and the size of a latent; "" for others.
+
+    unit: pixels per latent along each side.
+    """
+    space = space_of_class(type(getattr(vae, "first_stage_model", None)).__name__)
+    if space is not None and space.channels == channels:  # Wan 2.1's and Wan 2.2's VAEs have one name
+        return space.title
+    axes = getattr(vae, "latent_dim", 2)
+    if axes != 2:
+        return families_with(channels, VIDEO if axes == 3 else SOUND)
+    units = {family.downscale_factor for family in FAMILIES.values() if family.channels == channels}
+    return f"{unit}x{unit}-pixel" if units and unit not in units else ""
 
 
 def _family_of_vae(vae: Any) -> str | None:

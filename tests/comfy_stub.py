@@ -12,7 +12,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache, partial
 from importlib.machinery import ModuleSpec
@@ -344,14 +344,22 @@ class ModelPatcher:
 
 
 @cache
-def _codec() -> Any:
-    from fmboost_core import load_codec
+def codec_of(channels: int) -> Any:
+    """A codec of no family: the bundled one of 4 channels, or one of other channels with random weights."""
+    from networks import randomised
 
-    return load_codec("builtin")
+    from fmboost_core import load_codec
+    from fmboost_core.codecs.tiny import tiny_codec
+
+    codec = copy(load_codec("builtin"))
+    if channels != codec.channels:
+        codec = randomised(tiny_codec(channels=channels, width=16, blocks=1, stem=4)).eval().requires_grad_(False)
+    codec.family = None
+    return codec
 
 
 class VAE:
-    """The bundled codec with the face of the host's VAE: pixels (B,H,W,3) in [0,1], raw latents of a family.
+    """A tiny codec with the face of the host's VAE: pixels (B,H,W,3) in [0,1], raw latents of a family.
 
     The tiled calls work on the whole. `calls` has the names of the calls, in order.
     """
@@ -397,10 +405,12 @@ class VAE:
         for dim in (1, 2):  # cut at the centre to whole latents
             rest = pixels.shape[dim] % self.downscale_ratio
             pixels = pixels.narrow(dim, rest // 2, pixels.shape[dim] - rest)
-        return self.format.process_out(_codec().encode(pixels[..., :3].movedim(-1, 1) * 2 - 1))
+        codec = codec_of(self.format.latent_channels)
+        return self.format.process_out(codec.encode(pixels[..., :3].movedim(-1, 1) * 2 - 1))
 
     def _decode(self, latents: Tensor) -> Tensor:
-        return (_codec().decode(self.format.process_in(latents)).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
+        images = codec_of(self.format.latent_channels).decode(self.format.process_in(latents))
+        return (images.movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 
 
 @dataclass

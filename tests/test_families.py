@@ -16,6 +16,7 @@ from PIL import Image
 
 from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, upscale_image
 from fmboost_core.cli import main
+from fmboost_core.codecs import load
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
 from fmboost_core.errors import CheckpointError, ConfigError, FMBoostWarning, LatentError
@@ -29,6 +30,7 @@ from fmboost_core.families import (
     titles,
 )
 from fmboost_core.files.checkpoint import load_model, save_model
+from fmboost_core.foreign import SOUND, SPACES, VIDEO, space_of_class
 
 TOY = LatentFamily("toy", "Toy", 3, 0.5, 0.25, webui=("is_toy",))
 
@@ -156,6 +158,17 @@ def test_the_odd_one_is_named() -> None:
     ]
 
 
+def test_a_foreign_space_is_of_no_family_of_as_many_channels() -> None:
+    model, cascade = Party("the model a", "flux1"), Party("the VAE", None, 16, "take another", foreign="Stable Cascade")
+    with pytest.raises(LatentError) as refused:
+        require_same_family(model, cascade)
+    assert str(refused.value) == (
+        "The model a is for FLUX.1 latents (16 channels), but the VAE is for Stable Cascade latents (16 channels); "
+        "take another."
+    )
+    require_same_family(cascade, replace(cascade, what="the latent"))
+
+
 def test_what_is_no_codec_is_refused_in_a_sentence() -> None:
     with pytest.raises(ConfigError, match="Tensor lacks channels, downscale_factor, encode and decode; see `Codec`"):
         boost(torch.zeros(1, 4, 4, 4), make_model(), torch.zeros(1))  # type: ignore[arg-type]
@@ -168,14 +181,14 @@ def test_the_core_refuses_a_codec_and_a_latent_of_another_family(codec: TinyVAE)
     for call in (lambda: boost(latent, xl, builtin), lambda: upscale_image(image, xl, builtin)):
         with pytest.raises(LatentError, match=r"for SDXL latents .*but the codec builtin is for SD1.5"):
             call()
-    with pytest.raises(LatentError, match=r"for SD1.5 latents .*latent has 16 channels \(SD3, FLUX.1, Stable Cascade"):
+    with pytest.raises(LatentError, match=r"for SD1.5 latents .*latent has 16 channels \(SD3, FLUX.1 or Stable Casc"):
         boost(torch.zeros(1, 16, 4, 4), make_model(), builtin)
     codec.family = None  # a codec that does not tell is taken at its channels
     assert boost(latent, xl, codec, nfe=1).shape == (1, 4, 8, 8)
 
 
 def test_the_command_line_refuses_a_codec_of_another_family(
-    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     upscale = ["upscale", str(tmp_path / "a.png"), str(tmp_path / "b.png")]
@@ -185,6 +198,12 @@ def test_the_command_line_refuses_a_codec_of_another_family(
     assert main([*upscale, "--model", "sdxl-x2"]) == 0, "by the built-in codec of the model's own family"
     with Image.open(tmp_path / "b.png") as large:
         assert large.size == (32, 32)
+    capsys.readouterr()
+    monkeypatch.setattr(load, "BUNDLED_CODECS", tmp_path)
+    assert main(["upscale", str(tmp_path / "a.png"), str(tmp_path / "c.png"), "--model", "sdxl-x2"]) == 2
+    assert "no built-in codec for SDXL latents; give a codec for SDXL, such as the public tiny VAE taesdxl" in (
+        capsys.readouterr().err
+    )
 
 
 def test_comfyui_refuses_a_vae_that_tells_another_family(host: Host) -> None:
@@ -202,12 +221,16 @@ def test_comfyui_refuses_a_vae_that_tells_another_family(host: Host) -> None:
 # --- what tells a family
 
 
-def test_a_codec_knows_its_family(shared: Path) -> None:
+def test_a_codec_knows_its_family(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for prefix, family in (("taesd", "sd15"), ("taesdxl", "sdxl"), ("taesd3", "sd3"), ("taef1", "flux1")):
         assert load_codec(shared / "taesd" / prefix).family == family
     assert load_codec("builtin").family == "sd15"
     with pytest.raises(LatentError, match="is for SDXL latents"):
         load_codec(shared / "taesd/taesdxl", "sd15")
+    for family in filter(load.has_builtin_codec, FAMILIES):
+        builtin = load_codec("builtin", family)
+        assert (builtin.family, builtin.channels) == (family, FAMILIES[family].channels)
+    monkeypatch.setattr(load, "BUNDLED_CODECS", tmp_path)
     with pytest.raises(CheckpointError, match=r"no built-in codec for FLUX.1 latents; .*taef1"):
         load_codec("builtin", "flux1")
     with pytest.raises(ConfigError, match="family must be one of"):
@@ -221,7 +244,14 @@ def test_a_codecs_file_keeps_its_family(toy: Path) -> None:
 
 def test_names_and_numbers_of_families() -> None:
     assert families_with(4) == "SD1.5 or SDXL" and families_with(7) == "no known family"
-    assert families_with(128) == "FLUX.2 or LTX video" and families_with(16).startswith("SD3, FLUX.1, Stable Cascade")
+    assert families_with(128) == "FLUX.2" and families_with(16) == "SD3, FLUX.1 or Stable Cascade"
+    assert families_with(128, VIDEO) == "LTX Video"
+    assert families_with(12) == "Mochi" and families_with(12, SOUND) == "no known family"
+    classes = [name for space in SPACES for name in space.classes]
+    assert len(classes) == len(set(classes)) and not {f.comfyui for f in FAMILIES.values()} & set(classes)
+    assert [getattr(space_of_class(name), "title", None) for name in ("Wan21", "StageA", "SD15")] == [
+        "Qwen-Image/Wan 2.1", "Stable Cascade's stage B", None,
+    ]  # fmt: skip
     assert titles(["sd15", "sdxl", "sd3"]) == "SD1.5, SDXL and SD3"
     assert family_of_tiny_vae("TAESDXL") == "sdxl" and family_of_tiny_vae("mine") is None
     assert family_of_space(16, 0.3611, 0.1159) == "flux1" and family_of_space(4, 0.3611, 0.1159) is None

@@ -11,8 +11,9 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
-from copy import copy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,24 +24,32 @@ import torch
 import torch.nn.functional as F
 from comfy_stub import (
     IO,
+    PACK,
+    SD3,
     SD15,
     SDXL,
     VAE,
+    Flux,
     Host,
     InterruptProcessingException,
     ModelPatcher,
     SpatialVideoTransformer,
     UNetModel,
     Widget,
+    codec_of,
     forget_pack,
     install,
 )  # fmt: skip
 from torch import Tensor, nn
 
 from fmboost_core import FAMILIES, alpha_bar, boost, flow, load_codec, load_model, noise_augment, upscale_image
+from fmboost_core.codecs.load import has_builtin_codec
+from fmboost_core.files.checkpoint import save_model
+from fmboost_core.files.locate import bundled_models
 
 MODEL, FAST, SDXL_MODEL = "sd15-x2", "sd15-x2-fast", "sdxl-x2"  # made for 4, 1 and 4 evaluations
-FORMATS = {"sd15": SD15(), "sdxl": SDXL()}
+FORMATS = {"sd15": SD15(), "sdxl": SDXL(), "sd3": SD3(), "flux1": Flux()}
+DOUBLING = [name for name in bundled_models() if name.endswith("-x2")]  # one for each family that has weights
 SPACES = {  # channels, scaling factor and shift, as the families' authors published them
     "sd15": (4, 0.18215, 0.0), "sdxl": (4, 0.13025, 0.0), "sd3": (16, 1.5305, 0.0609), "flux1": (16, 0.3611, 0.1159),
 }  # fmt: skip
@@ -121,18 +130,11 @@ def core_model(name: str) -> Any:
     return load_model(name)
 
 
-@cache
-def core_codec() -> Any:
-    """The bundled codec, for any family."""
-    codec = copy(load_codec("builtin"))
-    codec.family = None
-    return codec
-
-
 def boosted(samples: Tensor, name: str = MODEL, **options: Any) -> Tensor:
     """`boost` from raw samples to raw samples."""
     space = FORMATS[family_of(name)]
-    return space.process_out(boost(space.process_in(samples), core_model(name), core_codec(), **options))
+    codec = codec_of(space.latent_channels)
+    return space.process_out(boost(space.process_in(samples), core_model(name), codec, **options))
 
 
 def flowed(start: Tensor, guide: Tensor, name: str = MODEL, **options: Any) -> Tensor:
@@ -143,7 +145,8 @@ def flowed(start: Tensor, guide: Tensor, name: str = MODEL, **options: Any) -> T
 
 def enlarged(image: Tensor, name: str = MODEL, codec: Any = None, **options: Any) -> Tensor:
     """`upscale_image` from IMAGE to IMAGE."""
-    large = upscale_image(image.movedim(-1, 1) * 2 - 1, core_model(name), codec or core_codec(), **options)
+    codec = codec_of(FORMATS[family_of(name)].latent_channels)
+    large = upscale_image(image.movedim(-1, 1) * 2 - 1, core_model(name), codec, **options)
     return large.movedim(1, -1) / 2 + 0.5
 
 
@@ -206,8 +209,9 @@ def test_the_folder_of_models_is_added_to_what_is_there(host: Host, tmp_path: Pa
         (tmp_path / "models/fmboost" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "models/fmboost" / name).touch()
     (widget,) = (i for i in host.nodes["FMBoostLoadCFM"].GET_SCHEMA().inputs if i.id == "model")
-    bundled = sorted(path.stem for path in WEIGHTS.glob("sd*.safetensors"))
-    assert widget.options == [*bundled, "own.safetensors", "sub/deep.safetensors"]
+    *bundled, own, deep = widget.options
+    assert (own, deep, bundled[0]) == ("own.safetensors", "sub/deep.safetensors", MODEL)
+    assert sorted(bundled) == sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
     paths, suffixes = host.folders["fmboost"]
     assert paths == ["/another/disk", str(tmp_path / "models/fmboost")] and suffixes == {".safetensors"}
 
@@ -299,11 +303,11 @@ def test_a_replaced_file_is_loaded_again_and_a_missing_one_is_named(host: Host, 
 # --- the chain
 
 
-@pytest.mark.parametrize("name", [MODEL, SDXL_MODEL])
+@pytest.mark.parametrize("name", DOUBLING)
 def test_the_chain_and_the_one_node_are_boost(host: Host, name: str) -> None:
     small, cfm = latent(8, 10, batch=2, family=family_of(name)), ready(host, name)
     wanted = boosted(small["samples"], name, seed=5)
-    assert wanted.std() > 2  # raw
+    assert wanted.std() * SPACES[family_of(name)][1] > 0.3  # raw
     in_three, _, _ = chain(host, small, cfm, seed=5)
     in_one = host.run("FMBoostUpscale", latent=small, vae=vae_of(name), cfm=cfm, seed=5)
     for output in (in_three, in_one):
@@ -667,12 +671,28 @@ def test_upscale_also_gives_the_decoded_and_restored_picture(host: Host, method:
     assert image.shape == (2, 128, 128, 3) and difference(image, wanted) < 1e-5
 
 
-def test_an_sdxl_picture_is_enlarged_through_its_own_vae(host: Host) -> None:
-    image, cfm = photo(32, 40), ready(host, SDXL_MODEL)
-    found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(SDXL()), seed=2).args[0]
-    assert difference(found, enlarged(image, SDXL_MODEL, scale=2, seed=2)) < 1e-4
-    alone = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, seed=2).args[0]
-    assert difference(alone, enlarged(image, SDXL_MODEL, load_codec("builtin", "sdxl"), scale=2, seed=2)) < 1e-4
+@pytest.mark.parametrize("name", [name for name in DOUBLING if name != MODEL])
+def test_a_picture_is_enlarged_through_its_familys_vae(host: Host, name: str) -> None:
+    image, cfm = photo(32, 40), ready(host, name)
+    found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, vae=vae_of(name), seed=2).args[0]
+    assert difference(found, enlarged(image, name, scale=2, seed=2)) < 1e-4
+
+
+@pytest.mark.parametrize("name", [name for name in DOUBLING if has_builtin_codec(name.partition("-")[0])])
+def test_a_picture_is_enlarged_through_the_built_in_codec_of_its_family(host: Host, name: str) -> None:
+    image = photo(32, 40)
+    found = host.run("FMBoostUpscaleImage", image=image, cfm=ready(host, name), seed=2).args[0]
+    codec = load_codec("builtin", family_of(name))
+    wanted = upscale_image(image.movedim(-1, 1) * 2 - 1, core_model(name), codec, scale=2, seed=2)
+    assert difference(found, wanted.movedim(1, -1) / 2 + 0.5) < 1e-4
+
+
+def test_without_a_built_in_codec_a_vae_is_asked_for(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[f"{PACK}.fmboost_core.codecs.load"], "BUNDLED_CODECS", tmp_path)
+    with pytest.raises(host.core.ConfigError, match="no built-in codec for SDXL latents; connect a VAE"):
+        host.run("FMBoostUpscaleImage", image=photo(32, 40), cfm=ready(host, SDXL_MODEL))
 
 
 def test_what_the_codec_loses_is_put_back_unless_told_otherwise(host: Host) -> None:
@@ -798,9 +818,9 @@ def test_attention_of_another_kind_is_refused(host: Host) -> None:
 def test_a_latent_of_other_channels_is_refused_with_the_spaces_it_could_be_of_and_a_way_out(host: Host) -> None:
     wide, narrow, cfm = latent(8, 8, family="flux1"), latent(8, 8), ready(host)
     sentence = (
-        r"for SD1.5 latents \(4 channels\), but the latent has 16 channels \(SD3, FLUX.1, Stable Cascade, .*\); "
-        "FMBoost comes with models for SD1.5 and SDXL: decode the latent and enlarge the picture with FMBoost Upscale "
-        "Image"
+        r"for SD1.5 latents \(4 channels\), but the latent has 16 channels \(SD3, FLUX.1 or Stable Cascade\); "
+        "(FMBoost comes with models for SD1.5 and SDXL: decode the latent and enlarge the picture with FMBoost Upscale "
+        "Image|connect a latent of that family, or choose a model for this one in Load CFM)"
     )
     for node_id, given in [
         ("FMBoostNoiseAugment", {"latent": wide}), ("FMBoostNoiseAugment", {"latent": wide, "cfm": cfm}),
@@ -823,24 +843,36 @@ def test_a_latent_of_other_channels_is_refused_with_the_spaces_it_could_be_of_an
 
 @pytest.mark.parametrize(
     ("channels", "names"),
-    [
-        (3, "pixel space"), (8, "ACE-Step audio"), (16, "Stable Cascade, Qwen-Image"), (64, "HunyuanImage 2.1"),
-        (128, "FLUX.2"), (99, "no known family"),
-    ],
-)  # fmt: skip
-def test_latents_of_no_family_are_named(host: Host, channels: int, names: str) -> None:
-    strange = {"samples": noise(1, channels, 8, 8)}
-    with pytest.raises(host.core.LatentError, match=f"latent has {channels} channels .*{names}.*; FMBoost comes with"):
-        host.run("FMBoostUpscale", latent=strange, vae=VAE(), cfm=ready(host))
+    [(3, "pixel space"), (8, "ACE-Step"), (64, "HunyuanImage 2.1"), (128, "FLUX.2"), (99, "no known family")],
+)
+def test_latents_of_no_familys_channels_are_named(host: Host, channels: int, names: str) -> None:
+    """With and without a model or a VAE to compare them with."""
+    strange, vae = {"samples": noise(1, channels, 8, 8)}, VAE()
+    vae.latent_channels = channels
+    for node_id, given in [
+        ("FMBoostUpscale", {"vae": VAE(), "cfm": ready(host)}), ("FMBoostUpscale", {"vae": vae, "cfm": ready(host)}),
+        ("FMBoostPSUUpsample", {"vae": vae}), ("FMBoostNoiseAugment", {}),
+    ]:  # fmt: skip
+        with pytest.raises(host.core.LatentError) as refused:
+            host.run(node_id, latent=strange, **given)
+        assert str(refused.value) == (
+            f"The latent has {channels} channels ({names}), for which FMBoost has no model; {DECODE}."
+        )
+
+
+DECODE = "decode the latent and enlarge the picture with FMBoost Upscale Image"
+VIDEOS = r"\(Qwen-Image/Wan 2.1, HunyuanVideo, Cosmos, CogVideoX or SeedVR2\)"
 
 
 @pytest.mark.parametrize(
     ("strange", "words"),
     [
-        ({"samples": noise(1, 16, 1, 8, 8)}, "has an axis of frames.*Qwen-Image.*decode the latent and enlarge"),
-        ({"samples": noise(1, 4, 3, 8, 8)}, "has 3 frames or layers in one latent; decode the latent .* one by one"),
-        ({"samples": noise(1, 64, 8)}, "is of sound; connect the latent of an image"),
-        ({"samples": noise(1, 8, 16, 8), "type": "audio"}, "is of sound; connect the latent of an image"),
+        ({"samples": noise(1, 16, 1, 8, 8)}, f"has 16 channels and an axis of frames {VIDEOS}, for which .*; {DECODE}"),
+        ({"samples": noise(1, 48, 3, 8, 8)}, r"has 48 channels and 3 frames or layers \(Wan 2.2\), .* pictures"),
+        ({"samples": noise(1, 4, 3, 8, 8)}, r"has 4 channels and 3 frames or layers \(no known family"),
+        ({"samples": noise(1, 64, 8)}, r"is of sound \(Stable Audio or ACE-Step 1.5\); connect the latent of an image"),
+        ({"samples": noise(1, 8, 16, 8), "type": "audio"}, r"is of sound \(ACE-Step\); connect the latent of an image"),
+        ({"samples": noise(1, 64, 8), "type": "hunyuan3dv2"}, "is of a 3D shape; connect the latent of an image"),
         ({"samples": noise(4, 8)}, r"has the shape \(4, 8\)"),
     ],
 )
@@ -856,19 +888,66 @@ def test_what_is_no_latent_of_images_is_refused_by_its_right_name(host: Host, st
             host.run(node_id, **given)
 
 
+@pytest.mark.parametrize("node_id", ["FMBoostPSUUpsample", "FMBoostUpscale"])
+def test_the_diffusion_model_names_a_foreign_latent(host: Host, node_id: str) -> None:
+    """Where channels leave a choice, its latent format does not; its own VAE is no better then."""
+    wan, cascade, vae = space("Wan21", 16), space("SC_Prior", 16), VAE()
+    vae.latent_channels = 16
+    cfm = {"cfm": ready(host)} if node_id == "FMBoostUpscale" else {}
+    for samples, model, sentence in [
+        (noise(1, 16, 1, 8, 8), wan, r"axis of frames \(Qwen-Image/Wan 2.1\)"),
+        (noise(1, 16, 8, 8), wan, r"^The diffusion model is for Qwen-Image/Wan 2.1 latents \(16 channels\), .*decode"),
+        (noise(1, 16, 8, 8), cascade, r"^The diffusion model is for Stable Cascade latents \(16 channels\), for which"),
+        (noise(1, 4, 8, 8), space("SC_B", 4), r"is for Stable Cascade's stage B latents \(4 channels\), for which"),
+    ]:  # fmt: skip
+        with pytest.raises(host.core.LatentError, match=sentence):
+            host.run(node_id, latent={"samples": samples}, vae=vae, model=diffusion_model(space=model), **cfm)
+
+
+def space(name: str, channels: int) -> Any:
+    """An object of one of the host's classes of latent formats."""
+    return type(name, (), {"latent_channels": channels})()
+
+
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        ({"latent_channels": 16, "latent_dim": 3}, r"Qwen-Image/Wan 2.1, HunyuanVideo, .* latents \(16 channels\)"),
+        ({"latent_channels": 16, "latent_dim": 3, "first_stage_model": type("WanVAE", (), {})()}, "Qwen-Image/Wan 2.1"),
+        ({"latent_channels": 48, "latent_dim": 3, "first_stage_model": type("WanVAE", (), {})()}, "Wan 2.2"),
+        ({"latent_channels": 64, "latent_dim": 1}, "Stable Audio or ACE-Step 1.5"),
+        ({"latent_channels": 16, "first_stage_model": type("StageC_coder", (), {})()}, "Stable Cascade"),
+        ({"first_stage_model": type("StageA", (), {})(), "downscale_ratio": 4}, "Stable Cascade's stage B"),
+        ({"downscale_ratio": 4}, "4x4-pixel"),
+    ],
+)
+def test_the_vae_names_a_foreign_latent(host: Host, facts: dict[str, Any], named: str) -> None:
+    """By its class, its axes, and the pixels of a latent."""
+    vae = VAE(tells=False)
+    vars(vae).update(facts)
+    sentence = f"^The VAE is for {named}.*, for which FMBoost has no model; {DECODE}"
+    for node_id, cfm in (("FMBoostPSUUpsample", {}), ("FMBoostUpscale", {"cfm": ready(host)})):
+        with pytest.raises(host.core.LatentError, match=sentence):
+            host.run(node_id, latent=latent(8, 8), vae=vae, **cfm)
+    sentence = f"for SD1.5 latents .4 channels., but the VAE is for {named}.*connect the VAE of the model's family"
+    with pytest.raises(host.core.LatentError, match=sentence):
+        host.run("FMBoostUpscaleImage", image=photo(16, 16), vae=vae, cfm=ready(host))
+    assert not vae.calls
+
+
 def test_sound_beside_video_is_refused(host: Host) -> None:
-    with pytest.raises(host.core.LatentError, match="this one is of video with sound"):
-        host.run("FMBoostPSUUpsample", latent={"samples": Nested()}, vae=VAE())
-    vae = VAE()
-    vae.latent_dim = 3
-    with pytest.raises(host.core.LatentError, match="The VAE is one of video or sound; connect the VAE of"):
-        host.run("FMBoostPSUUpsample", latent=latent(8, 8), vae=vae)
+    for channels, name in ((128, "LTX Video"), (24, "MiniMax H3")):
+        with pytest.raises(host.core.LatentError, match=rf"is of video with sound \({name}\); decode its video"):
+            host.run("FMBoostPSUUpsample", latent={"samples": Nested(channels)}, vae=VAE())
 
 
 class Nested:
-    """A newer host's nested tensor: several tensors in one LATENT."""
+    """A newer host's nested tensor: several tensors in one LATENT, of which it tells the first one's shape."""
 
-    is_nested, shape, ndim = True, (1, 4, 8, 8), 4
+    is_nested, ndim = True, 5
+
+    def __init__(self, channels: int) -> None:
+        self.shape = (1, channels, 3, 8, 8)
 
 
 def test_an_error_shows_no_path_in_the_hosts_dialog(host: Host) -> None:
@@ -959,6 +1038,41 @@ def test_a_vae_that_does_not_tell_its_family_is_asked_for_a_test_image(host: Hos
     assert not unused.calls
 
 
+def test_statistics_tell_flux_from_sd3(host: Host, tmp_path: Path) -> None:
+    """Both have 16 channels. A VAE that does not tell its family is not taken for one without evidence."""
+    from networks import TINY, make_model
+
+    space, small = FAMILIES["flux1"], {"samples": clouds_of(SD3_DEVIATIONS)}
+    numbers = {"latent_factor": space.scaling_factor, "latent_shift": space.shift}
+    (tmp_path / "models/fmboost").mkdir(parents=True)
+    save_model(
+        make_model(replace(TINY, channels=16), family="flux1", **numbers), tmp_path / "models/fmboost/f.safetensors"
+    )
+    given = {"vae": VAE(Flux()), "cfm": load(host, "f.safetensors"), "nfe": 1, "scale": 1.0}
+    (text,) = host.run("FMBoostUpscale", latent=small, **given).ui["text"]
+    assert text.startswith(
+        "The model tiny and the VAE are for FLUX.1 latents (16 channels), but the latent looks like one of SD3; expect"
+    )
+    assert host.run("FMBoostUpscale", latent=small, **given, model=diffusion_model(space=Flux())).ui is None
+    own = {"samples": clouds_of(FLUX_DEVIATIONS)}
+    assert host.run("FMBoostUpscale", latent=own, **given).ui is None
+    with pytest.raises(
+        host.core.LatentError, match=r"but the model tiny is for FLUX.1 latents \(16 channels\); choose"
+    ):
+        host.run("FMBoostUpscale", latent=small, **given | {"vae": VAE(SD3())}, model=diffusion_model(space=SD3()))
+
+
+# Standard deviations of the differences between neighbours, means over photographs.
+SD3_DEVIATIONS = (0.9, 0.9, 1.0, 1.1, 0.9, 1.1, 1.0, 1.1, 1.0, 0.9, 1.0, 0.9, 0.9, 1.0, 1.2, 1.2)
+FLUX_DEVIATIONS = (1.1, 1.3, 1.1, 0.9, 1.0, 0.8, 1.1, 1.0, 0.9, 0.9, 0.9, 0.9, 1.0, 0.9, 1.0, 1.1)
+
+
+def clouds_of(deviations: tuple[float, ...]) -> Tensor:
+    """Clouds (1,16,64,64) whose channels differ as a family's do, but more: their correlations are left out here."""
+    clouds = F.avg_pool2d(noise(1, 16, 66, 66), 3, stride=1)
+    return clouds * torch.tensor(deviations).reshape(1, 16, 1, 1) ** 3
+
+
 class Flux2:
     latent_channels = 128
 
@@ -975,7 +1089,7 @@ def test_the_diffusion_model_tells_the_family(host: Host) -> None:
         "The diffusion model and the VAE are for SDXL latents (4 channels), but the model sd15-x2 is for SD1.5 latents "
         "(4 channels); choose another model in Load CFM."
     )
-    with pytest.raises(host.core.LatentError, match=r"model \(latent format Flux2\) has 128 channels \(FLUX.2 or LTX"):
+    with pytest.raises(host.core.LatentError, match=r"The diffusion model is for FLUX.2 latents \(128 channels\), for"):
         host.run("FMBoostPSUUpsample", latent=strange, vae=VAE(), model=diffusion_model(space=Flux2()))
     guide = host.run("FMBoostPSUUpsample", latent=strange, vae=VAE(tells=False), model=diffusion_model()).args[0]
     assert guide["fmboost_family"] == "sd15"

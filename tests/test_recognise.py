@@ -1,4 +1,4 @@
-"""SD1.5's and SDXL's latents, told apart by their statistics."""
+"""Latents of families with as many channels, SD1.5 and SDXL, SD3 and FLUX.1, told apart by their statistics."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -19,7 +19,7 @@ CODEC = cache(load_codec)
 
 
 def raw(scaled: torch.Tensor, family: str) -> torch.Tensor:
-    return scaled / FAMILIES[family].scaling_factor
+    return FAMILIES[family].to_raw(scaled)
 
 
 def pictures(folder: Path, count: int) -> Iterator[torch.Tensor]:
@@ -32,7 +32,10 @@ def pictures(folder: Path, count: int) -> Iterator[torch.Tensor]:
         yield torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
 
 
-@pytest.mark.parametrize(("family", "prefix"), [("sd15", "taesd"), ("sdxl", "taesdxl")])
+PREFIXES = {"sd15": "taesd", "sdxl": "taesdxl", "sd3": "taesd3", "flux1": "taef1"}
+
+
+@pytest.mark.parametrize(("family", "prefix"), PREFIXES.items())
 def test_images_and_their_guides_are_told_apart(shared: Path, family: str, prefix: str) -> None:
     """Of images that it was not fitted to: none is taken for the other family's, and nearly all are known."""
     codec, verdicts = CODEC(shared / "taesd" / prefix), []
@@ -49,7 +52,7 @@ def test_the_bundled_codec_is_of_sd15(codec_image: torch.Tensor) -> None:
 
 
 def test_a_codec_is_known_by_its_latent_of_a_test_image(shared: Path) -> None:
-    places = {shared / "taesd/taesd": "sd15", shared / "taesd/taesdxl": "sdxl", Path("builtin"): "sd15"}
+    places = {shared / "taesd" / prefix: family for family, prefix in PREFIXES.items()}
     for place, family in places.items():
         assert recognise_codec(CODEC(place).encode) == family
 
@@ -71,7 +74,7 @@ def codec_image() -> torch.Tensor:
     "latent",
     [
         torch.zeros(1, 4, 32, 32),
-        torch.randn(1, 16, 32, 32) * 5,
+        torch.randn(1, 12, 32, 32) * 5,
         torch.randn(1, 4, 31, 32) * 20,
         torch.full((1, 4, 32, 32), float("nan")),
         torch.zeros(1, 4, 0, 32),
@@ -82,10 +85,11 @@ def test_what_says_nothing_is_none(latent: torch.Tensor) -> None:
     assert recognise(latent) is None
 
 
-def test_noise_is_of_no_family() -> None:
+@pytest.mark.parametrize("channels", [4, 16])
+def test_noise_is_of_no_family(channels: int) -> None:
     """At any scale: a KSampler that was stopped early, an empty latent with noise."""
-    generator = torch.Generator().manual_seed(0)
-    verdicts = [recognise(torch.randn(1, 4, side, side, generator=generator) * 7) for side in [32] * 60 + [64] * 20]
+    generator, sides = torch.Generator().manual_seed(0), [32] * 60 + [64] * 20
+    verdicts = [recognise(torch.randn(1, channels, side, side, generator=generator) * 7) for side in sides]
     assert verdicts == [None] * 80
 
 

@@ -10,22 +10,23 @@ import sys
 import time
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from networks import make_model
+from networks import TINY, make_model
 from PIL import Image
-from webui_stub import Checkpoint, Job, install
+from webui_stub import Checkpoint, ForgeCheckpoint, Job, SD3Checkpoint, install, wide_codec
 
 from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, load_model, register_family, upscale_image
 from fmboost_core.codecs.periodic import periodic
 from fmboost_core.errors import ConfigError, FMBoostError, LatentError, NonFiniteError
 from fmboost_core.families import Party
 from fmboost_core.files.checkpoint import save_model
-from fmboost_core.files.locate import BUNDLED_MODELS
+from fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from fmboost_core.sampling.restore import restored
 from fmboost_core.tiles import Tileable
 
@@ -208,9 +209,9 @@ def test_an_entry_stands_for_a_model_and_the_accordion_comes_first(
 
 
 def test_automatic_is_the_bundled_model_of_the_checkpoint_s_family(hires: Any) -> None:
-    for family, entry, name in [
-        ("sd15", "FMBoost 2x", "sd15-x2"), ("sd15", "FMBoost 4x", "sd15-x4"), ("sdxl", "FMBoost 2x", "sdxl-x2"),
-    ]:  # fmt: skip
+    doubling = [(name.partition("-")[0], "FMBoost 2x", name) for name in bundled_models() if name.endswith("-x2")]
+    assert {"sd15", "sdxl"} <= {family for family, *_ in doubling}
+    for family, entry, name in [*doubling, ("sd15", "FMBoost 4x", "sd15-x4")]:
         assert hires.choose_model(hires.MODELS, entry, "Automatic", Party("the checkpoint", family)).name == name
 
 
@@ -218,8 +219,7 @@ def test_automatic_is_the_bundled_model_of_the_checkpoint_s_family(hires: Any) -
     ("attribute", "entry", "wish", "sentence"),
     [
         ("is_sdxl", "FMBoost 4x", "Automatic", "FMBoost 4x has no weights for SDXL checkpoints, only for SD1.5;"),
-        ("is_sd3", "FMBoost 2x", "Automatic", "has no weights for SD3 checkpoints, only for SD1.5 and SDXL; choose an"),
-        ("is_new", "FMBoost 2x", "Automatic", "has models for SD1.5 and SDXL checkpoints, but the checkpoint is of an"),
+        ("is_new", "FMBoost 2x", "Automatic", "has models for SD1.5.* checkpoints, but the checkpoint is of another"),
         ("is_sdxl", "FMBoost 2x", "sub/own", "sub/own is for SD1.5 .*, but the checkpoint is for SDXL .* Automatic"),
         ("is_sd1", "FMBoost 2x", "sdxl-x2", "sdxl-x2 is for SDXL .*, but the checkpoint is for SD1.5 .* Automatic"),
         ("is_sd2", "FMBoost 2x", "sdxl-x2", "sdxl-x2 is for SDXL .*, but the checkpoint is for SD1.5 .* Automatic"),
@@ -282,6 +282,84 @@ def test_a_checkpoint_is_not_loaded_for_the_line(
     stub.sd_models.model_data.sd_model = None
     assert host.loaded_party() is None
     assert hires.choose_model(hires.MODELS, "FMBoost 2x", "Automatic", None).name == MODEL
+
+
+# --- families of 16 channels
+
+
+@pytest.fixture
+def wide(stub: SimpleNamespace, tmp_path: Path) -> Any:
+    """`hires`, where models of SD3 and FLUX.1 with random weights are among the user's own."""
+    for family, spec in (("sd3", FAMILIES["sd3"]), ("flux1", FAMILIES["flux1"])):
+        numbers = {"latent_factor": spec.scaling_factor, "latent_shift": spec.shift, "noise_step": 200}
+        model = make_model(replace(TINY, channels=16), family=family, noise_steps=(200,), **numbers)
+        save_model(model, tmp_path / "fmboost" / f"own-{family}.safetensors", torch.float32)
+    module = importlib.import_module("fmboost_webui.hires")
+    module.register_entries()
+    return module
+
+
+@pytest.mark.parametrize(
+    ("numbers", "family"),
+    [
+        ((0.18215,), "sd15"), ((0.13025,), "sdxl"), ((1.5305, 0.0609, 16), "sd3"), ((0.3611, 0.1159, 16), "flux1"),
+        ((0.5,), None),
+    ],
+    ids=["sd15", "sdxl", "sd3", "flux1", "playground 2.5"],
+)  # fmt: skip
+def test_forges_vae_tells_the_family(hires: Any, numbers: tuple[Any, ...], family: str | None) -> None:
+    """Of FLUX.1 and Chroma it has no attribute. Playground 2.5 passes for SDXL by its attribute, but is not."""
+    host = importlib.import_module("fmboost_webui.host")
+    checkpoint = ForgeCheckpoint(*numbers)
+    assert host.family_of(checkpoint) == family
+    checkpoint.is_sdxl = True
+    assert host.family_of(checkpoint) == family
+
+
+def checkpoint_of(name: str, hires: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
+    """A checkpoint of one of the hosts, and its family."""
+    if name == "a1111 sd3":
+        return SD3Checkpoint(), "sd3"
+    monkeypatch.setattr(importlib.import_module("fmboost_webui.host"), "IS_FORGE", True)
+    monkeypatch.setattr(Job, "hr_additional_modules", None, raising=False)
+    if name == "forge sd3":
+        return ForgeCheckpoint(1.5305, 0.0609, 16), "sd3"
+    return ForgeCheckpoint(0.3611, 0.1159, 16), "flux1"
+
+
+@pytest.mark.parametrize("name", ["a1111 sd3", "forge sd3", "forge flux1"])
+def test_the_pass_of_16_channels_is_boost_by_the_mean_of_the_hosts_vae(
+    wide: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the scale and the shift of the host's own object; a batch is its singles, at a size of two stages."""
+    checkpoint, family = checkpoint_of(name, wide, monkeypatch)
+    small = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    size = {"hr_upscale_to_x": 200, "hr_upscale_to_y": 200, "hr_upscaler": f"FMBoost 2x (own-{family})"}
+    images = run(wide, Job(checkpoint, seeds=[5, 9], subseeds=[0, 0], **size), small)
+    own = next(model for model in wide.MODELS if model.name == f"own-{family}")
+
+    class Plain:
+        channels, downscale_factor = 16, 8
+        encode = staticmethod(lambda images: wide_codec().encode(images))
+        decode = staticmethod(lambda latents: wide_codec().decode(latents).clamp(-1, 1))
+
+    wanted = boost(small, load_model(own.source), Plain(), size=(200, 200), seed=[5, 9])
+    for image, latent, low in zip(images, wanted.split(1), small.split(1), strict=True):
+        large, seen = (wide_codec().decode(x).clamp(-1, 1) for x in (latent, low))
+        assert image.shape == (3, 200, 200) and torch.allclose(image, restored(large, seen)[0], atol=1e-3)
+    (alone,) = run(wide, Job(checkpoint, seeds=[9], subseeds=[0], **size), small[1:])
+    assert torch.equal(alone, images[1])
+
+
+@pytest.mark.parametrize(("name", "title"), [("a1111 sd3", "SD3"), ("forge flux1", "FLUX.1")])
+def test_16_channels_without_weights_are_refused_by_their_name(
+    hires: Any, name: str, title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, family = checkpoint_of(name, hires, monkeypatch)
+    models = [model for model in hires.MODELS if model.spec.family != family]
+    monkeypatch.setattr(hires, "MODELS", models)
+    with pytest.raises(ConfigError, match=f"FMBoost 2x has no weights for {title} checkpoints, only for SD1.5"):
+        run(hires, Job(checkpoint), torch.zeros(1, 16, 8, 8))
 
 
 # --- what comes with a job

@@ -9,13 +9,26 @@ import pytest
 from PIL import Image
 from test_words import SCHEMAS
 
+from fmboost_core import FAMILIES
+from fmboost_core.files.locate import bundled_models
+
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = ROOT / "workflows"
 TWINS = Path(__file__).parent / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+WAITING = sorted(path.stem for path in (ROOT / "research/templates").glob("*.json"))  # for their models' weights
 NOTES = ("MarkdownNote", "Note")
+FOLDERS = {  # of what the host's loaders load
+    "CheckpointLoaderSimple": "checkpoints", "LoraLoaderModelOnly": "loras", "UNETLoader": "diffusion_models",
+    "CLIPLoader": "text_encoders", "VAELoader": "vae",
+}  # fmt: skip
 PICTURE_BYTES = 150_000
 AFTER_SEED = ("fixed", "increment", "decrement", "randomize")  # the page's own widget after a seed
+
+
+def bundled_models_of(family: str) -> list[str]:
+    """The bundled models of a family; none while its weights are still to come."""
+    return [name for name in bundled_models() if name.startswith(f"{family}-")]
 
 
 def graph_of(name: str) -> dict[str, Any]:
@@ -34,7 +47,8 @@ def is_widget(entry: SimpleNamespace) -> bool:
 def check_value(entry: SimpleNamespace, value: Any) -> None:
     """A value that the server takes for an input."""
     if entry.id == "model":  # bundled models and the user's files: no file of ours to know them
-        assert (ROOT / "fmboost_core/weights/models" / f"{value}.safetensors").exists()
+        family = value.partition("-")[0]
+        assert family in FAMILIES and (value in bundled_models() or not bundled_models_of(family))
     elif getattr(entry, "options", None):
         assert value in entry.options, entry.id
     elif isinstance(entry.default, bool):
@@ -66,7 +80,7 @@ def widget_values(node: dict[str, Any]) -> dict[str, Any]:
 
 def test_there_are_workflows_and_nothing_without_its_twin_and_picture() -> None:
     assert {"image_upscale", "sd15_1k", "cascade_2k"} <= set(NAMES)
-    assert sorted(path.name.removesuffix(".api.json") for path in TWINS.iterdir()) == NAMES
+    assert sorted(path.name.removesuffix(".api.json") for path in TWINS.iterdir()) == sorted(NAMES + WAITING)
     assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == NAMES
     # Anything else there would be served as a workflow, or hide those that are.
     assert {path.suffix for path in WORKFLOWS.iterdir()} == {".json", ".jpg"}
@@ -162,10 +176,21 @@ def test_no_node_lies_on_another(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_has_to_be_downloaded_has_its_address(name: str) -> None:
     for node in graph_of(name)["nodes"]:
-        if node["type"] not in ("CheckpointLoaderSimple", "LoraLoaderModelOnly"):
+        if node["type"] not in FOLDERS:
             assert "models" not in node["properties"]
             continue
         (model,) = node["properties"]["models"]
         assert model["name"] == node["widgets_values"][0]
         assert model["url"].startswith("https://huggingface.co/") and "/resolve/" in model["url"]
-        assert model["directory"] == ("checkpoints" if node["type"].startswith("Checkpoint") else "loras")
+        assert model["directory"] == FOLDERS[node["type"]]
+
+
+@pytest.mark.parametrize(("name", "family"), [("flux_2k", "flux1"), ("zimage_2k", "flux1"), ("sd35_2k", "sd3")])
+def test_a_workflow_of_16_channels_tells_the_family(name: str, family: str) -> None:
+    """By the diffusion model: two families have as many channels, and statistics can only guess."""
+    twin = twin_of(name)
+    (upscale,) = (node["inputs"] for node in twin.values() if node["class_type"] == "FMBoostUpscale")
+    loader = twin[upscale["model"][0]]["class_type"]
+    assert loader in FOLDERS and twin[upscale["cfm"][0]]["inputs"]["model"] == f"{family}-x2"
+    (empty,) = (node for node in twin.values() if node["class_type"].startswith("Empty"))
+    assert empty["class_type"] == "EmptySD3LatentImage"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -50,6 +51,114 @@ class Checkpoint:
     def decode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return self.first_stage_model.decode(x)
+
+
+@cache
+def wide_codec() -> Any:
+    """A codec of 16 channels with random weights, whose latents are scaled."""
+    from networks import randomised
+
+    from fmboost_core.codecs.tiny import tiny_codec
+
+    torch.manual_seed(0)
+    return randomised(tiny_codec(channels=16, width=16, blocks=1, stem=4)).eval().requires_grad_(False)
+
+
+class LatentFormat:
+    """SD3's, in AUTOMATIC1111's `modules/models/sd3`."""
+
+    scale_factor, shift_factor = 1.5305, 0.0609
+
+    def process_in(self, latent: torch.Tensor) -> torch.Tensor:
+        return (latent - self.shift_factor) * self.scale_factor
+
+    def process_out(self, latent: torch.Tensor) -> torch.Tensor:
+        return latent / self.scale_factor + self.shift_factor
+
+
+class SD3Encoder(torch.nn.Module):
+    """From images in [-1,1] to the mean and the logarithm of the variance of raw latents."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = LatentFormat().process_out(wide_codec().encode(x))
+        return torch.cat([mean, torch.zeros_like(mean)], dim=1)
+
+
+class SD3VAE(torch.nn.Module):
+    """It gives a sample of the posterior, by the global generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = SD3Encoder()
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        mean, logvar = self.encoder(x).chunk(2, dim=1)
+        return mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return wide_codec().decode(LatentFormat().process_in(z))
+
+
+class SD3Checkpoint(Checkpoint):
+    """AUTOMATIC1111's `SD3Inferencer`."""
+
+    latent_channels = 16
+
+    def __init__(self) -> None:
+        super().__init__("is_sd3")
+        self.first_stage_model, self.latent_format = SD3VAE(), LatentFormat()
+
+    def encode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
+        return self.latent_format.process_in(self.first_stage_model.encode(x))
+
+    def decode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first_stage_model.decode(self.latent_format.process_out(x))
+
+
+class ForgeNetwork:
+    """Forge's `IntegratedAutoencoderKL`: it knows its numbers."""
+
+    def __init__(self, scaling_factor: float, shift_factor: float) -> None:
+        self.scaling_factor, self.shift_factor = scaling_factor, shift_factor
+
+    def process_in(self, latent: torch.Tensor) -> torch.Tensor:
+        return (latent - self.shift_factor) * self.scaling_factor
+
+    def process_out(self, latent: torch.Tensor) -> torch.Tensor:
+        return latent / self.scaling_factor + self.shift_factor
+
+
+class ForgeVAE:
+    """Forge's `VAE`: pixels (B,H,W,3) in [0,1], raw latents; a sample of the posterior unless it is told otherwise."""
+
+    def __init__(self, network: ForgeNetwork, codec: Any) -> None:
+        self.first_stage_model, self.codec, self.latent_channels = network, codec, codec.channels
+        self.regulation: Any = None
+        self.patcher = SimpleNamespace(set_model_vae_regulation=lambda function: setattr(self, "regulation", function))
+
+    def clone(self) -> ForgeVAE:
+        return ForgeVAE(self.first_stage_model, self.codec)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        mean = self.first_stage_model.process_out(self.codec.encode(pixels.movedim(-1, 1) * 2 - 1))
+        return mean + torch.randn_like(mean) if self.regulation is None else self.regulation(Posterior(mean))
+
+    def decode(self, raw: torch.Tensor) -> torch.Tensor:
+        images = self.codec.decode(self.first_stage_model.process_in(raw))
+        return (images.movedim(1, -1) / 2 + 0.5).clamp(0, 1)
+
+
+class ForgeCheckpoint(Checkpoint):
+    """Forge's `ForgeDiffusionEngine`. Of FLUX.1 and Chroma all its attributes are false."""
+
+    def __init__(self, scaling_factor: float, shift_factor: float = 0.0, channels: int = 4) -> None:
+        super().__init__("is_inpaint")
+        codec = self.first_stage_model if channels == 4 else wide_codec()
+        self.forge_objects = SimpleNamespace(vae=ForgeVAE(ForgeNetwork(scaling_factor, shift_factor), codec))
+
+    def decode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
+        vae = self.forge_objects.vae
+        return vae.decode(vae.first_stage_model.process_out(x)).movedim(-1, 1) * 2 - 1
 
 
 class ImageRNG:
@@ -163,6 +272,9 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         "script_callbacks": {"on_before_ui": lambda callback: None},
         "upscaler": {"Upscaler": Upscaler, "UpscalerData": lambda *a: SimpleNamespace(name=a[0])},
     }  # fmt: skip
+    backend = ModuleType("backend")  # Forge's own package, which the extension looks into in Forge alone
+    backend.memory_management = SimpleNamespace()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "backend", backend)
     parent = ModuleType("modules")
     monkeypatch.setitem(sys.modules, "modules", parent)
     for name, module in modules.items():

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import CheckpointError, MissingDependencyError, reason
+from ..families import FAMILIES
 
 BUNDLED_MODELS = Path(__file__).parents[1] / "weights" / "models"
 BUNDLED_CODECS = Path(__file__).parents[1] / "weights" / "codecs"
 
 
 def bundled_models() -> list[str]:
-    """Names of the models that come with the package, sorted. None of them is opened."""
-    return sorted(path.stem for path in BUNDLED_MODELS.glob("*.safetensors"))
+    """Names of the models that come with the package, in the order of `FAMILIES`, then by name. None is opened.
+
+    The first one is where the hosts' lists begin.
+    """
+    places = {family: place for place, family in enumerate(FAMILIES)}
+    names = [path.stem for path in BUNDLED_MODELS.glob("*.safetensors")]
+    return sorted(names, key=lambda name: (places.get(name.partition("-")[0], len(places)), name))
 
 
 def find_weights(name_or_path: str | Path) -> Path:

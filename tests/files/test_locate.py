@@ -24,6 +24,14 @@ def test_bundled_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "git lfs pull" in refusal(lambda: load_model("pointer"))
 
 
+def test_bundled_models_are_in_the_families_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is the default of ComfyUI's Load CFM: not the one whose family comes first in the alphabet."""
+    monkeypatch.setattr(locate, "BUNDLED_MODELS", tmp_path)
+    for name in ("flux1-x2", "own", "sd15-x4", "sd15-x2", "sd3-x2", "sdxl-x2"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert bundled_models() == ["sd15-x2", "sd15-x4", "sdxl-x2", "sd3-x2", "flux1-x2", "own"]
+
+
 @pytest.mark.parametrize("name", ["large", "../sd15-x2", "x" * 300, "a\0b"])
 def test_an_unknown_name_lists_the_bundled_ones(name: str) -> None:
     message = refusal(lambda: load_model(name))

@@ -21,6 +21,8 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
     (base / "models/vae_approx").mkdir(parents=True)
     for path in taesd.glob("*.safetensors"):
         shutil.copy(path, base / "models/vae_approx")
+    (base / "custom_nodes").mkdir()
+    (base / "custom_nodes/short_text_encoders").symlink_to(Path(__file__).with_name("short_text_encoders"))
     host = ComfyUI(Path(checkout), python, base, "--preview-method", "latent2rgb")
     yield host
     host.stop()

@@ -196,6 +196,27 @@ def check_the_stub_has_the_hosts_latent_scales() -> None:
         assert torch.allclose(ours.process_out(x), real.process_out(x), atol=1e-5)
 
 
+def check_every_foreign_space_is_one_of_the_hosts() -> None:
+    """Its channels, and whether its latents have frames; classes that this host lacks are of a newer or older one."""
+    import comfy.latent_formats
+    from FMBoost.fmboost_core.families import FAMILIES
+    from FMBoost.fmboost_core.foreign import SHAPES, SOUND, SPACES, VIDEO, space_of_class
+
+    axes = {VIDEO: {3}, SOUND: {1, 2}, SHAPES: {1, 2, 3}}
+    for space in SPACES:
+        for name in space.classes:
+            format_ = getattr(comfy.latent_formats, name, None)
+            if format_ is not None and name != "MiniMaxH3AV":  # video and sound in one
+                assert format_.latent_channels == space.channels, name
+                assert format_.latent_dimensions in axes.get(space.kind, {2, 3}), name
+    formats = {
+        name: value for name, value in vars(comfy.latent_formats).items()
+        if inspect.isclass(value) and issubclass(value, comfy.latent_formats.LatentFormat)
+    }  # fmt: skip
+    known = {"LatentFormat", "SDXL_Playground_2_5", *(family.comfyui for family in FAMILIES.values())}
+    assert not [name for name in formats if name not in known and space_of_class(name) is None]
+
+
 def main() -> None:
     host = Path(sys.argv[1])
     sys.argv = ["main.py", "--cpu"]

@@ -21,10 +21,11 @@ from safetensors.torch import load_file, save_file
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.families import FAMILIES
 from fmboost_core.files.checkpoint import save_model
+from fmboost_core.files.locate import bundled_models
 from fmboost_core.model import Model
 from fmboost_core.recognition import recognise
 
-from .comfyui import ComfyUI, Graph
+from .comfyui import ComfyUI, Graph, Run
 from .server import PACK, Refused, peak_memory
 
 MODEL, FAST = "sd15-x2", "sd15-x2-fast"  # made for 4 evaluations and for 1
@@ -450,26 +451,75 @@ def make_lora(path: Path) -> None:
     save_file({f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}, path)
 
 
-@pytest.mark.parametrize("twin", sorted((PACK / "tests/workflows").glob("*.api.json")), ids=lambda path: path.name)
+TINY = ("flux_2k", "sd35_2k", "zimage_2k")  # whose models are made from the host's classes, with few layers
+
+
+@pytest.fixture(scope="module")
+def tiny_models(comfyui: ComfyUI) -> Path:
+    """The folder of the host's models, with those of `TINY` in it under the workflows' names."""
+    script, host = Path(__file__).with_name("tiny_models.py"), os.environ["COMFYUI_PATH"]
+    made = subprocess.run(
+        [os.environ["COMFYUI_PYTHON"], script, host, comfyui.base / "models"], capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr[-2000:]
+    return comfyui.base / "models"
+
+
+def bundled_or_random(comfyui: ComfyUI, model: str) -> str:
+    """The choice of a bundled model; of a family without weights a tiny one with random weights in its place."""
+    if model in bundled_models():
+        return model
+    from networks import TINY as SMALL
+
+    family = model.partition("-")[0]
+    network = replace(SMALL, channels=FAMILIES[family].channels)
+    save_model(make_model(network, family=family), comfyui.base / f"models/fmboost/{model}.safetensors")
+    return f"{model}.safetensors"
+
+
+def version(comfyui: ComfyUI) -> tuple[int, ...]:
+    return tuple(map(int, comfyui.get("/system_stats")["system"]["comfyui_version"].split(".")[:3]))
+
+
+TWINS = sorted((PACK / "tests/workflows").glob("*.api.json"))
+
+
+@pytest.mark.parametrize("twin", [t for t in TWINS if not t.name.startswith(TINY)], ids=lambda path: path.name)
 def test_every_workflow_runs_to_its_end(comfyui: ComfyUI, picture: str, checkpoint: str, twin: Path) -> None:
     """As it is shipped, but for a smaller latent and fewer steps of the diffusion model."""
     (comfyui.base / "models/loras").mkdir(exist_ok=True)
     make_lora(comfyui.base / "models/loras/lora.safetensors")
-    small = {
-        "ckpt_name": checkpoint, "lora_name": "lora.safetensors", "image": picture,
-        "steps": 2, "width": 64, "height": 64,
-    }  # fmt: skip
+    small = {"ckpt_name": checkpoint, "lora_name": "lora.safetensors", "image": picture}
+    check_workflow(comfyui, twin, small, 96 if "image_upscale" in twin.name else 64)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_workflow_of_16_channels_runs_to_its_end(comfyui: ComfyUI, tiny_models: Path, name: str) -> None:
+    """With models of the host's own classes of FLUX.1, SD3.5 and Z-Image: the host's shapes and latent formats."""
+    if name == "zimage_2k" and version(comfyui) < (0, 3, 75):
+        pytest.skip("needs a ComfyUI that knows Z-Image")
+    twin = PACK / f"tests/workflows/{name}.api.json"
+    run = check_workflow(comfyui, twin, {}, 64)
+    upscale = next(id for id, entry in json.loads(twin.read_text()).items() if entry["class_type"] == "FMBoostUpscale")
+    assert "text" not in run.outputs.get(upscale, {}), "the diffusion model tells the family: nothing is guessed"
+
+
+def check_workflow(comfyui: ComfyUI, twin: Path, given: dict[str, str], side: int) -> Run:
+    """Run a workflow with other files and at a small size; its pictures have the size that it promises."""
+    small = {"steps": 2, "width": 64, "height": 64, **given}
     graph = json.loads(twin.read_text())
     for entry in graph.values():
         if not entry["class_type"].startswith("FMBoost"):
             entry["inputs"] |= {k: v for k, v in small.items() if isinstance(entry["inputs"].get(k), (int, str))}
+        elif entry["class_type"] == "FMBoostLoadCFM":
+            entry["inputs"]["model"] = bundled_or_random(comfyui, entry["inputs"]["model"])
     run = comfyui.run(graph)
     assert run.error is None, run.error
     shown = {key: entry for key, entry in graph.items() if entry["class_type"] in ("SaveImage", "PreviewImage")}
     assert shown and all(run.outputs[key]["images"] for key in shown)
     scale = next((e["inputs"]["scale"] for e in graph.values() if "scale" in e["inputs"]), 0)
-    side = 96 if "image_upscale" in twin.name else 64
     assert all(Image.open(comfyui.file(run, key, "images")).width == scale * side for key in shown)
+    return run
 
 
 def pixels_of(path: Path) -> torch.Tensor:
@@ -499,3 +549,61 @@ def test_another_family_of_as_many_channels_is_refused_or_noted_on_the_node(comf
     )
     graph["2"]["inputs"]["vae_name"] = "taesd"
     assert "5" not in comfyui.run(graph).outputs
+
+
+def foreign_graph(maker: dict[str, Any], vae: str = "taef1") -> Graph:
+    """A latent of one of the host's own empty latents before FMBoost Upscale and before PSU Upsample."""
+    return {
+        "2": node("VAELoader", vae_name=vae),
+        "3": maker,
+        "4": node("FMBoostLoadCFM", model=MODEL, dtype="auto"),
+        "5": node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 1}),
+        "6": node("SaveLatent", samples=["5", 0], filename_prefix="test/never"),
+    }
+
+
+SIZES = {"width": 256, "height": 256, "batch_size": 1}
+
+
+@pytest.mark.parametrize(
+    ("maker", "sentence"),
+    [
+        (
+            node("EmptyHunyuanLatentVideo", **SIZES, length=1),
+            "16 channels and an axis of frames (Qwen-Image/Wan 2.1, Hunyu",
+        ),
+        (node("EmptyHunyuanLatentVideo", **SIZES, length=9), "16 channels and 3 frames or layers (Qwen-Image/Wan 2.1,"),
+        (node("EmptyMochiLatentVideo", **SIZES, length=7), "12 channels and 2 frames or layers (Mochi), for which"),
+        (node("EmptyLTXVLatentVideo", **SIZES, length=9), "128 channels and 2 frames or layers (LTX Video), for which"),
+        (
+            node("EmptyLatentAudio", seconds=2.0, batch_size=1),
+            "is of sound (Stable Audio or ACE-Step 1.5); connect the",
+        ),
+        (
+            node("EmptyAceStepLatentAudio", seconds=2.0, batch_size=1),
+            "is of sound (ACE-Step); connect the latent of an",
+        ),
+        (
+            node("EmptyLatentHunyuan3Dv2", resolution=64, batch_size=1),
+            "is of a 3D shape; connect the latent of an image",
+        ),
+        (
+            node("EmptyFlux2LatentImage", **SIZES),
+            "The latent has 128 channels (FLUX.2), for which FMBoost has no model",
+        ),
+        (node("EmptyHunyuanImageLatent", **SIZES), "The latent has 64 channels (HunyuanImage 2.1), for which FMBoost"),
+        (node("EmptySD3LatentImage", **SIZES), "the latent has 16 channels (SD3, FLUX.1 or Stable Cascade)"),
+        (
+            node("StableCascade_EmptyLatentImage", width=512, height=512, compression=42, batch_size=1),
+            "the latent has 16 channels (SD3, FLUX.1 or Stable Cascade)",
+        ),
+    ],
+    ids=lambda value: value["class_type"] if isinstance(value, dict) else "",
+)
+def test_a_foreign_latent_of_the_host_is_named(
+    comfyui: ComfyUI, tiny_vaes: None, maker: dict[str, Any], sentence: str
+) -> None:
+    if maker["class_type"] not in comfyui.get("/object_info"):
+        pytest.skip(f"this ComfyUI has no {maker['class_type']}")
+    error = comfyui.run(foreign_graph(maker)).error
+    assert error is not None and sentence in error and "\n" not in error, error
