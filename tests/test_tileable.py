@@ -145,12 +145,12 @@ def smooth_texture(side: int) -> Image.Image:
 
 
 def steps(path: Path) -> list[tuple[float, float]]:
-    """For x and y: the mean step across the seam, and that between all other neighbours."""
+    """For x and y: the mean step across the seam, and that at the other places where two latents meet."""
     pixels = np.asarray(Image.open(path), dtype=np.float64)
     found = []
     for axis in (1, 0):
         step = np.abs(pixels - np.roll(pixels, 1, axis)).mean(axis=(1 - axis, 2))
-        found.append((float(step[0]), float(step[1:].mean())))
+        found.append((float(step[0]), float(step[8::8].mean())))
     return found
 
 
@@ -159,7 +159,7 @@ def test_the_program_keeps_a_texture_seamless(tmp_path: Path) -> None:
     common = ["upscale", str(tmp_path / "in.png")]
     assert main([*common, str(tmp_path / "edged.png")]) == 0
     assert main([*common, str(tmp_path / "out.png"), "--tileable", "both"]) == 0
-    assert all(seam > 1.3 * within for seam, within in steps(tmp_path / "edged.png"))
+    assert all(seam > 1.2 * within for seam, within in steps(tmp_path / "edged.png"))
     assert all(seam < 1.1 * within for seam, within in steps(tmp_path / "out.png"))
 
 

@@ -247,7 +247,7 @@ def test_cancelling_stops_within_one_evaluation(model: Model, codec: TinyVAE) ->
 def test_refusals(model: Model, codec: TinyVAE) -> None:
     low = latents(1, 4, 4, 4)
     cases: list[tuple[torch.Tensor, dict, type[FMBoostError], str]] = [
-        (latents(1, 16, 4, 4), {}, LatentError, "SD3, FLUX.1, Stable Cascade"),
+        (latents(1, 16, 4, 4), {}, LatentError, "SD3, FLUX.1 or Stable Cascade"),
         (latents(1, 3, 4, 4), {}, LatentError, "pixel space"),
         (latents(4, 4, 4), {}, LatentError, "batch, channels, height, width"),
         (low.long(), {}, LatentError, "int64"),
