@@ -347,7 +347,7 @@ def test_a_training_starts_from_a_model_of_another_latent_space_with_new_outer_l
 @pytest.mark.parametrize("base", [40, 64])  # frequencies of the time embedding are interpolated, and doubled
 def test_a_wider_network_begins_with_nearly_the_narrower_one_s_function(base: int) -> None:
     """Within some percent, at every time and for every guide: of the bundled model, whose weights are no noise."""
-    model = load_model("sd15-x2")
+    model = load_model("sd15-x2-fast")
     torch.manual_seed(0)
     network = LatentUNet(replace(model.spec.network, base=base))
     start_from(network, model)
