@@ -18,6 +18,7 @@ from fmboost_core.metrics.distances import (
     laplacian,
     laplacian_patches,
     line_distance,
+    overshoot,
     sliced_distance,
 )
 from fmboost_core.sampling.schedule import alpha_bar
@@ -335,12 +336,38 @@ def test_without_since_the_first_step_is_decoded_too() -> None:
     assert loss == pytest.approx(float(IMAGES(paint(2 * drawn.guide), paint(drawn.high)).mean()), rel=1e-5)
 
 
-def test_only_the_centre_of_a_crop_is_decoded() -> None:
-    drawn = Examples(*(x[:3] for x in examples(lambda g, e: g, torch.full((COUNT,), 0.5))))
-    velocity = torch.zeros(3, 4, 4, 4).index_fill(2, torch.tensor([0, 3]), 9.0).requires_grad_()
-    decoded(window=2).loss(lambda x, t, g: velocity, drawn).backward()
-    changed = velocity.grad.abs().sum((0, 1)) > 0
-    assert changed[1:3, 1:3].all() and changed.sum() == 4
+def test_a_window_anywhere_in_the_crop_is_decoded() -> None:
+    """Borders as often as they are drawn: a picture has borders too, and what is never decoded is not learned."""
+    drawn = Examples(*(x[:400] for x in examples(lambda g, e: g, torch.full((COUNT,), 0.5))))
+    drawn = drawn._replace(seed=torch.arange(400))
+    velocity = torch.zeros(400, 4, 4, 4).requires_grad_()
+    objective = decoded(WeightedDistance(error=1.0), window=2)
+    objective.loss(lambda x, t, g: velocity + 9, drawn).backward()
+    changed = velocity.grad.abs().sum(1) > 0
+    assert (changed.flatten(1).sum(1) == 4).all()
+    # Nine places: a corner is in one of them, a position inside in four.
+    shares = changed.float().mean(0)
+    assert torch.allclose(shares[[0, 0, 3, 3], [0, 3, 0, 3]], torch.tensor(1 / 9), atol=0.05)
+    assert torch.allclose(shares[1:3, 1:3], torch.tensor(4 / 9), atol=0.08)
+    # The same seeds place the same windows in a part of the batch.
+    part = velocity.detach()[:5].requires_grad_()
+    objective.loss(lambda x, t, g: part + 9, Examples(*(x[:5] for x in drawn))).backward()
+    assert torch.equal(part.grad.abs().sum(1) > 0, changed[:5])
+
+
+def test_informed_losses_see_the_guide_where_the_result_is_seen() -> None:
+    drawn = Examples(*(x[:6] for x in examples(lambda g, e: g, torch.full((COUNT,), 0.5))))
+    seen: list[Tensor | None] = []
+
+    def perceive(made: Tensor, truth: Tensor, shown: Tensor | None, seed: Tensor) -> Tensor:
+        seen.append(shown)
+        return made.mean((1, 2, 3))
+
+    flow = CouplingFlow(SIGNAL)
+    for informed in (False, True):
+        objective = Decoded(flow, paint, IMAGES, NOTHING, window=4, perceive=perceive, informed=informed)
+        objective.loss(lambda x, t, g: x, drawn)
+    assert seen[0] is None and torch.equal(seen[1], paint(drawn.guide).clamp(-1, 1))
 
 
 @pytest.mark.parametrize("channels", [3, 4])  # images and latents
@@ -425,7 +452,7 @@ def test_the_decoded_objective_shows_its_images_to_whoever_perceives_them() -> N
     )
     seen: list[Tensor] = []
 
-    def perceive(made: Tensor, truth: Tensor, seed: Tensor) -> Tensor:
+    def perceive(made: Tensor, truth: Tensor, shown: Tensor | None, seed: Tensor) -> Tensor:
         seen.extend((made, truth, seed))
         return torch.full((len(seed),), 5.0)
 
@@ -433,6 +460,22 @@ def test_the_decoded_objective_shows_its_images_to_whoever_perceives_them() -> N
     assert further - plain == pytest.approx(5 * 5 / 6, rel=1e-4)  # not of the item at time 0
     assert seen[2].tolist() == [0, 2, 3, 4, 5] and seen[1].abs().max() <= 1
     assert torch.equal(seen[1], paint(drawn.high)[[0, 2, 3, 4, 5]].clamp(-1, 1))
+
+
+def test_overshoot_is_what_leaves_the_range_nearby() -> None:
+    """Grain where the truth is flat and rims beside its edges count; the truth's own texture anywhere near does not."""
+    flat = torch.full((2, 3, 32, 32), 0.2)
+    grain = 0.02 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(overshoot(flat + grain, flat), grain.abs().mean((1, 2, 3)) / 0.1, rtol=1e-4)
+    edge = flat.index_fill(3, torch.arange(16, 32), 0.7)
+    assert overshoot(edge, edge).eq(0).all()
+    assert overshoot(edge.roll(1, 3)[..., 4:-4], edge[..., 4:-4]).eq(0).all()  # an edge a pixel aside
+    rim = edge.index_add(3, torch.tensor([16]), torch.full((2, 3, 32, 1), 0.12))
+    assert torch.allclose(overshoot(rim, edge), torch.full((2,), 0.12 / 0.6 / 32), rtol=1e-4)
+    stripes = flat + 0.3 * (torch.arange(32) % 2)
+    assert overshoot(stripes.roll(1, 3), stripes).eq(0).all()  # in the other phase
+    assert overshoot(flat, stripes).eq(0).all()  # smoothness is no overshoot
+    assert torch.allclose(WeightedDistance(overshoot=3.0)(flat + grain, flat), 3 * overshoot(flat + grain, flat))
 
 
 # --- all of them

@@ -158,26 +158,26 @@ def test_hashed_numbers_are_normal_and_independent() -> None:
 
 def test_windows_and_noise_follow_from_the_seed() -> None:
     image, seed = smooth(6, 64), torch.arange(6)
-    made, truth = noisy_windows(image, image, seed)
+    made, truth = noisy_windows(seed, image, image)
     side = 64 - 2 * BORDER - SHIFTS
-    assert made.shape == (6, 3, side, side) and torch.equal(made, noisy_windows(image, image, seed)[0])
+    assert made.shape == (6, 3, side, side) and torch.equal(made, noisy_windows(seed, image, image)[0])
     # The same window of both, with different noises of a known size.
     assert (made - truth).std() == pytest.approx(2**0.5 * NOISE, rel=0.05)
-    parts = [noisy_windows(image[i : i + 2], image[i : i + 2], seed[i : i + 2])[0] for i in (0, 2, 4)]
+    parts = [noisy_windows(seed[i : i + 2], image[i : i + 2], image[i : i + 2])[0] for i in (0, 2, 4)]
     assert torch.equal(made, torch.cat(parts))
     # Nothing of the border, and not always the same place.
     marked, many = torch.zeros(64, 3, 64, 64), torch.arange(64)
     marked[..., BORDER:-BORDER, BORDER:-BORDER] = 1
-    assert (noisy_windows(marked, marked, many)[1] - 1).abs().max() < 8 * NOISE
+    assert (noisy_windows(many, marked, marked)[1] - 1).abs().max() < 8 * NOISE
     ramp = torch.arange(64.0).expand(64, 3, 64, 64)
-    assert len(set(noisy_windows(ramp, ramp, many)[0][:, 0, :, 0].mean(1).round().tolist())) == SHIFTS
+    assert len(set(noisy_windows(many, ramp, ramp)[0][:, 0, :, 0].mean(1).round().tolist())) == SHIFTS
 
 
 def test_perception_teaches_the_image_and_the_critics_in_one_pass(network: FeatureNetwork) -> None:
     torch.manual_seed(0)
     perception = Perception(network, features=2.0, critics=0.5)
     made, truth, seed = images(2).requires_grad_(), smooth(2), torch.tensor([3, 4])
-    loss = perception(made, truth, seed)
+    loss = perception(made, truth, None, seed)
     assert loss.shape == (2,)
     loss.mean().backward()
     assert made.grad.abs().sum() > 0
@@ -188,5 +188,26 @@ def test_perception_teaches_the_image_and_the_critics_in_one_pass(network: Featu
     )
     # Without gradients, as in a validation, only the distance counts.
     with torch.no_grad():
-        assert float(perception(made, truth, seed).mean()) == pytest.approx(2 * parts["features"], rel=1e-4)
+        assert float(perception(made, truth, None, seed).mean()) == pytest.approx(2 * parts["features"], rel=1e-4)
     assert Perception(network, features=1.0, critics=0.0).critics is None
+
+
+def test_informed_critics_tell_apart_what_only_the_small_image_tells(network: FeatureNetwork) -> None:
+    """Images that are true beside one small image and made beside another: without it, nobody could tell."""
+    first, second, seed = smooth(4, seed=1), smooth(4, seed=2), torch.arange(4)
+
+    def taught(informed: bool) -> float:
+        torch.manual_seed(0)
+        perception = Perception(network, features=0.0, critics=1.0, informed=informed)
+        optimizer = torch.optim.Adam(perception.critics.parameters(), 2e-3, betas=(0.5, 0.99))
+        for step in range(30):
+            # What is made and what is true are the same images; only the small image tells which.
+            perception(torch.cat([first, second]), torch.cat([second, first]), torch.cat([second, first]),
+                       torch.cat([seed, seed]) + 8 * step).mean().backward()  # fmt: skip
+            optimizer.step()
+            optimizer.zero_grad()
+            perception.critics.follow_norms()
+        return perception.parts["critic loss"]
+
+    assert taught(False) > 1.9
+    assert taught(True) < 1.5

@@ -1,8 +1,8 @@
-"""Distances between images or latents: texture, lines and coarse content, as differentiable tensors.
+"""Distances between images or latents: texture, lines, coarse content and overshoot, as differentiable tensors.
 
 Texture and lines are compared as distributions, wherever they lie. A network that is asked for each pixel alone gives
 the mean of all that could be there, which is smooth. Coarse content is compared in place: the low-resolution image
-determines it.
+determines it. Overshoot is compared in the neighbourhood: grain where the truth is flat, rims beside its edges.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ PATCH = 7  # pixels a side
 STRIP = 25  # pixels long, one wide
 _DIRECTIONS, _STRIDE = 32, 2  # of `texture_distance`
 _REDUCTIONS = (2, 4, 8)
+NEAR = 5  # pixels a side of the neighbourhood whose range is allowed
+_UNSEEN = 0.1  # added to that range, of images in [-1,1]: what weighs ten times as much as the same beside an edge
 
 
 # --- planes and patches
@@ -89,3 +91,24 @@ def coarse_error(a: Tensor, b: Tensor) -> Tensor:
     for k in _REDUCTIONS:
         error = error + k**2 * F.avg_pool2d(difference, k, ceil_mode=True).square().mean((1, 2, 3))
     return error
+
+
+def overshoot(a: Tensor, b: Tensor) -> Tensor:
+    """How far (B,C,H,W) a leaves the range of b in the `NEAR` pixels around, relative to that range: means (B,).
+
+    Texture that b has is allowed anywhere near. Grain where b is flat and rims beside its edges are not, nor are
+    contours that are drawn twice. Each plane's range is widened by a small number, so that what is invisible is not
+    counted as infinitely wrong.
+    """
+    return _beyond(a, b).mean((1, 2, 3))
+
+
+def _beyond(a: Tensor, b: Tensor) -> Tensor:
+    """`overshoot` at each position (B,C,H,W)."""
+    highest, lowest = _highest(b), -_highest(-b)
+    return ((a - highest).relu() + (lowest - a).relu()) / (highest - lowest + _UNSEEN)
+
+
+def _highest(x: Tensor) -> Tensor:
+    """The maximum of each position's neighbourhood; a maximum over rows, then over columns, is one over squares."""
+    return F.max_pool2d(F.max_pool2d(x, (NEAR, 1), 1, (NEAR // 2, 0)), (1, NEAR), 1, (0, NEAR // 2))

@@ -57,10 +57,12 @@ class ObjectiveSection:
     mean: factor of the error of the mean colour (decoded).
     coarse: weight of coarse content; more gives more PSNR and less detail (decoded).
     latents: factor of the latents' own texture and mean; it keeps them as other decoders expect them (decoded).
-    window: side in latents of the centre of each crop that is decoded (decoded).
+    overshoot: weight of what leaves the range of the ground truth nearby: grain on flat areas, rims (decoded).
+    window: side in latents of the part of each crop that is decoded, anywhere in it (decoded).
     last_share: share of the decoded crops that begin at the last of four steps (decoded).
     features: weight of the distance of ImageNet features (decoded).
     critics: weight of critics, which learn to tell the results from the ground truth (decoded).
+    informed: whether the critics see the guide, decoded, beside each image (decoded).
     network: whose features these are: lite0 to lite4 of EfficientNet, from its package, or a file with lite0's weights.
     """
 
@@ -78,10 +80,12 @@ class ObjectiveSection:
     mean: float = 1.0
     coarse: float = 0.0
     latents: float = 1.0
+    overshoot: float = 0.0
     window: int = 16
     last_share: float = 0.0
     features: float = 0.0
     critics: float = 0.0
+    informed: bool = False
     network: str = "lite0"
 
     def __post_init__(self) -> None:
@@ -97,7 +101,7 @@ class ObjectiveSection:
         require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
         require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
         require(1 <= self.teacher_steps <= 1000, "objective.teacher_steps", self.teacher_steps, "1 to 1000")
-        for name in ("texture", "lines", "mean", "coarse", "latents", "features", "critics"):
+        for name in ("texture", "lines", "mean", "coarse", "latents", "overshoot", "features", "critics"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"objective.{name}", value, "0 or above and finite")
         require(0 <= self.last_share <= 1, "objective.last_share", self.last_share, "between 0 and 1")

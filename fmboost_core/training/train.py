@@ -103,7 +103,7 @@ def _perception(recipe: Recipe) -> Perception | None:
     features, critics = recipe.objective.features, recipe.objective.critics
     if not features and not critics:
         return None
-    return Perception(load_features(recipe.objective.network), features, critics)
+    return Perception(load_features(recipe.objective.network), features, critics, recipe.objective.informed)
 
 
 def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:

@@ -74,6 +74,7 @@ def _decoded(
         coarse=section.coarse * IMAGES.coarse,
         texture=section.texture * IMAGES.texture,
         lines=section.texture * section.lines * IMAGES.lines,
+        overshoot=section.overshoot,
         mean=section.mean * IMAGES.mean,
     )
     latents = replace(
@@ -81,7 +82,7 @@ def _decoded(
     )
     return Decoded(
         _flow(section), decode, images, latents, section.since, section.window, section.octave, section.last_share,
-        perceive,
+        perceive, section.informed,
     )  # fmt: skip
 
 

@@ -22,10 +22,10 @@ class Critics(nn.Module):
     The norms are followed by `follow_norms` alone, once a step, so that a step in parts is the whole step.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
-        """channels: of the features at each depth."""
+    def __init__(self, channels: Sequence[int], colours: int = 3) -> None:
+        """channels: of the features at each depth. colours: channels of the images."""
         super().__init__()
-        self.heads = nn.ModuleList([_of_features(count) for count in channels] + [_of_pixels()])
+        self.heads = nn.ModuleList([_of_features(count) for count in channels] + [_of_pixels(colours)])
         self.eval()
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:
@@ -76,11 +76,11 @@ def _of_features(channels: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-def _of_pixels() -> nn.Sequential:
+def _of_pixels(colours: int) -> nn.Sequential:
     """Sees patches of 18 pixels a side."""
     slope = nn.LeakyReLU(0.2)
     return nn.Sequential(
-        _conv(3, WIDTH // 2, 4, stride=2), slope,
+        _conv(colours, WIDTH // 2, 4, stride=2), slope,
         _conv(WIDTH // 2, WIDTH, 4, stride=2), slope,
         _conv(WIDTH, WIDTH, 3), slope,
         _conv(WIDTH, 1, 1),

@@ -10,11 +10,15 @@ from torch import Tensor
 
 from ...sampling.schedule import noise_augment, noise_step_of
 from .flow_matching import CouplingFlow
+from .hashed import random_bits, windows
 from .objective import Examples, Predict, per_item
 from .weighted import WeightedDistance
 
 Decode = Callable[[Tensor], Tensor]  # latents (B,C,h,w) -> images (B,3,8h,8w) in [-1,1], with gradients
-Perceive = Callable[[Tensor, Tensor, Tensor], Tensor]  # made and true images (B,3,H,W), seeds (B,) -> losses (B,)
+PLACES = 0x5EED  # tells the bits that place a window from those that a loss draws from the same seed
+
+# Made and true images, what the small latent shows of them (B,3,H,W) or None, seeds (B,) -> losses (B,).
+Perceive = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,12 @@ class Decoded:
 
     images, latents: distances in pixels and in latents. Without the latents' mean and texture, latents drift to where
     this decoder's images are right and another's are not.
-    window: side in latents of the centre of each crop that is decoded, by far the most expensive part.
+    window: side in latents of the part of each crop that is decoded, by far the most expensive step. It lies anywhere
+        in the crop: an image has borders too, and what is never decoded there is not learned.
     octave: noise steps that double the weight of texture and lines. A network that is conditioned on the noise level
     then trades fidelity for detail by its noise step. 0: the weight is the same at all steps.
     last_share: share of the times after 0 that are 3/4, where the last of four steps begins.
-    perceive: a further loss of the images (`Perception`).
+    perceive: a further loss of the images (`Perception`). informed: it is shown the decoded guide too.
     """
 
     flow: CouplingFlow
@@ -45,6 +50,7 @@ class Decoded:
     octave: float = 0.0
     last_share: float = 0.0
     perceive: Perceive | None = None
+    informed: bool = False
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
         """Half are 0, a quarter are the times of four Euler steps, a quarter are uniform from 1/8 to 7/8.
@@ -68,7 +74,8 @@ class Decoded:
         losses = (velocity - (high - start)).square().mean((1, 2, 3))
         if not first.all():
             later = ~first
-            distance = self._distance(end[later], high[later], self._texture_weight(signal[later]), seed[later])
+            weight = self._texture_weight(signal[later])
+            distance = self._distance(end[later], high[later], guide[later], weight, seed[later])
             losses = losses.index_put((later,), distance)
         return losses.mean()
 
@@ -90,17 +97,22 @@ class Decoded:
         own = noise_step_of(torch.tensor(self.flow.alpha_bar))
         return 2 ** ((noise_step_of(signal) - own) / self.octave)
 
-    def _distance(self, end: Tensor, high: Tensor, texture: Tensor, seed: Tensor) -> Tensor:
+    def _distance(self, end: Tensor, high: Tensor, guide: Tensor, texture: Tensor, seed: Tensor) -> Tensor:
         """The weighted distances (B,) of latents, and of the images that they decode to."""
         with torch.no_grad():
-            truth = self.decode(self._centre(high)).float()
-        made = self.decode(self._centre(end)).float()
+            truth = self.decode(self._part(high, seed)).float()
+            seen = self.decode(self._part(guide, seed)).float().clamp(-1, 1) if self.informed else None
+        made = self.decode(self._part(end, seed)).float()
         loss = self.latents(end, high, texture) + self.images(made, truth, texture)
-        return loss if self.perceive is None else loss + self.perceive(made.clamp(-1, 1), truth.clamp(-1, 1), seed)
+        return (
+            loss if self.perceive is None else loss + self.perceive(made.clamp(-1, 1), truth.clamp(-1, 1), seen, seed)
+        )
 
-    def _centre(self, latents: Tensor) -> Tensor:
-        top, left = ((side - self.window) // 2 if side > self.window else 0 for side in latents.shape[-2:])
-        return latents[..., top : top + self.window, left : left + self.window]
+    def _part(self, latents: Tensor, seed: Tensor) -> Tensor:
+        """The window of each of the latents (B,C,h,w), at a place that follows from its seed (B,)."""
+        sides = [min(self.window, length) for length in latents.shape[-2:]]
+        free = [length - side for length, side in zip(latents.shape[-2:], sides, strict=True)]
+        return windows(latents, random_bits(seed ^ PLACES, 2) % (torch.tensor(free).to(seed) + 1), sides)
 
     def sample(self, predict: Predict, guide: Tensor, noise: Tensor, nfe: int, solver: str = "euler") -> Tensor:
         return self.flow.sample(predict, guide, noise, nfe, solver)

@@ -1,4 +1,5 @@
-"""Random numbers that are functions of a seed and a position: a whole batch at once, on whatever device the seeds are.
+"""Random numbers that are functions of a seed and a position, and windows at such places: a whole batch at once, on
+whatever device the seeds are.
 
 A generator for each item would draw one item after the other, on the CPU. The hash is Wellons' "lowbias32"
 (github.com/skeeto/hash-prospector).
@@ -7,6 +8,7 @@ A generator for each item would draw one item after the other, on the CPU. The h
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +26,15 @@ def seeded_normal(seed: Tensor, count: int) -> Tensor:
     bits = random_bits(seed, count)
     radius, angle = (((x + 0.5) / 2**32).float() for x in (bits, _mixed(bits ^ 0x9E3779B9)))
     return (-2 * radius.clamp(min=2**-33).log()).sqrt() * (2 * math.pi * angle).cos()
+
+
+def windows(images: Tensor, corners: Tensor, sides: Sequence[int]) -> Tensor:
+    """The window of sides (height, width) of each of (B,C,H,W), at its corner (B,2): from the top, from the left."""
+    rows, columns = (
+        corners[:, axis, None] + torch.arange(side, device=corners.device) for axis, side in enumerate(sides)
+    )
+    images = images.gather(2, rows[:, None, :, None].expand(-1, images.shape[1], -1, images.shape[3]))
+    return images.gather(3, columns[:, None, None].expand(-1, images.shape[1], sides[0], -1))
 
 
 def _mixed(bits: Tensor) -> Tensor:

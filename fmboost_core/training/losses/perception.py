@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .critics import Critics
 from .features import FeatureNetwork, feature_distance
-from .hashed import random_bits, seeded_normal
+from .hashed import random_bits, seeded_normal, windows
 
 # Added to both images, or the critics learn what rounding has left in them.
 NOISE = 0.03
@@ -20,41 +20,52 @@ class Perception(nn.Module):
     """A loss of made images (B,3,H,W) in [-1,1] against true ones, at least 56 a side.
 
     features: weight of `feature_distance`. critics: weight of what the critics say; 0: there are none.
+    informed: the critics see beside each image what the small latent shows of it. They then know where it is flat, and
+    what was drawn besides.
     The critics' own loss is part of the result and has no gradient for the images: one backward pass teaches both.
     """
 
-    def __init__(self, network: FeatureNetwork, features: float, critics: float) -> None:
+    def __init__(self, network: FeatureNetwork, features: float, critics: float, informed: bool = False) -> None:
         super().__init__()
-        self.network, self.features, self.weight = network, features, critics
-        self.critics = Critics(network.channels) if critics else None
-        self.parts: dict[str, float] = {}  # of the last images: the parts of the loss, for whoever watches a training
+        self.network, self.features, self.weight, self.informed = network, features, critics, informed
+        views = 2 if informed else 1
+        self.critics = Critics([views * count for count in network.channels], views * 3) if critics else None
+        self._parts: dict[str, Tensor] = {}
 
-    def forward(self, made: Tensor, truth: Tensor, seed: Tensor) -> Tensor:
-        """The loss (B,). seed: of each item's window and noise (B,). Without gradients the critics are not asked."""
-        made, truth = noisy_windows(made, truth, seed)
+    @property
+    def parts(self) -> dict[str, float]:
+        """The parts of the last images' loss, for whoever watches a training."""
+        return {name: float(part) for name, part in self._parts.items()}
+
+    def forward(self, made: Tensor, truth: Tensor, seen: Tensor | None, seed: Tensor) -> Tensor:
+        """The loss (B,). seen: what the small latent shows of the images, for informed critics.
+
+        seed: of each item's window and noise (B,). Without gradients the critics are not asked.
+        """
+        shown = () if seen is None or not self.informed else (seen,)
+        made, truth, *others = noisy_windows(seed, made, truth, *shown)
         with torch.no_grad():
             of_truth = [*self.network(truth), truth]
         of_made = [*self.network(made), made]
         distance = feature_distance(of_made[:-1], of_truth[:-1])
         if self.critics is None or not torch.is_grad_enabled():
             return self.features * distance
+        with torch.no_grad():
+            of_seen = [[*self.network(other), other] for other in others]
+        of_made, of_truth = (
+            [torch.cat(views, 1) for views in zip(x, *of_seen, strict=True)] for x in (of_made, of_truth)
+        )
         generator, critic = self.critics.generator_loss(of_made), self.critics.critic_loss(of_made, of_truth)
         losses = {"features": distance, "generator loss": generator, "critic loss": critic}
-        self.parts = {name: float(loss.detach().mean()) for name, loss in losses.items()}
+        # Not yet numbers: a GPU would have to be waited for at each step.
+        self._parts = {name: loss.detach().mean() for name, loss in losses.items()}
         return self.features * distance + self.weight * generator + critic
 
 
-def noisy_windows(made: Tensor, truth: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """The same windows of both images (B,3,H,W), each with noise of its own; all follow from the seeds (B,)."""
-    height, width = (length - 2 * BORDER - SHIFTS for length in made.shape[-2:])
-    offsets = BORDER + random_bits(seed, 2) % SHIFTS
-    rows, columns = (
-        offsets[:, axis, None] + torch.arange(length, device=seed.device) for axis, length in enumerate((height, width))
-    )
-    noise = NOISE * seeded_normal(seed, 2 * 3 * height * width).view(-1, 2, 3, height, width)
-
-    def window(x: Tensor) -> Tensor:
-        x = x.gather(2, rows[:, None, :, None].expand(-1, 3, -1, x.shape[-1]))
-        return x.gather(3, columns[:, None, None].expand(-1, 3, height, -1))
-
-    return window(made) + noise[:, 0].to(made), window(truth) + noise[:, 1].to(truth)
+def noisy_windows(seed: Tensor, *images: Tensor) -> list[Tensor]:
+    """The same windows of images (B,3,H,W) each, each with noise of its own; all follow from the seeds (B,)."""
+    height, width = (length - 2 * BORDER - SHIFTS for length in images[0].shape[-2:])
+    corners, count = BORDER + random_bits(seed, 2) % SHIFTS, len(images)
+    noise = NOISE * seeded_normal(seed, count * 3 * height * width).view(-1, count, 3, height, width)
+    cut = [windows(image, corners, (height, width)) for image in images]
+    return [image + noise[:, i].to(image) for i, image in enumerate(cut)]

@@ -1,4 +1,4 @@
-"""Weighted sum of distances as a loss: pixel error, coarse content, texture, lines, mean."""
+"""Weighted sum of distances as a loss: pixel error, coarse content, texture, lines, overshoot, mean."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...metrics.distances import coarse_error, colour_planes, line_distance, texture_distance
+from ...metrics.distances import coarse_error, colour_planes, line_distance, overshoot, texture_distance
 
 
 @dataclass(frozen=True)
 class WeightedDistance:
-    """Weights of five distances between a result and the ground truth; a weight of 0 leaves a distance out.
+    """Weights of six distances between a result and the ground truth; a weight of 0 leaves a distance out.
 
     error: mean squared error. coarse: `coarse_error`. texture: `texture_distance`. lines: `line_distance`.
-    mean: squared error of the channels' means.
+    overshoot: `overshoot`. mean: squared error of the channels' means.
 
     More texture gives more detail and less PSNR. Texture and lines are means over the `colour_planes` of an image
     (C = 3), or over the channels of a latent.
@@ -24,6 +24,7 @@ class WeightedDistance:
     coarse: float = 0.0
     texture: float = 0.0
     lines: float = 0.0
+    overshoot: float = 0.0
     mean: float = 0.0
 
     def __call__(self, result: Tensor, truth: Tensor, texture: Tensor | float = 1.0) -> Tensor:
@@ -35,6 +36,10 @@ class WeightedDistance:
         loss = self.error * error + self.mean * mean
         if self.coarse:
             loss = loss + self.coarse * coarse_error(result, truth)
+        if self.overshoot:
+            loss = loss + self.overshoot * overshoot(result, truth)
+        if not self.texture and not self.lines:
+            return loss
         planes = [(colour_planes(x) if x.shape[1] == 3 else x).flatten(0, 1)[:, None] for x in (result, truth)]
         if self.texture:
             loss = loss + texture * self.texture * texture_distance(*planes).view(len(result), -1).mean(1)
