@@ -445,7 +445,7 @@ def test_a_restored_picture_is_the_small_one_again_when_reduced(wish: dict[str, 
         reduced = (round(large.shape[-2] / 2.5), round(large.shape[-1] / 2.5))
         return float((resize(large, reduced) - resize(wanted, reduced)).abs().mean())
 
-    assert error(restore=True) < 0.1 * error(restore=False)
+    assert error(restore=True) < 0.12 * error(restore=False)
 
 
 def test_restoring_leaves_what_the_small_picture_cannot_have() -> None:
@@ -454,6 +454,21 @@ def test_restoring_leaves_what_the_small_picture_cannot_have() -> None:
     small = torch.full((1, 3, 16, 16), 0.3)
     assert torch.allclose(back_projected(fine * 0.5, small), fine * 0.5 + 0.3, atol=0.02)
     assert torch.equal(back_projected(small * 2, small), small)  # nothing was enlarged
+
+
+def test_restoring_draws_no_rims_beside_edges() -> None:
+    """An edge a pixel beside the small picture's own: the correction alone would overshoot on both sides."""
+    step = torch.full((1, 3, 32, 32), -0.4).index_fill(3, torch.arange(16, 32), 0.4)
+    small, displaced = resize(step, (16, 16)), step.roll(1, 3).index_fill(3, torch.tensor([0]), -0.4)
+    enlarged = resize(small, (32, 32), "bicubic")
+    alone = displaced + resize(small - resize(displaced, (16, 16)), (32, 32), "bicubic")
+    overshoot = alone.abs().max() - enlarged.abs().max()
+    assert overshoot > 0.2
+    found = back_projected(displaced, small)
+    assert found.abs().max() - enlarged.abs().max() < 0.4 * overshoot
+    assert torch.allclose(found, back_projected(displaced.mT, small.mT).mT, atol=1e-5)
+    # Where the colours are wrong everywhere, they are put right, and nothing is limited.
+    assert torch.allclose(back_projected(step - 0.3, small), back_projected(step, small), atol=0.05)
 
 
 def test_restoring_is_for_guides_made_from_pictures(model: Model, codec: TinyVAE) -> None:

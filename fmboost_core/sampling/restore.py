@@ -5,26 +5,51 @@ from __future__ import annotations
 import warnings
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FMBoostWarning, ImageError
+from ..fallback import with_fallback
 from ..imaging.match import Match, match
 from ..imaging.resample import cover, resize
-from ..tiles import NOT_TILEABLE, Tileable
+from ..tiles import NOT_TILEABLE, Tileable, with_margins, without_margins
+
+BROAD = 2  # pixels of the small image around a pixel over which its broad colours are averaged
 
 
 def back_projected(image: Tensor, small: Tensor, distort: bool = True, tileable: Tileable = NOT_TILEABLE) -> Tensor:
     """An upscaled image with the small image's content: whatever is coarse enough for the small image comes from it.
 
     It is one step of iterative back-projection (Irani and Peleg, 1991), image + U(small - R(image)), with U bicubic
-    interpolation and R the reduction. More steps sharpen too much where the small image is sharp already.
+    interpolation and R the reduction. More steps sharpen too much where the small image is sharp already. Beside an
+    edge that the two draw differently, the step overshoots; so no pixel becomes lighter or darker than both of them are
+    there (`_limited`).
     image: (B,3,H,W). small: (B,3,h,w). distort: as the image was upscaled (`Target.distorts`).
     tileable: the axes along which both images are.
     """
     size = (image.shape[-2], image.shape[-1])
     reduced = resize(image, _reduced(size, small, distort), tileable=tileable)
-    fine = image - resize(reduced, size, "bicubic", tileable)
-    return fine.add_((resize if distort else cover)(small, size, "bicubic", tileable))
+    coarse = resize(reduced, size, "bicubic", tileable)
+    enlarged = (resize if distort else cover)(small, size, "bicubic", tileable)
+    radius = round(BROAD * max(size[0] / reduced.shape[-2], size[1] / reduced.shape[-1]))
+    margins = tileable.margins(radius + 1)
+    wide = [with_margins(x, margins) for x in (image - coarse + enlarged, image, coarse, enlarged)]
+    limited = with_fallback("the limit of restoring", lambda *parts: _limited(*parts, radius), *wide)
+    return without_margins(limited, margins)
+
+
+def _limited(restored: Tensor, image: Tensor, coarse: Tensor, enlarged: Tensor, radius: int) -> Tensor:
+    """The restored image within the range of the upscaled image around each pixel and of the enlarged small one in it.
+
+    The upscaled image counts with the small image's broad colours: `coarse` is its own content at the small image's
+    scale, and what that lacks is averaged over a square of so many pixels around.
+    """
+    side = 2 * radius + 1
+    lacks = F.avg_pool2d(enlarged - coarse, (side, 1), 1, (radius, 0), count_include_pad=False)
+    broad = image + F.avg_pool2d(lacks, (1, side), 1, (0, radius), count_include_pad=False)
+    most = torch.maximum(F.max_pool2d(broad, 3, 1, 1), enlarged)
+    least = torch.minimum(-F.max_pool2d(-broad, 3, 1, 1), enlarged)
+    return torch.minimum(torch.maximum(restored, least), most)
 
 
 def _reduced(size: tuple[int, int], small: Tensor, distort: bool) -> tuple[int, int]:
