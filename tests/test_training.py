@@ -378,7 +378,8 @@ def test_decoded_continues_from_a_flow_even_at_another_noise_step(
     """It trains the whole trajectory; the model file is a flow with the new noise step."""
     flow, other = tmp_path / "flow.safetensors", tmp_path / "other.safetensors"
     save_model(make_model(recipe_for().network), flow)
-    changes = [f"start.model={flow}", f"objective.decoder={codec_file}", f"objective.since={since}", "data.crop=8"]
+    changes = [f"start.model={flow}", f"objective.decoder={codec_file}", f"objective.since={since}", f"card.nfe={nfe}",
+               "data.crop=8"]  # fmt: skip
     recipe = recipe_for(*changes, "objective.noise_step=250", "objective.window=8", name="decoded")
     trainer, _ = make_trainer(recipe, load_shards(latents))
     before = {name: weight.clone() for name, weight in trainer.network.state_dict().items()}

@@ -57,6 +57,7 @@ class ObjectiveSection:
     mean: factor of the error of the mean colour (decoded).
     coarse: weight of coarse content; more gives more PSNR and less detail (decoded).
     latents: factor of the latents' own texture and mean; it keeps them as other decoders expect them (decoded).
+    latents_texture: weight of the latents' texture besides that, where the images' own texture has little (decoded).
     overshoot: weight of what leaves the range of the ground truth nearby: grain on flat areas, rims (decoded).
     window: side in latents of the part of each crop that is decoded, anywhere in it (decoded).
     last_share: share of the decoded crops that begin at the last of four steps (decoded).
@@ -80,6 +81,7 @@ class ObjectiveSection:
     mean: float = 1.0
     coarse: float = 0.0
     latents: float = 1.0
+    latents_texture: float = 0.0
     overshoot: float = 0.0
     window: int = 16
     last_share: float = 0.0
@@ -101,7 +103,17 @@ class ObjectiveSection:
         require(0 <= self.start_share <= 1, "objective.start_share", self.start_share, "between 0 and 1")
         require(0 <= self.since <= 0.25, "objective.since", self.since, "between 0 and 0.25")
         require(1 <= self.teacher_steps <= 1000, "objective.teacher_steps", self.teacher_steps, "1 to 1000")
-        for name in ("texture", "lines", "mean", "coarse", "latents", "overshoot", "features", "critics"):
+        for name in (
+            "texture",
+            "lines",
+            "mean",
+            "coarse",
+            "latents",
+            "latents_texture",
+            "overshoot",
+            "features",
+            "critics",
+        ):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"objective.{name}", value, "0 or above and finite")
         require(0 <= self.last_share <= 1, "objective.last_share", self.last_share, "between 0 and 1")
@@ -180,11 +192,17 @@ class LoopSection:
 
 @dataclass(frozen=True)
 class CardSection:
-    """What the model file says about itself. family: its latent space, a key of `FAMILIES`; the others are texts."""
+    """What the model file says about itself.
+
+    family: its latent space, a key of `FAMILIES`. nfe: function evaluations that it is sampled with unless told
+    otherwise. The others are texts.
+    """
 
     family: str = "sd15"
     license: str = "unknown"
     trained_on: str = "unknown"
+    nfe: int = 4
 
     def __post_init__(self) -> None:
         require(self.family in FAMILIES, "card.family", self.family, " or ".join(FAMILIES))
+        require(1 <= self.nfe <= 1000, "card.nfe", self.nfe, "1 to 1000")

@@ -132,7 +132,7 @@ def finished(recipe: Recipe, network: nn.Module, scale: int, name: str) -> Model
         name=name, network=recipe.network, family=recipe.card.family, latent_factor=family.scaling_factor,
         latent_shift=family.shift, scale=scale, noise_step=step, alpha_bar=signal,
         noise_steps=recipe.objective.noise_steps or (step,),
-        guide=recipe.data.upsampling, objective=objective, nfe=1 if continued and not recipe.objective.since else 4,
+        guide=recipe.data.upsampling, objective=objective, nfe=recipe.card.nfe,
         license=recipe.card.license, trained_on=recipe.card.trained_on,
     )  # fmt: skip
     return Model(spec, network)

@@ -77,9 +77,8 @@ def _decoded(
         overshoot=section.overshoot,
         mean=section.mean * IMAGES.mean,
     )
-    latents = replace(
-        LATENTS, texture=section.latents * section.texture * LATENTS.texture, mean=section.latents * LATENTS.mean
-    )
+    texture = section.latents * section.texture * LATENTS.texture + section.latents_texture
+    latents = replace(LATENTS, texture=texture, mean=section.latents * LATENTS.mean)
     return Decoded(
         _flow(section), decode, images, latents, section.since, section.window, section.octave, section.last_share,
         perceive, section.informed,
