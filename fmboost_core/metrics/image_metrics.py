@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError
+from .distances import overshoot
 from .fidelity import gmsd, haarpsi, mse, psnr, ssim
 from .lpips import lpips
 from .meanings import check_names
@@ -20,7 +21,8 @@ SMALLEST = 16  # pixels a side: HaarPSI's largest wavelet on the halved image
 
 FUNCTIONS: dict[str, Callable[[Tensor, Tensor], float]] = {
     "psnr": psnr, "ssim": ssim, "mse": mse, "gmsd": gmsd, "haarpsi": haarpsi,
-    "swd": swd, "spectrum": spectrum, "detail": detail, "colour": colour,
+    "swd": swd, "spectrum": spectrum, "detail": detail,
+    "overshoot": lambda image, reference: 100 * float(overshoot(image, reference)), "colour": colour,
     "red": lambda image, reference: colour_shift(image, reference)[0],
     "green": lambda image, reference: colour_shift(image, reference)[1],
     "blue": lambda image, reference: colour_shift(image, reference)[2],

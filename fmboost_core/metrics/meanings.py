@@ -45,6 +45,7 @@ METRICS: dict[str, Meaning] = {
     "swd": Meaning("lower", "", "sliced Wasserstein distance of Laplacian patches"),
     "spectrum": Meaning("lower", "dB", "distance of the power spectrum, mean over frequencies"),
     "detail": Meaning("one", "", "local contrast over the reference's"),
+    "overshoot": Meaning("lower", "%", "grain on flat areas and rims beside edges, of the range nearby"),
     "colour": Meaning("lower", "1/255", "shift of the worst channel's mean"),
     "red": Meaning("zero", "1/255", "shift of red's mean"),
     "green": Meaning("zero", "1/255", "shift of green's mean"),
