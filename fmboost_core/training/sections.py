@@ -54,6 +54,7 @@ class ObjectiveSection:
     decoder: the codec that decodes, named as for the command encode (decoded).
     texture: factor of texture and lines; more gives more detail and less PSNR (decoded).
     lines: a further factor of lines alone (decoded).
+    error: factor of the squared error of the pixels (decoded).
     mean: factor of the error of the mean colour (decoded).
     coarse: weight of coarse content; more gives more PSNR and less detail (decoded).
     latents: factor of the latents' own texture and mean; it keeps them as other decoders expect them (decoded).
@@ -78,6 +79,7 @@ class ObjectiveSection:
     decoder: str = ""
     texture: float = 1.0
     lines: float = 1.0
+    error: float = 1.0
     mean: float = 1.0
     coarse: float = 0.0
     latents: float = 1.0
@@ -106,6 +108,7 @@ class ObjectiveSection:
         for name in (
             "texture",
             "lines",
+            "error",
             "mean",
             "coarse",
             "latents",

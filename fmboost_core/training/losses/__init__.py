@@ -71,6 +71,7 @@ def _decoded(
         raise ConfigError("The objective 'decoded' needs a decoder, which makes images of latents.")
     images = replace(
         IMAGES,
+        error=section.error * IMAGES.error,
         coarse=section.coarse * IMAGES.coarse,
         texture=section.texture * IMAGES.texture,
         lines=section.texture * section.lines * IMAGES.lines,
