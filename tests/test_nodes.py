@@ -344,13 +344,13 @@ def test_without_a_model_the_start_has_the_papers_noise(host: Host) -> None:
 
 
 def test_a_model_tells_its_own_noise_step_and_family(host: Host) -> None:
-    """SDXL's is 250. The widget of the family is not used where a model is connected."""
+    """SDXL's is 100. The widget of the family is not used where a model is connected."""
     guide, cfm = latent(8, 8, family="sdxl"), ready(host, SDXL_MODEL)
     own, typed, other = (
         host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, family="sd15", noise_step=step).args[0]["samples"]
-        for step in (-1, 250, 400)
+        for step in (-1, 100, 400)
     )
-    mixed = noise_augment(SDXL().process_in(guide["samples"]), alpha_bar(250), noise(1, 4, 8, 8))
+    mixed = noise_augment(SDXL().process_in(guide["samples"]), alpha_bar(100), noise(1, 4, 8, 8))
     assert torch.equal(own, typed) and difference(own, other) > 0.1
     assert difference(own, SDXL().process_out(mixed)) < 1e-3
 
@@ -1163,7 +1163,7 @@ def test_without_a_model_the_step_is_told_and_resolved_by_cfm_sample(host: Host)
     start = host.run("FMBoostNoiseAugment", latent=latent(8, 8, family="sdxl"), family="sdxl", noise_step=400).args[0]
     guide = latent(8, 8, family="sdxl")
     (text,) = host.run("FMBoostCFMSample", cfm=ready(host, SDXL_MODEL), start=start, guide=guide, nfe=2).ui["text"]
-    assert text == "sdxl-x2 was trained at noise step 250, not 400; expect artefacts."
+    assert text == "sdxl-x2 was trained at noise step 100, not 400; expect artefacts."
 
 
 def test_the_note_is_of_its_own_samples(host: Host) -> None:

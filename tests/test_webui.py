@@ -211,14 +211,14 @@ def test_an_entry_stands_for_a_model_and_the_accordion_comes_first(
 def test_automatic_is_the_bundled_model_of_the_checkpoint_s_family(hires: Any) -> None:
     doubling = [(name.partition("-")[0], "FMBoost 2x", name) for name in bundled_models() if name.endswith("-x2")]
     assert {"sd15", "sdxl"} <= {family for family, *_ in doubling}
-    for family, entry, name in [*doubling, ("sd15", "FMBoost 4x", "sd15-x4")]:
+    for family, entry, name in [*doubling, ("sd15", "FMBoost 4x", "sd15-x4"), ("sdxl", "FMBoost 4x", "sdxl-x4")]:
         assert hires.choose_model(hires.MODELS, entry, "Automatic", Party("the checkpoint", family)).name == name
 
 
 @pytest.mark.parametrize(
     ("attribute", "entry", "wish", "sentence"),
     [
-        ("is_sdxl", "FMBoost 4x", "Automatic", "FMBoost 4x has no weights for SDXL checkpoints, only for SD1.5;"),
+        ("is_sd3", "FMBoost 4x", "Automatic", "FMBoost 4x has no weights for SD3 checkpoints, only for SD1.5 and SDXL;"),
         ("is_new", "FMBoost 2x", "Automatic", "has models for SD1.5.* checkpoints, but the checkpoint is of another"),
         ("is_sdxl", "FMBoost 2x", "sub/own", "sub/own is for SD1.5 .*, but the checkpoint is for SDXL .* Automatic"),
         ("is_sd1", "FMBoost 2x", "sdxl-x2", "sdxl-x2 is for SDXL .*, but the checkpoint is for SD1.5 .* Automatic"),
@@ -623,7 +623,7 @@ def test_the_line_says_what_will_be_made(
 
 def test_the_line_says_the_noise_steps_of_the_chosen_model(hires: Any) -> None:
     sdxl = next(model for model in hires.MODELS if model.name == "sdxl-x2")
-    assert "Noise step: 250. Hires" in described(sdxl, (512, 512), (1024, 1024), 0)
+    assert "Noise step: 100. Hires" in described(sdxl, (512, 512), (1024, 1024), 0)
 
 
 @pytest.mark.parametrize(

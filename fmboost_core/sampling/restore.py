@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ def back_projected(image: Tensor, small: Tensor, distort: bool = True, tileable:
     radius = round(BROAD * max(size[0] / reduced.shape[-2], size[1] / reduced.shape[-1]))
     margins = tileable.margins(radius + 1)
     wide = [with_margins(x, margins) for x in (image - coarse + enlarged, image, coarse, enlarged)]
-    limited = with_fallback("the limit of restoring", lambda *parts: _limited(*parts, radius), *wide)
+    limited = with_fallback("the limit of restoring", partial(_limited, radius=radius), *wide)
     return without_margins(limited, margins)
 
 
