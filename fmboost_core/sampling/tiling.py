@@ -1,7 +1,7 @@
 """Tiling of the network's evaluations: memory stays flat at any output size.
 
 A convolutional network has a finite receptive radius, 100 latents for `lite`. Tiles that overlap by it equal the whole,
-as long as they start on multiples of the network's stride. The default overlap of 24 latents is enough for the bundled
+as long as they start on multiples of the network's stride. The default overlap of 32 latents is enough for the bundled
 weights: research/tiling.md has the error against the overlap.
 """
 
@@ -20,7 +20,7 @@ from ..networks.conditioning import Conditioning
 from ..tiles import NOT_TILEABLE, Tileable, map_tiles
 
 AUTO_TILE = 192  # latents; "auto" cuts outputs with a side above 1.5 such tiles
-DEFAULT_OVERLAP = 24  # latents
+DEFAULT_OVERLAP = 32  # latents
 SMALLEST_TILE = 32  # the last one to try when memory runs out
 TILE_CHOICES = ("auto", "off", "48", "64", "96", "128", "192", "256")  # for the hosts' lists
 

@@ -90,7 +90,8 @@ def check_out_of_memory_goes_on_with_smaller_tiles() -> None:
     asked = out_of_memory_above(model, 100 * 100)
     tiled = upscaled(model, small, tile="off")
     assert asked[0] == 120 * 160 and max(asked[-4:]) <= 100 * 100, asked
-    assert (tiled["samples"] - whole["samples"]).abs().max() < 1e-3
+    # The overlap leaves some 2e-4, of latents that are 5.5 times as large here (research/tiling.md).
+    assert (tiled["samples"] - whole["samples"]).abs().max() < 5e-3
 
 
 def check_out_of_memory_everywhere_is_the_hosts_own_error() -> None:
