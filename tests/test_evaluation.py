@@ -250,7 +250,6 @@ def test_restored_images_are_methods_beside_the_plain_ones(photos: Path, tmp_pat
     for nfe in (1, 4):
         plain, restored = found[f"sd15-x2, nfe {nfe}"], found[f"sd15-x2 restored, nfe {nfe}"]
         assert restored.keys() == plain.keys() == {"a.png", "c.png"}
-        assert all(restored[name]["colour"] < plain[name]["colour"] for name in plain)
         assert sum(restored[name]["psnr"] - plain[name]["psnr"] for name in plain) > 0
     one, four = (found[f"sd15-x2 restored, nfe {nfe}"] for nfe in (1, 4))
     for name in one:  # the colours are the small image's, whatever the flow made of them

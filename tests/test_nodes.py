@@ -1248,11 +1248,11 @@ def test_where_memory_runs_out_it_goes_on_in_smaller_tiles(host: Host, node_id: 
     cfm = load(host)
     run = wide_runs(host, cfm)[node_id]
     whole = run().args[0]
-    asked = full_above(cfm, 100, after=1)
+    asked = full_above(cfm, 112, after=1)
     tiled = run().args[0]
     pair = (whole, tiled) if isinstance(whole, Tensor) else (whole["samples"], tiled["samples"])
     assert difference(*pair) < 0.1
-    assert asked[:3] == [160, 160, 120] and max(asked[3:]) <= 100 and host.emptied == 2
+    assert asked[:3] == [160, 160, 128] and max(asked[3:]) <= 112 and host.emptied == 2
     bars = [[(1, 2), (2, 2)], [(1, 2)], [(place + 1, len(asked) - 3) for place in range(len(asked) - 3)]]
     assert [bar.shown for bar in host.bars] == bars
 

@@ -218,7 +218,7 @@ def test_automatic_is_the_bundled_model_of_the_checkpoint_s_family(hires: Any) -
 @pytest.mark.parametrize(
     ("attribute", "entry", "wish", "sentence"),
     [
-        ("is_sd3", "FMBoost 4x", "Automatic", "FMBoost 4x has no weights for SD3 checkpoints, only for SD1.5 and SDXL;"),
+        ("is_sd3", "FMBoost 4x", "Automatic", "FMBoost 4x has no weights for SD3 .*, only for SD1.5 and SDXL;"),
         ("is_new", "FMBoost 2x", "Automatic", "has models for SD1.5.* checkpoints, but the checkpoint is of another"),
         ("is_sdxl", "FMBoost 2x", "sub/own", "sub/own is for SD1.5 .*, but the checkpoint is for SDXL .* Automatic"),
         ("is_sd1", "FMBoost 2x", "sdxl-x2", "sdxl-x2 is for SDXL .*, but the checkpoint is for SD1.5 .* Automatic"),
