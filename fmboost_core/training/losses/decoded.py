@@ -101,7 +101,8 @@ class Decoded:
         """The weighted distances (B,) of latents, and of the images that they decode to."""
         with torch.no_grad():
             truth = self.decode(self._part(high, seed)).float()
-            seen = self.decode(self._part(guide, seed)).float().clamp(-1, 1) if self.informed else None
+            shown = self.perceive is not None and self.informed
+            seen = self.decode(self._part(guide, seed)).float().clamp(-1, 1) if shown else None
         made = self.decode(self._part(end, seed)).float()
         loss = self.latents(end, high, texture) + self.images(made, truth, texture)
         return (
