@@ -20,6 +20,7 @@ from fmboost_core.metrics.distances import (
     line_distance,
     overshoot,
     sliced_distance,
+    texture_distance,
 )
 from fmboost_core.sampling.schedule import alpha_bar
 from fmboost_core.training.losses import BUILDERS, make_objective
@@ -382,6 +383,17 @@ def test_the_distances_that_are_weighted(channels: int) -> None:
     projected = [laplacian_patches(planes[:, [c]], 2) @ directions(32, seed=1) for c in range(planes.shape[1])]
     size = torch.stack([x.abs().mean((1, 2)) for x in projected]).mean(0)
     assert torch.allclose(WeightedDistance(texture=1.0)(1.5 * truth, truth), size / 2, rtol=1e-4)
+
+
+def test_a_distance_can_be_learned_from_after_a_validation_has_asked_for_it() -> None:
+    """What is kept between calls must not be of inference mode."""
+    directions.cache_clear()
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        texture_distance(images, images)
+    learned = images.clone().requires_grad_()
+    texture_distance(learned, images.flip(0)).sum().backward()
+    assert learned.grad is not None and learned.grad.abs().sum() > 0
 
 
 def test_lines_weigh_more_than_texture_of_the_same_power() -> None:

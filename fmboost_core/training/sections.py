@@ -133,7 +133,8 @@ class ObjectiveSection:
 class StartSection:
     """The network before the first step.
 
-    model: name or path of a trained model to start from, which is also reflow's teacher. "": fresh weights.
+    model: name or path of a trained model to start from, which is also reflow's teacher; of a codec, builtin
+        or a file. "": fresh weights.
     frozen: prefixes of the names of parameters that do not train, such as "input_blocks.0".
     """
 
@@ -157,7 +158,9 @@ class LoopSection:
     accumulate: parts that a step's batch is cut into.
     checkpointing: activations are computed twice instead of kept.
     compile: torch.compile.
-    The last three change memory and speed, not the mathematics.
+    graphs: on a CUDA device, the computation of the gradients is recorded once and repeated as a CUDA graph. Its shapes
+        must not change: not with "decoded" and since above 0.
+    The last four change memory and speed, not the mathematics.
     """
 
     samples: int = 250_000
@@ -175,6 +178,7 @@ class LoopSection:
     accumulate: int = 1
     checkpointing: bool = False
     compile: bool = False
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         for name in ("samples", "rate", "critics_rate", "accumulate"):

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from ..codecs.kl import open_codec
+from ..codecs.load import BUILTIN, load_codec
 from ..codecs.protocol import codec_party
-from ..codecs.tiny import tiny_codec
-from ..errors import ConfigError
+from ..codecs.tiny import TinyVAE, tiny_codec
+from ..errors import ConfigError, require
 from ..families import FAMILIES, Party, require_same_family
 from ..files.checkpoint import load_model, save_model
 from ..model import Model
@@ -83,11 +84,21 @@ def make_codec_trainer(recipe: Recipe, data: LatentSet) -> Trainer[CodecPasses]:
     require_family(recipe, data)
     crops = PhotoCrops(data, recipe.data.crop)
     torch.manual_seed(recipe.loop.seed)
-    codec = tiny_codec(data.channels)
-    codec.family = recipe.card.family
-    passes = CodecPasses(codec)
+    passes = CodecPasses(_codec_to_train(recipe, data.channels))
     facts = recipe.flat() | {"samples in the shards": len(data.samples)}
     return Trainer(passes, crops.draw, codec_loss, recipe.loop, recipe.data.batch, facts=facts)
+
+
+def _codec_to_train(recipe: Recipe, channels: int) -> TinyVAE:
+    """A fresh codec, or the one of our own that the recipe starts from."""
+    start, family = recipe.start.model, recipe.card.family
+    if start:
+        rule = "builtin or a codec of FMBoost, which is one .safetensors file"
+        require(start == BUILTIN or start.endswith(".safetensors"), "start.model", start, rule)
+        return load_codec(start, family).train().requires_grad_()
+    codec = tiny_codec(channels)
+    codec.family = family
+    return codec
 
 
 def _decoder(recipe: Recipe) -> Decoder:

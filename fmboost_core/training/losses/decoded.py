@@ -15,6 +15,7 @@ from .objective import Examples, Predict, per_item
 from .weighted import WeightedDistance
 
 Decode = Callable[[Tensor], Tensor]  # latents (B,C,h,w) -> images (B,3,8h,8w) in [-1,1], with gradients
+STEPS_BEFORE = 3  # a trajectory ends before 7/8, so that the last of four steps can be decoded
 PLACES = 0x5EED  # tells the bits that place a window from those that a loss draws from the same seed
 
 # Made and true images, what the small latent shows of them (B,3,H,W) or None, seeds (B,) -> losses (B,).
@@ -70,10 +71,11 @@ class Decoded:
         state = self._trajectory(predict, start, guide, t)
         velocity = predict(state, t, guide).float()
         end = state + (1 - per_item(t)) * velocity
-        first = (t == 0) & (self.since > 0)
+        if not self.since:
+            return self._distance(end, high, guide, self._texture_weight(signal), seed).mean()
+        later = t > 0
         losses = (velocity - (high - start)).square().mean((1, 2, 3))
-        if not first.all():
-            later = ~first
+        if later.any():
             weight = self._texture_weight(signal[later])
             distance = self._distance(end[later], high[later], guide[later], weight, seed[later])
             losses = losses.index_put((later,), distance)
@@ -81,10 +83,13 @@ class Decoded:
 
     @torch.no_grad()
     def _trajectory(self, predict: Predict, start: Tensor, guide: Tensor, t: Tensor) -> Tensor:
-        """The flow's states at times t (B,), each after equal Euler steps as near to a quarter as can be."""
+        """The flow's states at times t (B,), each after equal Euler steps as near to a quarter as can be.
+
+        There are as many steps whatever the times are: a GPU need not be asked for them, and can record the whole.
+        """
         steps = (4 * t).round()
         x = start
-        for i in range(int(steps.max())):
+        for i in range(STEPS_BEFORE):
             left = (i < steps).to(x)
             length = t / steps.clamp(min=1) * left
             x = x + per_item(length) * predict(x, i * length, guide).float()
@@ -94,7 +99,7 @@ class Decoded:
         """The factor of texture and lines (B,), 1 at the flow's own noise step."""
         if not self.octave:
             return torch.ones_like(signal)
-        own = noise_step_of(torch.tensor(self.flow.alpha_bar))
+        own = noise_step_of(torch.full_like(signal, self.flow.alpha_bar))
         return 2 ** ((noise_step_of(signal) - own) / self.octave)
 
     def _distance(self, end: Tensor, high: Tensor, guide: Tensor, texture: Tensor, seed: Tensor) -> Tensor:
@@ -112,8 +117,9 @@ class Decoded:
     def _part(self, latents: Tensor, seed: Tensor) -> Tensor:
         """The window of each of the latents (B,C,h,w), at a place that follows from its seed (B,)."""
         sides = [min(self.window, length) for length in latents.shape[-2:]]
-        free = [length - side for length, side in zip(latents.shape[-2:], sides, strict=True)]
-        return windows(latents, random_bits(seed ^ PLACES, 2) % (torch.tensor(free).to(seed) + 1), sides)
+        choices = [length - side + 1 for length, side in zip(latents.shape[-2:], sides, strict=True)]
+        bits = random_bits(seed ^ PLACES, 2).unbind(1)
+        return windows(latents, torch.stack([b % n for b, n in zip(bits, choices, strict=True)], 1), sides)
 
     def sample(self, predict: Predict, guide: Tensor, noise: Tensor, nfe: int, solver: str = "euler") -> Tensor:
         return self.flow.sample(predict, guide, noise, nfe, solver)
