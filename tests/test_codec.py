@@ -13,6 +13,7 @@ from fmboost_core.codecs.kl import open_codec
 from fmboost_core.codecs.load import load_codec, save_codec
 from fmboost_core.codecs.tiny import TinyVAE, taesd, tiny_codec
 from fmboost_core.errors import CheckpointError, LatentError
+from fmboost_core.families import FAMILIES
 from fmboost_core.imaging.read import read_picture
 
 
@@ -114,9 +115,10 @@ def test_types_and_batches(codec: TinyVAE) -> None:
 
 
 @torch.no_grad()
-def test_the_builtin_codec_lives_in_sd15s_space(shared: Path) -> None:
-    """On four validation photographs: the mean PSNR of each way round, against TAESD's own round trip."""
-    teacher, ours = load_codec(shared / "taesd/taesd"), load_codec("builtin")
+@pytest.mark.parametrize("family", ["sd15", "sd3", "flux1"])
+def test_a_builtin_codec_lives_in_its_family_s_space(family: str, shared: Path) -> None:
+    """On four validation photographs: the mean PSNR of each way round, against the public tiny VAE's own round trip."""
+    teacher, ours = load_codec(shared / "taesd" / FAMILIES[family].tiny_vae), load_codec("builtin", family)
     ways = {"theirs": (teacher, teacher), "ours": (ours, ours), "out": (teacher, ours), "in": (ours, teacher)}
     sums = dict.fromkeys(ways, 0.0)
     for path in sorted((shared / "photos/val").glob("*.jpg"))[::12]:

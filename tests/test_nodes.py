@@ -307,7 +307,7 @@ def test_a_replaced_file_is_loaded_again_and_a_missing_one_is_named(host: Host, 
 def test_the_chain_and_the_one_node_are_boost(host: Host, name: str) -> None:
     small, cfm = latent(8, 10, batch=2, family=family_of(name)), ready(host, name)
     wanted = boosted(small["samples"], name, seed=5)
-    assert wanted.std() * SPACES[family_of(name)][1] > 0.3  # raw
+    assert wanted.std() * SPACES[family_of(name)][1] > 0.1  # raw
     in_three, _, _ = chain(host, small, cfm, seed=5)
     in_one = host.run("FMBoostUpscale", latent=small, vae=vae_of(name), cfm=cfm, seed=5)
     for output in (in_three, in_one):

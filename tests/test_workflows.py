@@ -9,14 +9,12 @@ import pytest
 from PIL import Image
 from test_words import SCHEMAS
 
-from fmboost_core import FAMILIES
 from fmboost_core.files.locate import bundled_models
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = ROOT / "workflows"
 TWINS = Path(__file__).parent / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-WAITING = sorted(path.stem for path in (ROOT / "research/templates").glob("*.json"))  # for their models' weights
 NOTES = ("MarkdownNote", "Note")
 FOLDERS = {  # of what the host's loaders load
     "CheckpointLoaderSimple": "checkpoints", "LoraLoaderModelOnly": "loras", "UNETLoader": "diffusion_models",
@@ -24,11 +22,6 @@ FOLDERS = {  # of what the host's loaders load
 }  # fmt: skip
 PICTURE_BYTES = 150_000
 AFTER_SEED = ("fixed", "increment", "decrement", "randomize")  # the page's own widget after a seed
-
-
-def bundled_models_of(family: str) -> list[str]:
-    """The bundled models of a family; none while its weights are still to come."""
-    return [name for name in bundled_models() if name.startswith(f"{family}-")]
 
 
 def graph_of(name: str) -> dict[str, Any]:
@@ -47,8 +40,7 @@ def is_widget(entry: SimpleNamespace) -> bool:
 def check_value(entry: SimpleNamespace, value: Any) -> None:
     """A value that the server takes for an input."""
     if entry.id == "model":  # bundled models and the user's files: no file of ours to know them
-        family = value.partition("-")[0]
-        assert family in FAMILIES and (value in bundled_models() or not bundled_models_of(family))
+        assert value in bundled_models()
     elif getattr(entry, "options", None):
         assert value in entry.options, entry.id
     elif isinstance(entry.default, bool):
@@ -80,7 +72,7 @@ def widget_values(node: dict[str, Any]) -> dict[str, Any]:
 
 def test_there_are_workflows_and_nothing_without_its_twin_and_picture() -> None:
     assert {"image_upscale", "sd15_1k", "cascade_2k"} <= set(NAMES)
-    assert sorted(path.name.removesuffix(".api.json") for path in TWINS.iterdir()) == sorted(NAMES + WAITING)
+    assert sorted(path.name.removesuffix(".api.json") for path in TWINS.iterdir()) == NAMES
     assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == NAMES
     # Anything else there would be served as a workflow, or hide those that are.
     assert {path.suffix for path in WORKFLOWS.iterdir()} == {".json", ".jpg"}

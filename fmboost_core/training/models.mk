@@ -16,7 +16,7 @@ OUT ?= models
 # Changes to all trainings, such as SET="--set loop.compile=true" where there is a compiler.
 SET ?=
 
-MODELS := sd15-x2 sd15-x2-fast sd15-x4 sdxl-x2 sdxl-x4
+MODELS := sd15-x2 sd15-x2-fast sd15-x4 sdxl-x2 sdxl-x4 flux1-x2 sd3-x2
 
 encode = $(PYTHON) -m fmboost_core encode $(PHOTOS) --bf16 --out $(basename $@)
 train = $(PYTHON) -m fmboost_core train $(foreach set,$(filter %.done,$^),$(basename $(set))) $@
@@ -28,6 +28,8 @@ timidly := --set objective.texture=0.25 --set objective.critics=0.3 --set loop.r
     --set loop.decay=0
 sd15 = --set objective.decoder=$(CODECS)/taesd
 sdxl = --set card.family=sdxl --set objective.decoder=$(CODECS)/taesdxl
+flux1 = --set card.family=flux1 --set objective.decoder=$(CODECS)/taef1
+sd3 = --set card.family=sd3 --set objective.decoder=$(CODECS)/taesd3
 # Shares of the groups of guides: by the training codec and the built-in one; by what guides were encoded from.
 own = {latent=0.7, image=0.08, "latent:builtin"=0.07, "image:builtin"=0.15}
 kinds = --set data.shares.latent=0.8 --set data.shares.image=0.2
@@ -255,12 +257,15 @@ $(OUT)/xl-last-boosted.done: $(OUT)/sdxl-seventh.safetensors
 
 $(OUT)/x2-%: codec-of := taesd
 $(OUT)/xl-%: codec-of := taesdxl
+$(OUT)/f1-%: codec-of := taef1
+$(OUT)/s3-%: codec-of := taesd3
 
 last-shares := {latent=0.5, "latent:disturbed"=0.13, "latent:boosted"=0.09, image=0.07, "latent:builtin"=0.05, \
     "image:builtin"=0.06, resized=0.1}
 last-objective := --set objective.since=0 --set objective.informed=true --set objective.overshoot=2.5 \
     --set objective.features=5 --set objective.critics=0.6 --set objective.mean=4 --set objective.window=24
-last-loop := --set data.crop=32 --set data.batch=32 --set loop.rate=2e-4 --set loop.critics_rate=4e-4 --set loop.ema=0.999
+last-loop := --set data.crop=32 --set data.batch=32 --set loop.rate=2e-4 --set loop.critics_rate=4e-4 --set loop.ema=0.999 \
+    --set loop.graphs=true
 last = $(train) --recipe perceived $(from) --set network.base=64 --set network.classes=3 $(last-objective) $(last-loop)
 last-sets = $(addprefix $(OUT)/$(1)-last, .done -disturbed.done -own.done -boosted.done)
 
@@ -301,3 +306,55 @@ $(OUT)/sd15-x4.safetensors: $(OUT)/sd15-x2.safetensors $(OUT)/x4-last.done $(OUT
 
 $(OUT)/sdxl-x4.safetensors: $(OUT)/sdxl-last.safetensors $(OUT)/xl4-last.done $(OUT)/xl4-last-disturbed.done
 	$(last) $(last-sdxl) --set 'data.shares=$(shares-x4)' --set loop.samples=33_280 --set loop.decay=0.5 $(SET)
+
+# --- FLUX.1 and SD3: 16 channels. First the flow alone, from SDXL's weights with new first and last layers.
+
+flow-16 = $(train) $(from) --set network.base=48 --set network.classes=3 --set objective.noise_step=200 --set data.batch=256 \
+    --set loop.rate=8e-4 --set 'data.shares=$(flow-shares-16)'
+flow-shares-16 := {latent=0.8, image=0.2}
+$(OUT)/flux1-flow.safetensors: $(OUT)/sdxl-seventh.safetensors $(OUT)/f1-last.done
+	$(flow-16) --set card.family=flux1 --set loop.samples=340_000 $(SET)
+
+$(OUT)/sd3-flow.safetensors: $(OUT)/flux1-flow.safetensors $(OUT)/s3-last.done
+	$(flow-16) --set card.family=sd3 --set loop.samples=110_000 $(SET)
+
+perceived-16 = $(train) --recipe perceived $(from) --set network.base=48 --set objective.noise_step=200 $(on-gpu) \
+    --set data.batch=64 --set objective.critics=0.7 --set 'data.shares=$(flow-shares-16)'
+$(OUT)/flux1-perceived.safetensors: $(OUT)/flux1-flow.safetensors $(OUT)/f1-last.done
+	$(perceived-16) $(flux1) --set loop.samples=42_000 $(SET)
+
+$(OUT)/sd3-perceived.safetensors: $(OUT)/sd3-flow.safetensors $(OUT)/s3-last.done
+	$(perceived-16) $(sd3) --set loop.samples=18_112 $(SET)
+
+# Then as the others, with less say for the critics: 460 s of a GPU for both at once. Then 150 s for clean lines and flat areas.
+faithful := --set objective.noise_step=100 --set objective.texture=0 --set objective.latents_texture=0.2
+shares-16 := {latent=0.55, "latent:disturbed"=0.13, image=0.08, "latent:builtin"=0.05, "image:builtin"=0.05, resized=0.14}
+last-16 = $(last) $(faithful) --set 'data.shares=$(shares-16)' --set loop.rate=2.5e-4 --set loop.decay=0.45 \
+    --set objective.error=1.5 --set objective.overshoot=3
+sets-16 = $(addprefix $(OUT)/$(1)-last, .done -disturbed.done -own.done)
+$(OUT)/flux1-last.safetensors: $(OUT)/flux1-perceived.safetensors $(call sets-16,f1)
+	$(last-16) $(flux1) --set objective.critics=0.4 --set loop.samples=100_704 $(SET)
+
+$(OUT)/sd3-last.safetensors: $(OUT)/sd3-perceived.safetensors $(call sets-16,s3)
+	$(last-16) $(sd3) --set objective.critics=0.3 --set loop.samples=100_768 $(SET)
+
+clean-16 = $(last) $(faithful) --set 'data.shares=$(shares-16)' --set loop.rate=1.5e-4 --set loop.decay=0.7 --set loop.ema=0.998 \
+    --set objective.error=2 --set objective.overshoot=5 --set objective.critics=0.12
+$(OUT)/flux1-clean.safetensors: $(OUT)/flux1-last.safetensors $(call sets-16,f1)
+	$(clean-16) $(flux1) --set loop.samples=32_992 $(SET)
+
+$(OUT)/sd3-clean.safetensors: $(OUT)/sd3-last.safetensors $(call sets-16,s3)
+	$(clean-16) $(sd3) --set loop.samples=31_936 $(SET)
+
+# Last on one CPU core each, an hour: features have more say. The bundled files' runs began at the mean of the weights before and
+# after the run for clean lines, and had 400 squares of 416 pixels.
+final-16 = $(train) --recipe perceived $(from) --set network.base=64 --set network.classes=3 $(faithful) --set objective.since=0 \
+    --set objective.informed=true --set objective.overshoot=4 --set objective.error=1.5 --set objective.features=8 \
+    --set objective.critics=0.3 --set objective.mean=4 --set objective.window=16 --set data.crop=24 --set data.batch=8 \
+    --set loop.rate=1.5e-4 --set loop.critics_rate=4e-4 --set loop.warmup=20 --set loop.decay=0.6 --set loop.ema=0.995 \
+    --set 'data.shares={latent=0.75, "latent:disturbed"=0.13, resized=0.12}'
+$(OUT)/flux1-x2.safetensors: $(OUT)/flux1-clean.safetensors $(OUT)/f1-last.done $(OUT)/f1-last-disturbed.done
+	$(final-16) $(flux1) --set loop.samples=6_768 $(SET)
+
+$(OUT)/sd3-x2.safetensors: $(OUT)/sd3-clean.safetensors $(OUT)/s3-last.done $(OUT)/s3-last-disturbed.done
+	$(final-16) $(sd3) --set loop.samples=6_904 $(SET)

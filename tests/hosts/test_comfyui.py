@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.families import FAMILIES
 from fmboost_core.files.checkpoint import save_model
-from fmboost_core.files.locate import bundled_models
 from fmboost_core.model import Model
 from fmboost_core.recognition import recognise
 
@@ -465,18 +464,6 @@ def tiny_models(comfyui: ComfyUI) -> Path:
     return comfyui.base / "models"
 
 
-def bundled_or_random(comfyui: ComfyUI, model: str) -> str:
-    """The choice of a bundled model; of a family without weights a tiny one with random weights in its place."""
-    if model in bundled_models():
-        return model
-    from networks import TINY as SMALL
-
-    family = model.partition("-")[0]
-    network = replace(SMALL, channels=FAMILIES[family].channels)
-    save_model(make_model(network, family=family), comfyui.base / f"models/fmboost/{model}.safetensors")
-    return f"{model}.safetensors"
-
-
 def version(comfyui: ComfyUI) -> tuple[int, ...]:
     return tuple(map(int, comfyui.get("/system_stats")["system"]["comfyui_version"].split(".")[:3]))
 
@@ -511,8 +498,6 @@ def check_workflow(comfyui: ComfyUI, twin: Path, given: dict[str, str], side: in
     for entry in graph.values():
         if not entry["class_type"].startswith("FMBoost"):
             entry["inputs"] |= {k: v for k, v in small.items() if isinstance(entry["inputs"].get(k), (int, str))}
-        elif entry["class_type"] == "FMBoostLoadCFM":
-            entry["inputs"]["model"] = bundled_or_random(comfyui, entry["inputs"]["model"])
     run = comfyui.run(graph)
     assert run.error is None, run.error
     shown = {key: entry for key, entry in graph.items() if entry["class_type"] in ("SaveImage", "PreviewImage")}
