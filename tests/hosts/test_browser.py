@@ -29,15 +29,19 @@ PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (PACK / "web/do
 PICTURE = "example.png"  # what the workflow for pictures loads; every ComfyUI comes with one
 PICTURE_SIZE = (96, 64)
 ONE_STAGE = "512x512 → 1024x1024, 1 stage, 4 evaluations"
+TO_2K = "1024x1024 → 2048x2048, 1 stage, 4 evaluations"
 LINES = {
     "cascade_2k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024 → 2048x2048, 3 stages, 12 evaluations"),
+    "flux_2k": ("FMBoostUpscale", TO_2K),
     "hires_fix_replacement": ("FMBoostUpscale", ONE_STAGE),
     "image_upscale": ("FMBoostUpscaleImage", "96x64 → 192x128, 1 stage, 4 evaluations"),
     "lcm_1k": ("FMBoostUpscale", ONE_STAGE),
     "sd15_1k": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
     "sd15_256_to_1k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024, 2 stages, 8 evaluations"),
-    "sdxl_2k": ("FMBoostUpscale", "1024x1024 → 2048x2048, 1 stage, 4 evaluations"),
+    "sd35_2k": ("FMBoostUpscale", TO_2K),
+    "sdxl_2k": ("FMBoostUpscale", TO_2K),
     "trajectory": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
+    "zimage_2k": ("FMBoostUpscale", TO_2K),
 }
 LANGUAGE = "zh"
 SHOW_PREVIEWS = {"KSampler", "FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}
