@@ -37,7 +37,7 @@ def result(name: str) -> torch.Tensor:
     model = load_model(name)
     channels = model.spec.network.channels
     small = torch.randn(1, channels, 6, 8, generator=torch.Generator().manual_seed(11))
-    return boost(small, model, Unused(channels), scale=2, upsample="bilinear", seed=3)  # type: ignore[arg-type]
+    return boost(small, model, Unused(channels), scale=2, upsample="bilinear", seed=3)
 
 
 @pytest.mark.parametrize("name", bundled_models())

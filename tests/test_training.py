@@ -40,6 +40,7 @@ CHANGES = (
     "network.base=8", "network.multipliers=[1,2]", "network.res_blocks=1", "data.crop=4", "data.batch=4",
     "loop.samples=8", "loop.bf16=false",
 )  # fmt: skip
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
 SMALL = [word for change in CHANGES for word in ("--set", change)]
 
 
@@ -442,7 +443,7 @@ def test_a_training_with_critics_resumes_exactly_and_in_parts(latents: Path, cod
         assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@needs_cuda
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_recorded_steps_are_those_that_are_not(
     latents: Path, codec_file: Path, tmp_path: Path, accumulate: int
@@ -464,7 +465,7 @@ def test_recorded_steps_are_those_that_are_not(
     assert len(set(eager)) == 6 and recorded == pytest.approx(eager, rel=0.01)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@needs_cuda
 def test_a_training_whose_shapes_change_cannot_be_recorded(latents: Path, codec_file: Path, tmp_path: Path) -> None:
     flow = tmp_path / "flow.safetensors"
     save_model(make_model(recipe_for().network), flow)

@@ -19,8 +19,8 @@ EAGER_CALLS = 3  # before the recording, in which libraries choose their algorit
 class RecordedGradients:
     """A function that computes gradients and returns a loss, recorded at its fourth call and repeated from then on.
 
-    The function's operations may depend on shapes alone, and its inputs must keep theirs. A repetition writes the
-    gradients to where the recording has put them.
+    Which operations the function runs must not depend on the values of its inputs, and their shapes must not change. A
+    repetition writes the gradients to where the recording has put them.
     """
 
     def __init__(self, function: Callable[[Sequence[Tensor]], Tensor], parameters: Sequence[nn.Parameter]) -> None:

@@ -15,7 +15,7 @@ from .objective import Examples, Predict, per_item
 from .weighted import WeightedDistance
 
 Decode = Callable[[Tensor], Tensor]  # latents (B,C,h,w) -> images (B,3,8h,8w) in [-1,1], with gradients
-STEPS_BEFORE = 3  # a trajectory ends before 7/8, so that the last of four steps can be decoded
+STEPS_BEFORE = 3  # all times are below 7/8 (`Decoded.times`): at most three steps of about a quarter lie before them
 PLACES = 0x5EED  # tells the bits that place a window from those that a loss draws from the same seed
 
 # Made and true images, what the small latent shows of them (B,3,H,W) or None, seeds (B,) -> losses (B,).
@@ -85,7 +85,7 @@ class Decoded:
     def _trajectory(self, predict: Predict, start: Tensor, guide: Tensor, t: Tensor) -> Tensor:
         """The flow's states at times t (B,), each after equal Euler steps as near to a quarter as can be.
 
-        There are as many steps whatever the times are: a GPU need not be asked for them, and can record the whole.
+        The number of steps does not depend on the times, so that a GPU can record them.
         """
         steps = (4 * t).round()
         x = start
