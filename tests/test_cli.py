@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from skimage import data
 
 from fmboost_core.cli import app as cli, enlarge, measure
-from fmboost_core.cli.device import choose_device
+from fmboost_core.cli.device import choose_device, default_model, load_tools
 from fmboost_core.cli.measure import evaluation_flop
 from fmboost_core.cli.processes import Process, share, this_process
 from fmboost_core.cli.progress import ProgressBar
@@ -277,6 +277,21 @@ def test_options_reach_the_core_under_their_names(tools, photo, tmp_path, monkey
     drawn = [torch.randn(1, generator=torch.Generator().manual_seed(seed))[0] for seed in (0, 5)]
     assert calls[0] == (Target(), spec.nfe, "euler", spec.alpha_bar, "auto", drawn[0], True)
     assert calls[1] == (Target(size=(48, 32), stretch=True), 6, "heun", alpha_bar(300), None, drawn[1], False)
+
+
+@pytest.mark.parametrize(
+    ("codec", "model"), [("taesd", "sd15-x2"), ("taesdxl", "sdxl-x2"), ("taesd3", "sd3-x2"), ("another", "flux1-x2")]
+)
+def test_the_default_model_fits_the_codec(tmp_path, codec, model):
+    pair = taesd(16 if codec == "taesd3" else 4)
+    for name in ("encoder", "decoder"):
+        save_file(randomised(getattr(pair, name), std=0.02).state_dict(), tmp_path / f"{codec}_{name}.safetensors")
+    assert default_model(str(tmp_path / codec)) == model
+
+
+def test_the_default_is_for_finished_pictures():
+    tools = load_tools(None, "builtin", "cpu", "float32")
+    assert tools.model.spec.name == "flux1-x2" and tools.codec.family == "flux1"
 
 
 def test_a_missing_device_is_said(tools, photo, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
 
-DEFAULT_MODEL = "sd15-x2"
+DEFAULT_MODEL = "flux1-x2"  # for finished pictures, through its built-in codec
 DTYPES = ("float32", "bfloat16", "float16")
 SMALLEST_TILE = 16  # latents; smaller tiles are mostly overlap, so that they take ten times as long and more
 
@@ -78,7 +78,9 @@ def _number(text: str, kind: Callable[[str], float]) -> float:
 def add_model(parser: Any) -> None:
     """--model and --codec."""
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help=f"see `fmboost models` (default {DEFAULT_MODEL})"
+        "--model",
+        metavar="NAME|FILE",
+        help=f"see `fmboost models` (default: {DEFAULT_MODEL}, or the 2x model of the codec's latent family)",
     )
     parser.add_argument(
         "--codec",

@@ -41,10 +41,12 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from ..files.atomic import replacing
+    from .device import default_model
     from .measure import BenchSettings, as_json, measure_all, table
     from .progress import ProgressBar
 
-    settings = BenchSettings(args.model, args.codec, args.device, args.dtype, args.tile, args.repeat)
+    model = args.model or default_model(args.codec)
+    settings = BenchSettings(model, args.codec, args.device, args.dtype, args.tile, args.repeat)
     _check_json(args.json)
     with ProgressBar("bench") as bar:
         report = measure_all(settings, args.sizes, args.nfe, bar)

@@ -15,9 +15,11 @@ from ..codecs.tiny import TinyVAE
 from ..errors import ConfigError, ImageError, is_out_of_memory
 from ..fallback import move
 from ..files.checkpoint import load_model
+from ..files.locate import bundled_models
 from ..files.weight_file import weights_digest
 from ..model import Model
 from ..sampling.checks import check_pair
+from .arguments import DEFAULT_MODEL
 from .processes import this_process
 
 # The packages of PyTorch that bring a kind of device, which it knows only once they are imported.
@@ -39,17 +41,24 @@ class Tools:
     weights: dict[str, str]
 
 
-def load_tools(model: str, codec: str, device: str, dtype: str) -> Tools:
+def load_tools(model: str | None, codec: str, device: str, dtype: str) -> Tools:
     """Load model and codec by their names to a device ("auto", "cuda") in a number type ("float16").
 
-    "builtin" is the codec of the model's family. Raises `LatentError` for a codec of another family.
+    model: None for `default_model`. "builtin" is the codec of the model's family. Raises `LatentError` for a codec of
+    another family.
     """
     where, kind = choose_device(device), getattr(torch, dtype)
-    network = load_model(model)
+    network = load_model(model or default_model(codec))
     autoencoder = load_codec(codec, network.spec.family if codec == BUILTIN else None)
     check_pair(network, autoencoder)
     weights = {"model": weights_digest(network.network), "codec": weights_digest(autoencoder)}
     return Tools(network.to(where, kind), move(autoencoder, where, kind), where, weights)
+
+
+def default_model(codec: str) -> str:
+    """The model for a codec of this name where none is named: `DEFAULT_MODEL`, or the 2x model of its latent family."""
+    own = None if codec == BUILTIN else f"{load_codec(codec).family}-x2"
+    return own if own in bundled_models() else DEFAULT_MODEL
 
 
 def choose_device(name: str) -> torch.device:
