@@ -55,10 +55,9 @@ def accelerator() -> Any:
 
 
 def placed(network: Network, device: torch.device) -> Network:
-    """The network on the device, in the layout in which the device's convolutions are fastest."""
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    """The network on the device, in the layout in which convolutions are fastest, on CPUs too."""
     moved: Any = network.to(device)
-    return moved.to(memory_format=layout)
+    return moved.to(memory_format=torch.channels_last)
 
 
 def checkpoint_activations(network: nn.Module) -> None:
