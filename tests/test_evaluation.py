@@ -367,7 +367,7 @@ def test_finished_images_are_compared_by_name(photos: Path, tmp_path: Path, caps
     found = results_of(tmp_path / "out")
     assert found["methods"]["near"]["a"]["psnr"] > found["methods"]["far"]["a"]["psnr"]
     assert found["skipped"] == {
-        "b": "far has no image named b.",
+        "b": "far has no image named b; add one.",
         "c": "The image is 64x32 and its reference 64x64; only equal sizes compare.",
     }
     assert set(METRICS) - {"lpips"} == set(found["methods"]["near"]["a"])
@@ -392,7 +392,7 @@ def test_finished_images_are_compared_by_name(photos: Path, tmp_path: Path, caps
         (["--pictures", "{empty}", "--truth", "{photos}"], "No photographs (.png"),
         (["--pictures", "{photos}", "--truth", "{empty}/gone"], "gone is no folder of images"),
         (["--pictures", "{other}", "--truth", "{photos}"], "No image in"),
-        (["--pictures", "{photos}", "{again}/../photos", "--truth", "{photos}"], "must differ and not be truth"),
+        (["--pictures", "{photos}", "{again}/../photos", "--truth", "{photos}"], "two are alike or truth; rename them"),
     ],
 )
 def test_bad_commands_are_refused(

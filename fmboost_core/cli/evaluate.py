@@ -130,7 +130,7 @@ def _compare_images(
     from ..evaluation.results import Results
 
     if args.models or args.photos or not args.truth:
-        raise ConfigError("Finished images take --pictures and --truth, and no models and no --photos.")
+        raise ConfigError("Finished images take --pictures and --truth; leave out the models and --photos.")
     comparison = image_comparison(args.pictures, args.truth, args.every)
     return comparison, Results(args.out, {"metrics": config.metrics, **models.settings()})
 

@@ -90,8 +90,8 @@ def _add_folder(inputs: Inputs, folder: Path, recursive: bool, output: Path | No
     pictures = _pictures(inputs, files)
     inputs.folders += [p for p in inside if output is None or os.path.realpath(p) != os.path.realpath(output)]
     if not pictures:
-        advice = "; --recursive also looks into the folders in it" if inputs.folders else ""
-        raise ImageError(f"The folder {folder} has no pictures ({', '.join(READ_SUFFIXES)}){advice}.")
+        advice = "--recursive also looks into the folders in it" if inputs.folders else "choose another folder"
+        raise ImageError(f"The folder {folder} has no pictures ({', '.join(READ_SUFFIXES)}); {advice}.")
     inputs.several = True
     inputs.sources += [Source(path, path.relative_to(folder)) for path in pictures]
 

@@ -37,7 +37,7 @@ def plan_jobs(inputs: Inputs, output: str, kind: str | None = None) -> list[Job]
     """
     sources, folder = inputs.sources, Path(output)
     if not names_folder(output) and folder.suffix.lower() in WRITE_FORMATS and len(sources) > 1:
-        raise ImageError(f"{len(sources)} pictures need a folder to go to, but {output} names one file.")
+        raise ImageError(f"{len(sources)} pictures need a folder to go to, but {output} is one file; name a folder.")
     if names_folder(output) or (inputs.several and folder.suffix.lower() not in WRITE_FORMATS):
         jobs = [Job(source.path, folder / target_place(source.place, kind)) for source in sources]
     else:

@@ -97,7 +97,9 @@ def _with_config(folder: Path) -> Path:
     for place in (folder, folder / "vae"):
         if (place / CONFIG).is_file():
             return place
-    raise CheckpointError(f"The folder {folder} has neither {CONFIG} nor vae/{CONFIG}, so it is no autoencoder.")
+    raise CheckpointError(
+        f"The folder {folder} has neither {CONFIG} nor vae/{CONFIG}; name the folder of an autoencoder of diffusers."
+    )
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -106,11 +108,13 @@ def _refuse_foreign(path: Path) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind, colours = config.get("_class_name"), config.get("in_channels", 3)
     except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no configuration ({reason(error)}).") from None
+        raise CheckpointError(f"{path} is no configuration ({reason(error)}); copy or download it again.") from None
     if kind != "AutoencoderKL" or colours != 3:
         raise CheckpointError(f"{path} is of a {kind} of {colours} channels; an AutoencoderKL of 3 is needed.")
     if config.get("latents_mean") or config.get("latents_std"):
-        raise CheckpointError(f"{path} scales each channel of the latent by itself, which is not known here.")
+        raise CheckpointError(
+            f"{path} scales each channel of the latent by itself, which is not known here; take another autoencoder."
+        )
 
 
 def _load(folder: Path) -> Any:
@@ -126,12 +130,14 @@ def _load(folder: Path) -> Any:
             folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # diffusers', safetensors' and PyTorch's errors have no common base
-        raise CheckpointError(f"The autoencoder {folder} cannot be loaded ({reason(error)}).") from None
+        raise CheckpointError(
+            f"The autoencoder {folder} cannot be loaded ({reason(error)}); copy or download it again."
+        ) from None
     if report["missing_keys"]:
         missing = some_names(sorted(report["missing_keys"]))
-        raise CheckpointError(f"The autoencoder {folder} is not whole: {missing} missing.")
+        raise CheckpointError(f"The autoencoder {folder} is not whole: {missing} missing; copy or download it again.")
     if not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
-        raise CheckpointError(f"The autoencoder {folder} has NaN or infinity in its weights.")
+        raise CheckpointError(f"The autoencoder {folder} has NaN or infinity in its weights; take another one.")
     return network
 
 
@@ -150,5 +156,8 @@ def _download(address: str) -> Path:
     try:
         root = snapshot_download(f"{owner}/{repo}", revision=revision or "main", allow_patterns=files)
     except Exception as error:  # the hub's, its HTTP client's and the disk's errors have no common base
-        raise CheckpointError(f"{address} could not be fetched ({type(error).__name__}: {reason(error)}).") from error
+        raise CheckpointError(
+            f"{address} could not be fetched ({type(error).__name__}: {reason(error)}); check the address and the "
+            "connection, or give a folder."
+        ) from error
     return Path(root, folder)

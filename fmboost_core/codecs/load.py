@@ -74,7 +74,9 @@ def _load_own(path: Path) -> TinyVAE:
         first, last = "encoder.1.weight", f"encoder.{len(_own_body(file.entries)) + 8}.weight"
         missing = [key for key in (first, last) if key not in file.entries or len(file.entries[key].shape) != 4]
         if missing:
-            raise CheckpointError(f"{path} is no whole codec: {', '.join(missing)} missing or misshapen.")
+            raise CheckpointError(
+                f"{path} is no whole codec: {', '.join(missing)} missing or misshapen; copy or download it again."
+            )
         stem, (channels, width) = file.entries[first].shape[0], file.entries[last].shape[:2]
         with torch.device("meta"):
             codec = tiny_codec(channels, width, len(_own_body(file.entries)), stem)
@@ -89,7 +91,10 @@ def _stored_family(path: Path, facts: str) -> str:
     except (ValueError, AttributeError):
         raise CheckpointError(f"{path} has metadata that cannot be read; write the codec again.") from None
     if family not in FAMILIES:
-        raise CheckpointError(f"{path} is for the latent family {family!r}, which this version does not know.")
+        raise CheckpointError(
+            f"{path} is for the latent family {family!r}, which this version does not know; update FMBoost, or take "
+            "another codec."
+        )
     return str(family)
 
 
@@ -104,7 +109,9 @@ def _load_pair(prefix: str, revision: str) -> TinyVAE:
     with open_weights(paths["encoder"]) as encoder, open_weights(paths["decoder"]) as decoder:
         first = decoder.entries.get("1.weight")
         if first is None or len(first.shape) != 4:
-            raise CheckpointError(f"{decoder.path} is no decoder of a tiny VAE: 1.weight is missing.")
+            raise CheckpointError(
+                f"{decoder.path} is no decoder of a tiny VAE: 1.weight is missing; take the files of a TAESD."
+            )
         with torch.device("meta"):
             codec = taesd(channels=first.shape[1], width=first.shape[0])
         load_strictly(encoder.path, codec.encoder, encoder.entries)

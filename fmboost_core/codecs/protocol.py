@@ -53,5 +53,6 @@ def check_sides(images: Tensor, downscale_factor: int) -> None:
     if images.shape[-2] % downscale_factor or images.shape[-1] % downscale_factor or not images.numel():
         height, width = images.shape[-2:]
         raise LatentError(
-            f"A codec takes images whose sides are multiples of {downscale_factor}, but got {width}x{height}."
+            f"A codec takes images whose sides are multiples of {downscale_factor}, but got {width}x{height}; crop or "
+            "pad them first."
         )

@@ -78,5 +78,7 @@ def load_clip(place: str) -> Clip:
         model = CLIPModel.from_pretrained(name, local_files_only=not hub)
         processor = CLIPProcessor.from_pretrained(name, local_files_only=not hub)
     except Exception as error:  # transformers, the hub and their file readers have no common base
-        raise ConfigError(f"{place} has no CLIP model that transformers can load ({reason(error)}).") from None
+        raise ConfigError(
+            f"{place} has no CLIP model that transformers can load ({reason(error)}); name another one."
+        ) from None
     return Clip(_ClipModel(model.eval().requires_grad_(False)), processor)

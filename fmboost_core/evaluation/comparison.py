@@ -89,15 +89,19 @@ def image_comparison(folders: Sequence[Path], references: Path, every: int = 1) 
     every: only each N-th reference.
     """
     if len({REFERENCE, *(folder.name for folder in folders)}) <= len(folders):
-        raise ConfigError(f"Folders of images are methods by their names, which must differ and not be {REFERENCE}.")
+        raise ConfigError(
+            f"Folders of images are methods by their names, and two are alike or {REFERENCE}; rename them."
+        )
     made = {folder.name: _by_stem(folder) for folder in folders}
     originals = _by_stem(references)
     if not any(set(originals) & set(found) for found in made.values()):
-        raise ConfigError(f"No image in {', '.join(map(str, folders))} has the name of one in {references}.")
+        raise ConfigError(
+            f"No image in {', '.join(map(str, folders))} has the name of one in {references}; rename them."
+        )
 
     def read(method: str, stem: str) -> MethodImage:
         if stem not in made[method]:
-            raise ImageError(f"{method} has no image named {stem}.")
+            raise ImageError(f"{method} has no image named {stem}; add one.")
         return MethodImage(read_picture(made[method][stem]).rgb, {})
 
     def open_photo(path: Path) -> tuple[Tensor, Mapping[str, MakeImage]]:
@@ -110,5 +114,5 @@ def image_comparison(folders: Sequence[Path], references: Path, every: int = 1) 
 def _by_stem(folder: Path) -> dict[str, Path]:
     """The images of a folder by their path in it without the suffix."""
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder of images.")
+        raise ConfigError(f"{folder} is no folder; name a folder of images.")
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_photos([folder])}

@@ -15,7 +15,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"The folder {folder} cannot be made ({error.strerror}).") from None
+        raise ConfigError(f"The folder {folder} cannot be made ({error.strerror}); choose another --out.") from None
 
 
 def write_text(path: Path, text: str) -> None:

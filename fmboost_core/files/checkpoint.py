@@ -55,7 +55,9 @@ def _specification(path: Path, text: str) -> ModelSpec:
     try:
         return ModelSpec.from_json(text)
     except (ConfigError, RecursionError, OverflowError) as error:
-        raise CheckpointError(f"{path} has a specification that does not work: {reason(error)}.") from error
+        raise CheckpointError(
+            f"{path} has a specification that does not work ({reason(error)}); update FMBoost, or take another file."
+        ) from error
 
 
 def _assemble(path: Path, spec: ModelSpec, entries: Mapping[str, Entry], ops: Any = nn) -> Model:
@@ -70,13 +72,16 @@ def _empty_network(path: Path, config: NetworkConfig, tensors: int, ops: Any = n
     # A hostile specification can ask for a network of any size.
     if config.fewest_tensors > tensors:
         raise CheckpointError(
-            f"{path} has {tensors} tensors, too few for its network, which has at least {config.fewest_tensors}."
+            f"{path} has {tensors} tensors, too few for its network, which has at least {config.fewest_tensors}; copy "
+            "or download it again."
         )
     try:
         with torch.device("meta"):
             return build_network(config, ops)
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
-        raise CheckpointError(f"{path} describes a network that cannot be built ({reason(error)}).") from error
+        raise CheckpointError(
+            f"{path} describes a network that cannot be built ({reason(error)}); take another file."
+        ) from error
 
 
 def import_reference(path: str | Path, **options: Any) -> Model:

@@ -63,7 +63,9 @@ def to_srgb(image: Image.Image, icc: bytes | None, path: Path) -> tuple[Image.Im
         converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
     except (ImportError, OSError, ImageCms.PyCMSError) as error:  # a Pillow without littlecms, or a broken profile
         if image.mode == "LAB":
-            raise ImageError(f"{path} is a Lab picture, which cannot be converted here ({reason(error)}).") from None
+            raise ImageError(
+                f"{path} is a Lab picture, which cannot be converted here ({reason(error)}); save it as RGB first."
+            ) from None
         return image.convert("RGB"), ("the CMYK profile cannot be used, so a plain formula converted to RGB",)
     assert converted is not None  # only in-place conversion returns nothing
     return converted, (f"{image.mode} was converted to sRGB",)

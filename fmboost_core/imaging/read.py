@@ -48,29 +48,33 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
 def _faults_named(path: Path) -> Iterator[None]:
     """What stops the reading of a file as an `ImageError` with its name."""
     if path.is_dir():
-        raise ImageError(f"{path} is a folder, not a picture.")
+        raise ImageError(f"{path} is a folder; name a picture in it.")
     if not path.exists():
-        raise ImageError(f"{path} does not exist.")
+        raise ImageError(f"{path} does not exist; check its name and folder.")
     if not path.is_file():
-        raise ImageError(f"{path} is not a regular file.")
+        raise ImageError(f"{path} is not a regular file; name a picture.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and untidy metadata; what matters is raised
             yield
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise ImageError(f"{path} claims more than {limit} million pixels, which is not opened for safety.") from None
+        raise ImageError(
+            f"{path} claims more than {limit} million pixels, which is not opened for safety; take a smaller picture."
+        ) from None
     except UnidentifiedImageError:
-        what = "is empty" if path.stat().st_size == 0 else f"is not a picture of a known kind ({listed(READ_FORMATS)})"
+        empty = path.stat().st_size == 0
+        known = f"is not a picture of a known kind ({listed(READ_FORMATS)}); save it as one of them"
+        what = "is empty; copy or download it again" if empty else known
         raise ImageError(f"{path} {what}.") from None
     except PermissionError:
-        raise ImageError(f"{path} may not be read: permission denied.") from None
+        raise ImageError(f"{path} cannot be read: permission denied; check who may read it.") from None
     except MemoryError:
-        raise ImageError(f"{path} does not fit into memory.") from None
+        raise ImageError(f"{path} does not fit into memory; take a smaller picture.") from None
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-        raise ImageError(f"{path} is damaged or cut short ({reason(error)}).") from None
+        raise ImageError(f"{path} is damaged or cut short ({reason(error)}); copy or download it again.") from None
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,11 @@ def check_output(path: str | os.PathLike[str], size: tuple[int, int] | None = No
         known = listed(tuple(WRITE_FORMATS))
         raise ImageError(f"{path} has {path.suffix or 'no suffix'}, but pictures are written as {known}.")
     if not path.parent.is_dir():
-        raise ImageError(f"{path} cannot be written: the folder {path.parent} does not exist.")
+        raise ImageError(f"{path} cannot be written: the folder {path.parent} does not exist; make it first.")
     if path.exists() and not path.is_file():
-        raise ImageError(f"{path} cannot be written: it is not a regular file.")
+        raise ImageError(f"{path} cannot be written: it is not a regular file; choose another name.")
     if not os.access(path if path.exists() else path.parent, os.W_OK) or not os.access(path.parent, os.W_OK):
-        raise ImageError(f"{path} cannot be written: permission denied.")
+        raise ImageError(f"{path} cannot be written: permission denied; choose another place.")
     limit = LARGEST_SIDE.get(kind)
     if size and limit and max(size) > limit:
         raise ImageError(f"{path} would be {size[0]}x{size[1]}, but {kind} ends at {limit} a side; write a PNG.")

@@ -44,7 +44,7 @@ def check_latent(latent: Tensor, model: Model) -> None:
         )
     require_same_family(model.party, Party("the latent", None, latent.shape[1]))
     if not latent.numel():
-        raise LatentError(f"The latent is empty: its shape is {tuple(latent.shape)}.")
+        raise LatentError(f"The latent is empty: its shape is {tuple(latent.shape)}; give another one.")
     check_finite(latent, "The latent")
     if is_oversized(latent):
         warnings.warn(

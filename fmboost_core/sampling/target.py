@@ -62,7 +62,8 @@ class Target:
             )
         if height < start[0] or width < start[1]:
             raise ConfigError(
-                f"FMBoost only enlarges: {width}x{height} is smaller than the {start[1]}x{start[0]} that came in."
+                f"FMBoost only enlarges: {width}x{height} is smaller than the {start[1]}x{start[0]} that came in; "
+                "choose a larger size."
             )
         return height, width
 
@@ -96,7 +97,7 @@ def stage_sizes(start: tuple[int, int], end: tuple[int, int], trained_scale: flo
     """The (height, width) after each stage: as few stages as the trained upscale factor allows, with equal ratios."""
     ratio = max(end[0] / start[0], end[1] / start[1])
     if ratio > 1 and trained_scale <= 1:
-        raise ConfigError(f"This model was trained for {trained_scale}x, so it cannot enlarge.")
+        raise ConfigError(f"This model was trained for {trained_scale}x, so it cannot enlarge; take another model.")
     count = 1 if ratio <= 1 else max(1, math.ceil(math.log(ratio) / math.log(trained_scale) - 1e-6))
     steps = [ratio ** ((i + 1) / count - 1) for i in range(count - 1)]
     return [(max(1, round(end[0] * s)), max(1, round(end[1] * s))) for s in steps] + [end]

@@ -40,7 +40,9 @@ class Journal:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow({name: f"{value:.10g}" for name, value in values.items()})
         except OSError as error:
-            raise FileError(f"{self.path} cannot be written ({reason(error)}).") from None
+            raise FileError(
+                f"{self.path} cannot be written ({reason(error)}); make room there, or choose another place."
+            ) from None
         for name, value in {**values, **(parts or {})}.items():
             if name not in ("step", "samples"):
                 self.board.add_scalar(name, value, int(values["step"]))

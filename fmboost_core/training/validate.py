@@ -31,7 +31,8 @@ class Validation:
         require_family(recipe, data)
         if data.scale != task.crops.scale:
             raise ConfigError(
-                f"The validation shards are of scale {data.scale}, but those trained on are of {task.crops.scale}."
+                f"The validation shards are of scale {data.scale}, but those trained on are of {task.crops.scale}; "
+                "encode them alike."
             )
         crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling)
         self.task = replace(task, crops=crops)

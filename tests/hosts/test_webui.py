@@ -167,7 +167,10 @@ def interrupted(webui: Webui, **request: Any) -> tuple[Made, int]:
         (options("Automatic", 2000), "The noise step is 0 to 999, or -1 for the model's own, but it is 2000."),
         (options("Automatic", -1, "midpoint") | {"hr_second_pass_steps": 3}, "so nfe=3 does not fit; take 2 or 4."),
         (options("Automatic", -1, "euler", "psu", "huge"), "auto, off or a whole number"),
-        ({"hr_scale": 0.5}, "FMBoost only enlarges: 32x32 is smaller than the 64x64 that came in."),
+        (
+            {"hr_scale": 0.5},
+            "FMBoost only enlarges: 32x32 is smaller than the 64x64 that came in; choose a larger size.",
+        ),
         ({"hr_upscaler": "FMBoost 2x (sub/vanishing)"}, "vanishing.safetensors"),
     ],
 )

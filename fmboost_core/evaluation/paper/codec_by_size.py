@@ -28,7 +28,10 @@ def codec_by_size(setup: AblationSetup) -> None:
                     results[f"{size} px"][name] = _round_trip(centre_square(photo, size), setup.codec)
     results = {size: figures for size, figures in results.items() if figures}
     if not results:
-        raise ConfigError(f"No photograph has {SIZES[-2]} pixels a side, so the codec cannot be compared by size.")
+        raise ConfigError(
+            f"No photograph has {SIZES[-2]} pixels a side, which are needed to compare the codec by size; add larger "
+            "ones."
+        )
     # One table holds only common photographs, so a size that few photographs reach is summarised on its own.
     tables = {size: summarise({size: figures})[size] for size, figures in results.items()}
     counts = ", ".join(f"{size}: {len(figures)}" for size, figures in results.items())

@@ -80,7 +80,10 @@ def read_reference(
     family = FAMILIES[options.family]
     if family.channels != network.channels:
         known = families_with(network.channels)
-        raise CheckpointError(f"{path} is for latents of {network.channels} channels ({known}), not {options.family}.")
+        raise CheckpointError(
+            f"{path} is for latents of {network.channels} channels ({known}), not {options.family}; give the right "
+            "family."
+        )
     spec = ModelSpec(
         name=options.name or path.stem,
         network=network,
@@ -120,7 +123,7 @@ def select_weights(path: Path, entries: Mapping[str, Entry], weights: str | None
         raise CheckpointError(f"{path} has no {weights} weights; leave the option out to take those it has.")
     raise CheckpointError(
         f"{path} is not a model that FMBoost knows: {_FIRST} is missing, found {len(entries)} tensors"
-        f" ({some_names(entries)})."
+        f" ({some_names(entries)}); take a model of FMBoost, or a checkpoint of CompVis/fm-boosting."
     )
 
 
@@ -129,12 +132,14 @@ def _derive(path: Path, shapes: Mapping[str, tuple[int, ...]], given: UNetConfig
     pooled = [name for name in shapes if name.startswith(("pool.", "un_pool."))]
     if pooled:
         raise CheckpointError(
-            f"{path} is of the reference's pool_factor variant, which is not supported (found {some_names(pooled)})."
+            f"{path} is of the reference's pool_factor variant, which is not supported (found {some_names(pooled)}); "
+            "take another checkpoint."
         )
     missing = [name for name in (_FIRST, _BLOCK, _LAST) if name not in shapes]
     if missing:
         raise CheckpointError(
-            f"{path} is not a whole U-Net: {some_names(missing)} missing, found {some_names(shapes)}."
+            f"{path} is not a whole U-Net: {some_names(missing)} missing, found {some_names(shapes)}; copy or "
+            "download it again."
         )
     try:
         base = shapes[_FIRST][0]
@@ -142,7 +147,8 @@ def _derive(path: Path, shapes: Mapping[str, tuple[int, ...]], given: UNetConfig
         inner = next((shape[0] // 3 for k, shape in shapes.items() if k.endswith("qkv.weight")), None)
         if inner is not None and inner % given.heads:
             raise CheckpointError(
-                f"{path} has attention of width {inner}, which is not a multiple of {given.heads} heads."
+                f"{path} has attention of width {inner}, which is not a multiple of {given.heads} heads; give the "
+                "right number of heads."
             )
         return replace(
             given,
@@ -155,7 +161,9 @@ def _derive(path: Path, shapes: Mapping[str, tuple[int, ...]], given: UNetConfig
             head_width=given.head_width if inner is None else inner // given.heads,
         )
     except (IndexError, ZeroDivisionError, ConfigError) as error:
-        raise CheckpointError(f"{path} has shapes that no such U-Net has ({reason(error)}).") from error
+        raise CheckpointError(
+            f"{path} has shapes that no such U-Net has ({reason(error)}); take another checkpoint."
+        ) from error
 
 
 def _levels(shapes: Mapping[str, tuple[int, ...]], base: int) -> tuple[list[list[int]], set[int]]:

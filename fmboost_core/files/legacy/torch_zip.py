@@ -35,9 +35,11 @@ class TorchCheckpoint:
         self._path, self._archive, parts = path, archive, archive.namelist()
         self._root = next((name.removesuffix("data.pkl") for name in parts if name.endswith("/data.pkl")), "")
         if not self._root:
-            raise CheckpointError(f"{path} is a zip, but no PyTorch checkpoint: it has no data.pkl.")
+            raise CheckpointError(f"{path} is a zip, but no PyTorch checkpoint: it has no data.pkl; take another file.")
         if f"{self._root}byteorder" in parts and self._part("byteorder") != b"little":
-            raise CheckpointError(f"{path} was saved on a big-endian machine, which is not supported.")
+            raise CheckpointError(
+                f"{path} was saved on a big-endian machine, which is not supported; save it again on another one."
+            )
         unpickler = RestrictedUnpickler(self._part("data.pkl"))
         with _refusing(f"{path} has a pickle that cannot be read"):
             content = unpickler.load()
@@ -72,7 +74,9 @@ def _refusing(claim: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise CheckpointError(f"{claim} ({type(error).__name__}: {reason(error)}).") from None
+        raise CheckpointError(
+            f"{claim} ({type(error).__name__}: {reason(error)}); copy or download it again, or take another file."
+        ) from None
 
 
 def _find_tensors(content: Any) -> dict[str, StoredTensor]:

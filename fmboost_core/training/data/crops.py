@@ -42,7 +42,9 @@ class CropSampler:
         count = Counter(group for group, fits in views if fits)
         weights = [shares.get(group, 0.0) / count[group] if fits else 0.0 for group, fits in views]
         if not sum(weights):
-            raise ConfigError(f"No view of the groups with a share above 0 is as large as {self.crop} latents.")
+            raise ConfigError(
+                f"No view of the groups with a share above 0 is as large as {self.crop} latents; take a smaller crop."
+            )
         self.weights = torch.tensor(weights).double()
 
     def draw(self, count: int, generator: torch.Generator) -> list[tuple[int, int, int]]:
@@ -88,11 +90,17 @@ class LatentCrops:
             if any(group.startswith("resized") for group in shares):
                 self.choices += [(s, "resized") for s in data.samples if "low" in s.arrays]
         elif shares:
-            raise ConfigError(f"Shares choose among groups of PSU guides; upsampling {upsampling} has none.")
+            raise ConfigError(
+                f"Shares choose among groups of PSU guides, and upsampling {upsampling} has none; leave "
+                "data.shares out."
+            )
         else:
             self.choices = [(s, "resized") for s in data.samples if "low" in s.arrays]
         if not self.choices:
-            raise ConfigError(f"The shards have nothing to make guides for upsampling {upsampling} from.")
+            raise ConfigError(
+                f"The shards have nothing to make guides for upsampling {upsampling} from; encode them again "
+                "with other --guides."
+            )
         groups = [_group(sample, kind) for sample, kind in self.choices]
         unknown = sorted(set(shares) - set(groups))
         if unknown:

@@ -110,7 +110,9 @@ def degrade(photo: Image.Image, scale: int, degradation: Degradation) -> Image.I
     _require_scale(scale)
     size = (photo.width // scale, photo.height // scale)
     if not min(size):
-        raise ImageError(f"An image of {photo.width}x{photo.height} is too small to be reduced by {scale}.")
+        raise ImageError(
+            f"An image of {photo.width}x{photo.height} is too small to be reduced by {scale}; take a larger one."
+        )
     image = photo.convert("RGB")
     for step in degradation.steps:
         image = step.apply(image, photo.size) if isinstance(step, Resize) else step.apply(image)

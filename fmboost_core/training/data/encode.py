@@ -252,7 +252,7 @@ def _keep_plan(path: Path, now: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
     except OSError as error:
-        raise ConfigError(f"The folder {path.parent} cannot be used ({error.strerror}).") from None
+        raise ConfigError(f"The folder {path.parent} cannot be used ({error.strerror}); choose another one.") from None
     except ValueError:
         raise ConfigError(f"{path} is damaged; delete the folder's shards with it and encode again.") from None
     if isinstance(before, dict) and isinstance(before.get("encoding"), dict):

@@ -33,7 +33,9 @@ def load_shards(*folders: Path) -> LatentSet:
     try:
         kinds = {(int(s.facts["scale"]), s.arrays["high"].shape[0]) for s in samples}
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise ConfigError(f"{places} holds shards that the command encode did not make ({error!r}).") from None
+        raise ConfigError(
+            f"{places} holds shards that the command encode did not make ({error!r}); encode them again."
+        ) from None
     if len(kinds) > 1:
         raise ConfigError(f"{places} must hold latents of one scale and codec, but (scale, channels) are {kinds}.")
     return LatentSet(samples, kinds.pop()[0])

@@ -47,7 +47,9 @@ def find_photos(places: Sequence[Path]) -> list[Path]:
         if path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
     ]
     if not found:
-        raise ConfigError(f"No photographs ({', '.join(READ_SUFFIXES)}) in {', '.join(map(str, places))}.")
+        raise ConfigError(
+            f"No photographs ({', '.join(READ_SUFFIXES)}) in {', '.join(map(str, places))}; name another folder."
+        )
     return found
 
 
@@ -91,7 +93,9 @@ def load_view(view: View, unit: int) -> Tensor:
     largest = view.side or max(pixels.shape[-2:])
     height, width = (min(side, largest) // unit * unit for side in pixels.shape[-2:])
     if not height or not width:
-        raise ImageError(f"{view.path} is smaller than {unit} pixels a side, so it cannot be encoded.")
+        raise ImageError(
+            f"{view.path} is smaller than {unit} pixels a side, so it cannot be encoded; take a larger one."
+        )
     top, left = int((pixels.shape[-2] - height) * view.down), int((pixels.shape[-1] - width) * view.across)
     pixels = pixels[..., top : top + height, left : left + width]
     return pixels.flip(-1) if view.flip else pixels

@@ -68,7 +68,9 @@ def load_features(name: str) -> FeatureNetwork:
             network = EfficientNet.from_pretrained(f"efficientnet-{size}", weights_path=str(path))
         return FeatureNetwork(network)
     except (RuntimeError, KeyError, OSError, AssertionError) as error:
-        raise CheckpointError(f"{path} holds no weights of EfficientNet-{size} ({reason(error)}).") from None
+        raise CheckpointError(
+            f"{path} holds no weights of EfficientNet-{size} ({reason(error)}); take another file."
+        ) from None
 
 
 def _packaged(size: str) -> str:
