@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,11 +27,15 @@ from .console import note
 from .device import Tools, memory_errors
 from .jobs import Job
 from .progress import ProgressBar
+from .terminal import LARGEST, show
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is made of each image. compare: the file of the comparison, or None."""
+    """What is made of each image.
+
+    compare: the file of the comparison, or None. graphics: how the terminal shows the result, or None.
+    """
 
     target: Target
     options: ResolvedOptions
@@ -38,11 +43,12 @@ class Request:
     restore: bool
     compare: Path | None
     encoding: Encoding
+    graphics: str | None = None
 
     def settings(self, tools: Tools) -> dict[str, Any]:
         """What decides the pixels, as JSON holds it. How they are computed does not: device, number type, tiles."""
         facts = asdict(self)
-        del facts["compare"], facts["options"]["tile"], facts["options"]["overlap"]
+        del facts["compare"], facts["graphics"], facts["options"]["tile"], facts["options"]["overlap"]
         settings: dict[str, Any] = json.loads(json.dumps(facts | tools.weights))
         return settings
 
@@ -61,6 +67,8 @@ def enlarge(job: Job, prefix: str, tools: Tools, request: Request) -> None:
         note(f"{job.source.name}: {text}.")
     cost = f"{evaluations} evaluation{'' if evaluations == 1 else 's'}"
     print(f"{prefix}{job.target}  {width}x{height}  {seconds:.1f} s  {cost}", flush=True)
+    if request.graphics is not None:
+        _show(result, request.graphics)
     if request.compare is not None:
         with memory_errors(str(job.source)):
             image = _comparison(picture, result, f"{cost}, {seconds:.1f} s", tools, request)
@@ -86,6 +94,12 @@ def _step(result: Picture, tools: Tools, request: Request) -> dict[str, str]:
         "Postprocess upscale to": f"{result.width}x{result.height}",
         "Postprocess upscale seed": str(request.seed),
     }
+
+
+def _show(result: Picture, graphics: str) -> None:
+    """Show the result on the terminal, from about as many pixels as that takes."""
+    step = max(1, max(result.width, result.height) // (2 * LARGEST))
+    show(preview(result.with_pixels(result.pixels[..., ::step, ::step])), sys.stdout, graphics)
 
 
 def _comparison(picture: Picture, result: Picture, cost: str, tools: Tools, request: Request) -> Image.Image:

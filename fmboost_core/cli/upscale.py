@@ -66,6 +66,12 @@ def add_command(commands: Any) -> None:
     )
     _add_encoding(parser.add_argument_group("file"))
     add("--compare", type=Path, metavar="FILE", help="also write a picture that shows before and after side by side")
+    add(
+        "--preview",
+        action=argparse.BooleanOptionalAction,
+        help="show the result in the terminal, small (default: of a single picture, in terminals that are known to "
+        "show pictures; --preview sends sixels to others)",
+    )
     parser.set_defaults(run=run, stopped=_STOPPED)
 
 
@@ -120,12 +126,14 @@ def _add_encoding(group: Any) -> None:
     )
 
 
-def _request(args: argparse.Namespace, tools: Tools) -> Request:
+def _request(args: argparse.Namespace, tools: Tools, several: bool) -> Request:
     from ..imaging.write import Encoding
     from ..sampling.options import SamplingOptions
     from ..sampling.target import Target
     from .enlarge import Request
+    from .terminal import graphics_of
 
+    asked = False if args.preview is None and several else args.preview
     return Request(
         Target(args.scale, args.size, args.megapixels, args.stretch),
         SamplingOptions(
@@ -135,6 +143,7 @@ def _request(args: argparse.Namespace, tools: Tools) -> Request:
         restore=args.restore,
         compare=args.compare,
         encoding=Encoding(args.quality, args.subsampling),
+        graphics=graphics_of(sys.stdout, os.environ, asked),
     )
 
 
@@ -160,7 +169,8 @@ def run(args: argparse.Namespace) -> int:
     process = this_process(os.environ)
     inputs = find_inputs(args.input, args.recursive, Path(args.output))
     tools = load_tools(args.model, args.codec, args.device, args.dtype)
-    request = _request(args, tools)  # it refuses wrong options, before the output folder is made
+    several = inputs.several or len(inputs.sources) > 1
+    request = _request(args, tools, several)  # it refuses wrong options, before the output folder is made
     jobs = plan_jobs(inputs, args.output, args.format)
     if request.compare is not None:
         check_comparison(request.compare, jobs)
