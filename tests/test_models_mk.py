@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fmboost_core.cli.app import _parser
+from fmboost_core.cli.app import make_parser
 from fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from fmboost_core.training.recipe import load_recipe
 
@@ -34,7 +34,7 @@ def test_a_bundled_model_is_made_again_by_one_command(model: str, tmp_path: Path
         if words[0] == "touch":
             continue
         assert words[:3] == ["python", "-m", "fmboost_core"]
-        args = _parser().parse_args(words[3:])
+        args = make_parser().parse_args(words[3:])
         if words[3] == "encode":
             assert args.boosted is None or Path(args.boosted) in made
         else:

@@ -18,7 +18,10 @@ from typing import NoReturn
 from ..errors import Cancelled, FMBoostError
 from .console import INTERRUPTED, OK, REFUSED, escape_what_cannot_be_shown, one_line, silence_pillow, warnings_as_notes
 
-COMMANDS = ("upscale", "info", "convert", "models", "bench", "encode", "train", "recipe", "evaluate", "ablate")
+COMMANDS = (
+    "upscale", "info", "convert", "models", "bench", "doctor", "encode", "train", "recipe", "evaluate",
+    "ablate",
+)  # fmt: skip
 
 _STOPPED = "Stopped; no file was left half-written."
 _EXAMPLES = """examples:
@@ -35,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_what_cannot_be_shown()
     silence_pillow()
     try:
-        args = _parser().parse_args(argv)
+        args = make_parser().parse_args(argv)
         stopped = args.stopped
         with warnings_as_notes():
             code: int = args.run(args) or OK
@@ -58,7 +61,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(REFUSED, f"error: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the program, with all its commands."""
     parser = _Parser(
         prog="fmboost",
         description="FMBoost enlarges photographs: a small network adds the detail that interpolation cannot.",

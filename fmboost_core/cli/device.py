@@ -116,6 +116,14 @@ def _own(device: torch.device) -> torch.device:
     return torch.device(device.type, number)
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it, as GPUs run behind the program."""
+    if device.type == "mps":
+        torch.mps.synchronize()
+    elif device.type != "cpu" and hasattr(getattr(torch, device.type, None), "synchronize"):
+        getattr(torch, device.type).synchronize(device)
+
+
 @contextmanager
 def memory_errors(what: str) -> Iterator[None]:
     """Turn the out-of-memory errors of Python and of PyTorch's devices into an `ImageError` with advice."""

@@ -32,7 +32,7 @@ from ..networks.conditioning import Conditioning
 from ..sampling.guide import image_guide
 from ..sampling.hooks import Stage
 from ..sampling.upscaler import upscale_image
-from .device import Tools, choose_device, load_tools, memory_errors
+from .device import Tools, choose_device, load_tools, memory_errors, wait_for
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,11 @@ def measure(settings: BenchSettings, case: BenchCase) -> BenchRow:
     memory = _MemoryPeak(tools.device)
     runs = []
     for _ in range(settings.repeat):
-        _wait_for(tools.device)
+        wait_for(tools.device)
         began = time.perf_counter()
         with memory_errors(f"{case.method} to {case.side} pixels"):
             job()
-            _wait_for(tools.device)
+            wait_for(tools.device)
         runs.append(time.perf_counter() - began)
     evaluations = sum(stage.evaluations for stage in stages) // settings.repeat
     return BenchRow(case, statistics.median(runs), tuple(runs), evaluations, memory.read())
@@ -163,14 +163,6 @@ def work(
     return lambda: upscale_image(
         image, tools.model, tools.codec, size=size, nfe=case.nfe, tile=settings.tile, on_stage=on_stage
     )
-
-
-def _wait_for(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it, as GPUs run behind the program."""
-    if device.type == "mps":
-        torch.mps.synchronize()
-    elif device.type != "cpu" and hasattr(getattr(torch, device.type, None), "synchronize"):
-        getattr(torch, device.type).synchronize(device)
 
 
 class _MemoryPeak:

@@ -1,0 +1,1 @@
+"""What the command `doctor` looks at: the installation, the bundled weights, and what the device computes."""
