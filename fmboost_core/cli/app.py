@@ -19,7 +19,7 @@ from ..errors import Cancelled, FMBoostError
 from .console import INTERRUPTED, OK, REFUSED, escape_what_cannot_be_shown, one_line, silence_pillow, warnings_as_notes
 
 COMMANDS = (
-    "upscale", "info", "convert", "models", "bench", "doctor", "encode", "train", "recipe", "evaluate",
+    "upscale", "info", "convert", "models", "bench", "doctor", "completion", "encode", "train", "recipe", "evaluate",
     "ablate",
 )  # fmt: skip
 
