@@ -56,7 +56,7 @@ def test_a_whole_installation_has_no_problem(capsys) -> None:
     assert torch.__version__ in found["torch"]["found"]
     assert found["chosen"]["figures"] == {"device": "cpu"}
     assert found["float32"]["figures"]["seconds"] > 0
-    assert found["upscale"]["found"].startswith("64x64 to 128x128 by sd15-x2 on cpu in ")
+    assert found["upscale"]["found"].startswith("64x64 to 128x128 by flux1-x2 on cpu in ")
     assert found["weights"]["figures"]["models"] == sorted(
         locate.bundled_models(), key=lambda name: f"{name}.safetensors"
     )
@@ -230,7 +230,7 @@ def test_site_packages_are_called_an_installation(monkeypatch, tmp_path) -> None
 def bundle(tmp_path: Path, monkeypatch) -> Path:
     """A folder of weights with the published list, two models and a codec, the other files of the list left out."""
     original = locate.BUNDLED_MODELS.parent
-    files = ("models/sd15-x2.safetensors", "models/sd15-x2-fast.safetensors", "codecs/sd15.safetensors")
+    files = ("models/flux1-x2.safetensors", "models/sd15-x2-fast.safetensors", "codecs/sd15.safetensors")
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_bytes((original / file).read_bytes())
@@ -247,18 +247,17 @@ def faults(state: str = "problem") -> list[str]:
 
 def test_whole_files_are_one_line(bundle: Path) -> None:
     assert not faults()
-    assert faults("ok") == ["2 models whole: sd15-x2-fast, sd15-x2; 1 codecs whole: sd15"]
+    assert faults("ok") == ["2 models whole: flux1-x2, sd15-x2-fast; 1 codecs whole: sd15"]
 
 
 def test_a_pointer_of_git_lfs_is_told_in_the_loaders_words(bundle: Path, capsys) -> None:
     """The command fails, and so does its own picture."""
-    (bundle / "models/sd15-x2.safetensors").write_text(POINTER)
+    file = bundle / "models/flux1-x2.safetensors"
+    file.write_text(POINTER)
     code, report = doctor(capsys, "--device", "cpu")
     problems = {f["name"]: f["found"] for f in report["findings"] if f["state"] == "problem"}
     assert code == 1 and set(problems) == {"weights", "upscale"}
-    sentence = (
-        f"{bundle}/models/sd15-x2.safetensors is a Git LFS pointer instead of the weights, which `git lfs pull` fetches"
-    )
+    sentence = f"{file} is a Git LFS pointer instead of the weights, which `git lfs pull` fetches"
     assert problems == {"weights": sentence, "upscale": sentence}
 
 
@@ -269,7 +268,7 @@ def test_a_cut_file_and_a_missing_one(bundle: Path) -> None:
     codec, model = faults()
     assert re.fullmatch(rf"{re.escape(str(cut))} is damaged or cut short \(.+\); copy or download it again", codec)
     assert "sd15-x2-fast.safetensors is missing; restore it" in model
-    assert faults("ok") == ["1 models whole: sd15-x2"]
+    assert faults("ok") == ["1 models whole: flux1-x2"]
 
 
 def test_a_changed_file_that_can_be_loaded_is_not_the_published_one(bundle: Path) -> None:
