@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `as` makes them public to type checkers
+    from .codecs.autoencoder import DiffusersCodec as DiffusersCodec
     from .codecs.load import load_codec as load_codec
     from .codecs.protocol import Codec as Codec
     from .errors import (
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
 __version__ = "0.2.0"
 
 _MODULES = {
+    "codecs.autoencoder": ("DiffusersCodec",),
     "codecs.load": ("load_codec",),
     "codecs.protocol": ("Codec",),
     "errors": (

@@ -9,57 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError, MissingDependencyError, reason
 from ..fallback import with_fallback
-from ..families import family_of_space
+from ..files.locate import CONFIG, WEIGHTS
 from ..files.weight_file import some_names
+from .autoencoder import AutoencoderCodec
 from .load import BUILTIN, load_codec
-from .protocol import check_sides
 from .tiny import TinyVAE
 
 DIFFUSERS, HUB = "diffusers:", "hf://"
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 TILE = 128  # latents; a side of more is worked on in tiles, so that the paper's 1024 pixels are whole
 
 
-class KLCodec(nn.Module):
-    """diffusers' AutoencoderKL as a `Codec`; it encodes to the mean of the posterior.
+class KLCodec(AutoencoderCodec):
+    """diffusers' AutoencoderKL as a codec of the project's own, with tiles that it switches on.
 
     Latents larger than `TILE` go through diffusers' own tiles, which overlap and are blended. Its norms and its
     attention take their statistics over the whole tile, so tiles differ a little from the whole.
     """
 
-    name = "AutoencoderKL"
-
     def __init__(self, autoencoder: Any) -> None:
         """autoencoder: a diffusers AutoencoderKL. Its configuration tells channels, scaling factor and shift."""
-        super().__init__()
-        config = autoencoder.config
-        self.autoencoder = autoencoder
-        self.channels: int = config.latent_channels
-        self.downscale_factor: int = 2 ** (len(config.down_block_types) - 1)
-        self.scaling_factor: float = config.scaling_factor
-        self.shift: float = config.shift_factor or 0.0
-        self.family = family_of_space(self.channels, self.scaling_factor, self.shift)
+        super().__init__(autoencoder)
         autoencoder.enable_tiling()
         autoencoder.tile_latent_min_size, autoencoder.tile_sample_min_size = TILE, TILE * self.downscale_factor
 
-    def encode(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) in [-1,1] -> scaled latents. Raises `LatentError` for sides that the codec cannot take."""
-        check_sides(images, self.downscale_factor)
-        raw = self._run("encoding", lambda x: self.autoencoder.encode(x).latent_dist.mean, images)
-        return (raw - self.shift) * self.scaling_factor
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents -> images, about in [-1,1]."""
-        return self._run(
-            "decoding", lambda x: self.autoencoder.decode(x).sample, latents / self.scaling_factor + self.shift
-        )
-
     def _run(self, step: str, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """part(x) in the weights' type and on their device; its result is of the input's type and device."""
+        """Where the device cannot do it, in float32 or on the CPU."""
 
         def run(x: Tensor) -> Tensor:
             return part(x.to(next(self.autoencoder.parameters()))).to(x)
