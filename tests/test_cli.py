@@ -251,7 +251,7 @@ def test_typing_errors_are_one_line_too(capsys, args):
 
 
 def test_every_command_explains_itself(capsys):
-    for name in ("upscale", "info", "convert", "models", "bench"):
+    for name in ("upscale", "info", "convert", "export", "models", "bench"):
         with pytest.raises(SystemExit) as stop:
             cli.main([name, "--help"])
         assert stop.value.code == 0

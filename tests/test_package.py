@@ -24,6 +24,8 @@ LATE = (
     "accelerate",
     "matplotlib",
     "torchvision",
+    "diffusers",
+    "transformers",
 )
 
 

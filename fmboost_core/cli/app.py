@@ -19,8 +19,8 @@ from ..errors import Cancelled, FMBoostError
 from .console import INTERRUPTED, OK, REFUSED, escape_what_cannot_be_shown, one_line, silence_pillow, warnings_as_notes
 
 COMMANDS = (
-    "upscale", "info", "convert", "models", "bench", "doctor", "completion", "encode", "train", "recipe", "evaluate",
-    "ablate",
+    "upscale", "info", "convert", "export", "models", "bench", "doctor", "completion", "encode", "train", "recipe",
+    "evaluate", "ablate",
 )  # fmt: skip
 
 _STOPPED = "Stopped; no file was left half-written."

@@ -14,6 +14,7 @@ _OTHERS = """
 Other models, wherever NAME|FILE is asked for:
   path/to/model.safetensors                a model file of FMBoost, or one you trained
   hf://owner/repo/file.safetensors         from Hugging Face, kept in its cache
+  path/to/folder or hf://owner/repo        as `fmboost export` prepares them
   path/to/last.ckpt                        a checkpoint of CompVis/fm-boosting (see `fmboost convert`)"""
 
 

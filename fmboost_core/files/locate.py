@@ -23,11 +23,19 @@ def bundled_models() -> list[str]:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """The file behind a bundled name, an hf:// address or a path. Only hf:// uses the network."""
+    """The file behind a bundled name, an hf:// address or a path. Only hf:// uses the network.
+
+    A folder and hf://owner/repo@revision stand for the file `WEIGHTS` in them.
+    """
     name, bundled = str(name_or_path), bundled_models()
     if name in bundled:
         return BUNDLED_MODELS / f"{name}.safetensors"
+    if is_address(name):
+        location, revision = split_revision(name)
+        name = f"{location}/{WEIGHTS}{revision}" if location.count("/") == 3 else name
     path = find_file(name)
+    if _exists(path / WEIGHTS):
+        return path / WEIGHTS
     if not _exists(path):
         raise CheckpointError(
             f"There is no model {name!r}: the bundled ones are {', '.join(bundled) or 'none'}, and a path must exist."

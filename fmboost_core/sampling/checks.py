@@ -37,7 +37,19 @@ def check_objective(model: Model) -> None:
 
 
 def check_latent(latent: Tensor, model: Model) -> None:
-    """Refuse what is no scaled latent of the model's family; warn where it looks like the VAE's raw scale."""
+    """`require_latent`; and warn where it looks like the VAE's raw scale."""
+    require_latent(latent, model)
+    if is_oversized(latent):
+        warnings.warn(
+            f"The latent's standard deviation is above {_LARGEST_DEVIATION:g}: it looks like the VAE's raw scale, but "
+            f"FMBoost takes scaled latents; scale it with FAMILIES[{model.spec.family!r}].to_scaled.",
+            ScaleWarning,
+            stacklevel=4,
+        )
+
+
+def require_latent(latent: Tensor, model: Model) -> None:
+    """Refuse what is no scaled latent of the model's family."""
     if not isinstance(latent, Tensor) or latent.ndim != 4 or not latent.is_floating_point():
         raise LatentError(
             f"A latent must be a float tensor (batch, channels, height, width), but it is {_found(latent)}."
@@ -46,13 +58,6 @@ def check_latent(latent: Tensor, model: Model) -> None:
     if not latent.numel():
         raise LatentError(f"The latent is empty: its shape is {tuple(latent.shape)}; give another one.")
     check_finite(latent, "The latent")
-    if is_oversized(latent):
-        warnings.warn(
-            f"The latent's standard deviation is above {_LARGEST_DEVIATION:g}: it looks like the VAE's raw scale, but "
-            f"FMBoost takes scaled latents; scale it with FAMILIES[{model.spec.family!r}].to_scaled.",
-            ScaleWarning,
-            stacklevel=4,
-        )
 
 
 def is_oversized(scaled: Tensor) -> bool:

@@ -29,7 +29,8 @@ class Hooks:
 
     progress(done, total): evaluations of tiles in all stages; total is 0 where an adaptive solver decides.
     cancelled(): asked after each evaluation of a tile; where it returns True, `Cancelled` is raised.
-    on_state(t, state): after each step of a fixed solver; the time in [0,1] and the latent (B,C,h,w), for previews.
+    on_state(t, state): after each step of a fixed solver; the time in [0,1] and the latent (B,C,h,w), for previews. The
+        solver goes on from what is written into it.
     on_stage(stage): after each stage.
     """
 

@@ -65,7 +65,7 @@ def test_hub_failures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     fake_hub(monkeypatch, fail)
     assert "hf://o/r/f" in refusal(lambda: load_model("hf://o/r/f"))
-    for address in ("hf://", "hf://o/r", "hf://o/r/", "hf:///r/f"):
+    for address in ("hf://", "hf://o", "hf://o/r/", "hf:///r/f"):
         assert "owner/repo" in refusal(lambda address=address: load_model(address))
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingDependencyError, match="pip install"):

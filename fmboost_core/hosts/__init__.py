@@ -1,0 +1,1 @@
+"""Adapters for libraries that are hosts of a kind: nothing else of the core imports them."""
