@@ -40,7 +40,7 @@ OPTIONAL = (
     Package("torchdiffeq", "torchdiffeq", "adaptive solvers such as dopri5"),
     Package("huggingface_hub", "huggingface_hub", "hf:// addresses"),
     Package("shtab", "shtab", "fmboost completion"),
-    Package("diffusers", "diffusers", "KL autoencoders in training"),
+    Package("diffusers", "diffusers", "KL autoencoders in training, and the pipeline for diffusers"),
     Package("transformers", "transformers", "CLIP-IQA in evaluation"),
     Package("accelerate", "accelerate", "training"),
     Package("tensorboard", "tensorboard", "training"),
