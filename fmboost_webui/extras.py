@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
-from modules import devices, upscaler
+from modules import devices, shared, upscaler
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from fmboost_core.codecs.protocol import codec_party
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.schedule import seeded_noise
 
-from . import hires, host
+from . import checkpoint, hires, host
 from .models import AUTOMATIC, bundled_entry, choose_model
 
 # Other names than in hires-fix: the hosts look for a name among the latent modes first.
@@ -47,6 +48,12 @@ class UpscalerFMBoost(upscaler.Upscaler):
         """The host calls it at its start; models are loaded when they are used."""
 
 
+def register(*_: Any) -> None:
+    """Add our upscalers to the host's list, where the host has listed only its own (reForge, Forge Neo)."""
+    listed = {scaler.name for scaler in shared.sd_upscalers}
+    shared.sd_upscalers.extend(scaler for scaler in UpscalerFMBoost().scalers if scaler.name not in listed)
+
+
 def _enlarged(img: Image.Image, size: tuple[int, int], name: str | None) -> Image.Image:
     """An image of any mode at size (width, height); the image itself where the user interrupts."""
     if size[0] <= img.width or size[1] <= img.height:
@@ -61,11 +68,11 @@ def _enlarged(img: Image.Image, size: tuple[int, int], name: str | None) -> Imag
 @torch.no_grad()
 def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tensor:
     """An image (1,3 or 4,h,w) in [-1,1] at size (width, height), by the checkpoint's VAE or the built-in codec."""
-    checkpoint = host.loaded_checkpoint() if by_checkpoint else None
-    party = host.party_of(checkpoint) if by_checkpoint else codec_party(host.builtin_codec())
+    loaded = checkpoint.loaded_checkpoint() if by_checkpoint else None
+    party = checkpoint.party_of(loaded) if by_checkpoint else codec_party(host.builtin_codec())
     model = host.load_network(choose_model(hires.MODELS, bundled_entry(SCALE), AUTOMATIC, party).source)
     options, hooks = SamplingOptions(), host.Progress().hooks(preview=False)
-    on_device = nullcontext(host.host_vae(checkpoint)) if by_checkpoint else host.builtin_on_device()
+    on_device = nullcontext(checkpoint.host_vae(loaded)) if by_checkpoint else host.builtin_on_device()
 
     def run(tile: int | str | None) -> Tensor:
         tiled = Upscaler(model, codec, replace(options, tile=tile), hooks)

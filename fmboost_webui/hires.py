@@ -25,7 +25,7 @@ from fmboost_core.sampling.checks import check_crop
 from fmboost_core.sampling.restore import restored
 from fmboost_core.tiles import Tileable
 
-from . import host
+from . import checkpoint, host
 from .models import ModelFile, choose_model, entries, find_models
 from .options import INFOTEXT_KEYS, WIDGETS, Options, to_infotext
 
@@ -107,7 +107,7 @@ class HiresPass:
         p = self.p
         overrides = {name: getattr(p, OVERRIDE + name) for name in WIDGETS if hasattr(p, OVERRIDE + name)}
         self.options = Options.of(self.args, overrides)
-        if host.IS_FORGE and p.hr_additional_modules is None:  # through the API; Forge raises without them
+        if getattr(p, "hr_additional_modules", ()) is None:  # through the API; Forge raises without them
             p.hr_additional_modules = ["Use same choices"]
         if p.firstpass_image is not None:  # of the sparkle button; Forge cannot encode the alpha channel of its own
             p.firstpass_image = p.firstpass_image.convert("RGB")
@@ -117,7 +117,7 @@ class HiresPass:
 
     def _prepare(self) -> None:
         p = self.p
-        self.model = choose_model(MODELS, p.hr_upscaler, self.options.model, host.party_of(p.sd_model))
+        self.model = choose_model(MODELS, p.hr_upscaler, self.options.model, checkpoint.party_of(p.sd_model))
         with host.warnings_shown(p):
             self.sampling = self.options.sampling(p.hr_second_pass_steps).resolve(self.model.spec)
         if not self.options.refine:  # the host counts its progress with it, and writes it into the infotext
@@ -148,6 +148,7 @@ class HiresPass:
         try:
             if self.options.refine:
                 return self._refined(samples, seeds, subseeds, subseed_strength, prompts)
+            host.tell_hires(self.p)
             host.save_before_hires(self.p, samples, seeds, prompts)
             return self._decoded(samples)
         except Cancelled:
@@ -180,7 +181,7 @@ class HiresPass:
         size: (width, height) in pixels.
         """
         p, refine = self.p, self.options.refine
-        model, vae = host.load_network(self.model.source), host.host_vae(p.sd_model)
+        model, vae = host.load_network(self.model.source), checkpoint.host_vae(p.sd_model)
         progress = host.Progress(samples.shape[0], 0 if refine else p.hr_second_pass_steps)
         hooks, target = progress.hooks(bars=not refine), Target(size=size)  # the host counts the sampler's steps itself
 

@@ -1,14 +1,14 @@
-"""The hosts, AUTOMATIC1111 and Forge: checkpoints, VAEs, noise, memory, progress, interrupts, images.
+"""The hosts, AUTOMATIC1111, Forge and their forks: memory, noise, progress, interrupts, images.
 
-Both hosts share the package `modules`. Where they differ, Forge's own package `backend` is used.
+All hosts share the package `modules`. What only some of them have is looked for where it is needed.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,129 +21,21 @@ from torch import Tensor
 from fmboost_core import Hooks, load_codec, load_model
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import LatentError, collected_warnings, is_out_of_memory
-from fmboost_core.families import FAMILIES, LatentFamily, Party, family_of_space
+from fmboost_core.errors import collected_warnings, is_out_of_memory
+from fmboost_core.families import FAMILIES
 from fmboost_core.model import Model
 from fmboost_core.sampling.schedule import Noise
 from fmboost_core.sampling.tiling import in_smaller_tiles
 from fmboost_core.sampling.widgets import SharedBar
 
-IS_FORGE = find_spec("modules_forge") is not None
+# Their modules that move models off the device: of Forge and Forge Neo, of reForge and Forge Classic.
+MEMORY_MANAGERS = ("backend.memory_management", "ldm_patched.modules.model_management")
 UNIT = processing.opt_f  # pixels a latent, by which the hosts round and crop whatever the checkpoint
 
 
 def models_folder() -> Path:
     """The folder of a user's own models."""
     return Path(paths.models_path) / "fmboost"
-
-
-# --- the checkpoint and its VAE
-
-
-def family_of(checkpoint: Any) -> str | None:
-    """The latent family of a checkpoint; None for one of no known family.
-
-    Forge's VAE tells its numbers, and Forge has no attribute for FLUX.1 and Chroma. AUTOMATIC1111 has attributes
-    (`LatentFamily.webui`).
-    """
-    vae = getattr(getattr(checkpoint, "forge_objects", None), "vae", None)
-    if vae is not None:
-        network = vae.first_stage_model
-        return family_of_space(vae.latent_channels, network.scaling_factor, network.shift_factor)
-    families = (f.name for f in FAMILIES.values() if any(getattr(checkpoint, name, False) for name in f.webui))
-    return next(families, None)
-
-
-def party_of(checkpoint: Any) -> Party:
-    """The checkpoint in `require_same_family`."""
-    return Party("the checkpoint", family_of(checkpoint))
-
-
-def loaded_party() -> Party | None:
-    """The checkpoint in memory; None where there is none yet. `shared.sd_model` would load one."""
-    checkpoint = sd_models.model_data.sd_model
-    is_loaded = any(hasattr(checkpoint, name) for f in FAMILIES.values() for name in f.webui)
-    return party_of(checkpoint) if is_loaded else None
-
-
-def loaded_checkpoint() -> Any:
-    """The chosen checkpoint. Forge loads it only when something is generated, but Extras may come first."""
-    if IS_FORGE:
-        sd_models.forge_model_reload()
-    return shared.sd_model
-
-
-def host_vae(checkpoint: Any) -> Codec:
-    """The checkpoint's VAE as the core's `Codec`. Raises `LatentError` for a checkpoint of no known family."""
-    family = family_of(checkpoint)
-    if family is None:
-        raise LatentError(
-            "The latents of this checkpoint are of a family that FMBoost does not know; choose another checkpoint."
-        )
-    return (ForgeVAE if IS_FORGE else WebuiVAE)(checkpoint, FAMILIES[family])
-
-
-class WebuiVAE:
-    """AUTOMATIC1111's VAE as the core's `Codec`."""
-
-    def __init__(self, checkpoint: Any, family: LatentFamily) -> None:
-        self._checkpoint = checkpoint
-        self.family, self.channels, self.downscale_factor = family.name, family.channels, family.downscale_factor
-
-    def encode(self, images: Tensor) -> Tensor:
-        return torch.cat([self._encode(image) for image in images.split(1)])
-
-    def _encode(self, image: Tensor) -> Tensor:
-        checkpoint = self._checkpoint
-        checkpoint.first_stage_model.to(devices.dtype_vae)
-        # The mean: a sample of the posterior comes from the global generator, and differs in a batch.
-        pixels = image.to(devices.device, devices.dtype_vae)
-        if checkpoint.is_sd3:
-            return _sd3_mean(checkpoint, pixels).to(image)
-        posterior = checkpoint.encode_first_stage(pixels)
-        return checkpoint.get_first_stage_encoding(posterior.mode()).to(image)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return torch.cat([self._decode(latent) for latent in latents.split(1)])
-
-    def _decode(self, latent: Tensor) -> Tensor:
-        if shared.opts.sd_vae_decode_method == "Full":  # the host decodes again in float32 where half overflows
-            (image,) = processing.decode_latent_batch(self._checkpoint, latent, check_for_nans=True)
-            return image[None].to(latent)
-        scaled = latent.to(devices.dtype_vae)
-        return sd_samplers_common.samples_to_images_tensor(scaled, 0, self._checkpoint).to(latent)
-
-
-def _sd3_mean(checkpoint: Any, image: Tensor) -> Tensor:
-    """The scaled mean of SD3's posterior, of which AUTOMATIC1111 itself gives a sample only.
-
-    The encoder is watched in the host's own call, which moves the VAE to the device where memory is short.
-    """
-    seen: list[Tensor] = []
-    watch = checkpoint.first_stage_model.encoder.register_forward_hook(lambda _m, _i, output: seen.append(output))
-    try:
-        checkpoint.encode_first_stage(image)
-    finally:
-        watch.remove()
-    mean, _ = seen[0].chunk(2, dim=1)
-    return checkpoint.latent_format.process_in(mean)
-
-
-class ForgeVAE:
-    """Forge's VAE as the core's `Codec`. Forge itself decodes in tiles when memory runs out."""
-
-    def __init__(self, checkpoint: Any, family: LatentFamily) -> None:
-        self._vae = checkpoint.forge_objects.vae.clone()
-        self._vae.patcher.set_model_vae_regulation(lambda posterior: posterior.mode())
-        self.family, self.channels, self.downscale_factor = family.name, family.channels, family.downscale_factor
-
-    def encode(self, images: Tensor) -> Tensor:
-        raw = [self._vae.encode(image.movedim(1, -1) / 2 + 0.5) for image in images.split(1)]
-        return self._vae.first_stage_model.process_in(torch.cat(raw)).to(images)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        raw = self._vae.first_stage_model.process_out(latents)
-        return torch.cat([self._vae.decode(latent) for latent in raw.split(1)]).movedim(-1, 1).to(latents) * 2 - 1
 
 
 # --- the network and memory
@@ -196,18 +88,16 @@ def on_device(model: Model, size: tuple[int, int]) -> Iterator[None]:
 
 
 def _make_room(needed: int) -> None:
-    """Move other networks off the device: with --medvram all of them, in Forge until `needed` bytes are free."""
-    if IS_FORGE:
-        from backend import memory_management
-
-        if devices.device.type != "cpu":
-            memory_management.free_memory(needed, devices.device)
-    else:
+    """Move other networks off the device: with --medvram all of them, in Forge's line until `needed` bytes are free."""
+    manager = next((sys.modules[name] for name in MEMORY_MANAGERS if name in sys.modules), None)
+    if manager is None:
         from modules import lowvram
 
         checkpoint = sd_models.model_data.sd_model  # `shared.sd_model` would load one; Extras need none
         if checkpoint is not None and lowvram.is_enabled(checkpoint):
             lowvram.send_everything_to_cpu()
+    elif devices.device.type != "cpu":
+        manager.free_memory(needed, devices.device)
     devices.torch_gc()
 
 
@@ -299,6 +189,16 @@ class Progress:
         for _ in range(reached - self._counted):
             shared.total_tqdm.update()
         self._counted = max(self._counted, reached)
+
+
+def tell_hires(p: Any) -> None:
+    """Write into the infotext what pastes the pass again; Forge Neo itself writes it in its own second pass."""
+    p.extra_generation_params.update(
+        {
+            "Denoising strength": p.denoising_strength, "Hires upscaler": p.hr_upscaler,
+            "Hires steps": p.hr_second_pass_steps,
+        }
+    )  # fmt: skip
 
 
 def save_before_hires(p: Any, samples: Tensor, seeds: Any, prompts: Any) -> None:

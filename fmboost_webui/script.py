@@ -15,7 +15,7 @@ from fmboost_core.sampling.solvers import SOLVERS
 from fmboost_core.sampling.tiling import TILE_CHOICES
 from fmboost_core.sampling.widgets import OWN_NOISE_STEP
 
-from . import hires, host
+from . import checkpoint, hires
 from .models import AUTOMATIC, choose_model, entries
 from .options import INFOTEXT_KEYS, MAX_NOISE_STEP, WIDGETS, Options, describe, from_infotext
 
@@ -124,7 +124,7 @@ def _line(
     width, height, steps, resize_x, resize_y = map(int, (width, height, steps, resize_x, resize_y))
     try:
         options = Options.of([], {"solver": solver, "refine": refine})
-        model = choose_model(hires.MODELS, upscaler, wish, host.loaded_party())
+        model = choose_model(hires.MODELS, upscaler, wish, checkpoint.loaded_party())
         target = _target(width, height, scale, resize_x, resize_y)
         return gr.update(visible=True, value=describe(model, (width, height), target, options, steps))
     except FMBoostError as error:

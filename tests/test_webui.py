@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import runpy
 import shutil
 import sys
 import time
@@ -19,7 +20,7 @@ import pytest
 import torch
 from networks import TINY, make_model
 from PIL import Image
-from webui_stub import Checkpoint, ForgeCheckpoint, Job, SD3Checkpoint, install, wide_codec
+from webui_stub import Checkpoint, ForgeCheckpoint, Job, SD3Checkpoint, install
 
 from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, load_model, register_family, upscale_image
 from fmboost_core.codecs.periodic import periodic
@@ -55,6 +56,11 @@ def hires(stub: SimpleNamespace) -> Any:
 @pytest.fixture
 def small() -> torch.Tensor:
     return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def checkpoints() -> Any:
+    """The extension's module of that matter, in the stub."""
+    return importlib.import_module("fmboost_webui.checkpoint")
 
 
 def run(hires: Any, job: Job, samples: torch.Tensor, *args: Any) -> Any:
@@ -147,14 +153,13 @@ def test_forge_s_checkpoint_is_loaded_before_extras_ask_for_its_vae(
     hires: Any, stub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forge has a stand-in of no family until something is generated."""
-    host = importlib.import_module("fmboost_webui.host")
+    checkpoint = checkpoints()
     real, stand_in = stub.shared.sd_model, SimpleNamespace(cond_stage_model=None, chunk_length=75)
     monkeypatch.setattr(stub.shared, "sd_model", stand_in, raising=False)
     reload = lambda: setattr(stub.shared, "sd_model", real)  # noqa: E731
-    monkeypatch.setattr(host.sd_models, "forge_model_reload", reload, raising=False)
-    assert host.loaded_checkpoint() is stand_in  # AUTOMATIC1111's `shared.sd_model` loads by itself
-    monkeypatch.setattr(host, "IS_FORGE", True)
-    assert host.loaded_checkpoint() is real
+    assert checkpoint.loaded_checkpoint() is stand_in  # AUTOMATIC1111's `shared.sd_model` loads by itself
+    monkeypatch.setattr(stub.sd_models, "forge_model_reload", reload, raising=False)
+    assert checkpoint.loaded_checkpoint() is real
 
 
 @pytest.mark.parametrize("name", ["FMBoost picture", "FMBoost picture (checkpoint's VAE)"])
@@ -255,15 +260,14 @@ def toy(stub: SimpleNamespace, tmp_path: Path) -> Iterator[str]:
 
 
 def test_an_invented_family_needs_no_other_line_of_code(toy: str, hires: Any, small: torch.Tensor) -> None:
-    host = importlib.import_module("fmboost_webui.host")
-    entry, checkpoint = "FMBoost 2x (invented)", Checkpoint("is_toy")
+    host, entry, checkpoint = checkpoints(), "FMBoost 2x (invented)", Checkpoint("is_toy")
     assert entry in host.shared.latent_upscale_modes and host.family_of(checkpoint) == toy
     assert host.host_vae(checkpoint).family == toy
     job = Job(checkpoint, hr_upscaler=entry)
     (image,) = run(hires, job, small[:1], "Automatic", -1, "euler", "bilinear")
     own = next(model for model in hires.MODELS if model.name == "invented")
-    checkpoint.first_stage_model.family = toy
-    wanted = boost(small[:1], load_model(own.source), checkpoint.first_stage_model, upsample="bilinear", seed=5)
+    checkpoint.codec.family = toy
+    wanted = boost(small[:1], load_model(own.source), checkpoint.codec, upsample="bilinear", seed=5)
     assert torch.allclose(image, checkpoint.decode_first_stage(wanted)[0], atol=1e-4)
     assert job.extra_generation_params["FMBoost model"] == "invented"
     with pytest.raises(ConfigError, match="no weights for Toy checkpoints"):
@@ -276,11 +280,10 @@ def test_an_invented_family_needs_no_other_line_of_code(toy: str, hires: Any, sm
 def test_a_checkpoint_is_not_loaded_for_the_line(
     hires: Any, stub: SimpleNamespace, attribute: str, family: str | None
 ) -> None:
-    host = importlib.import_module("fmboost_webui.host")
     stub.sd_models.model_data.sd_model = Checkpoint(attribute)
-    assert host.loaded_party() == Party("the checkpoint", family)
+    assert checkpoints().loaded_party() == Party("the checkpoint", family)
     stub.sd_models.model_data.sd_model = None
-    assert host.loaded_party() is None
+    assert checkpoints().loaded_party() is None
     assert hires.choose_model(hires.MODELS, "FMBoost 2x", "Automatic", None).name == MODEL
 
 
@@ -299,6 +302,7 @@ def wide(stub: SimpleNamespace, tmp_path: Path) -> Any:
     return module
 
 
+@pytest.mark.parametrize("host", ["forge", "neo", "reforge"])
 @pytest.mark.parametrize(
     ("numbers", "family"),
     [
@@ -307,55 +311,73 @@ def wide(stub: SimpleNamespace, tmp_path: Path) -> Any:
     ],
     ids=["sd15", "sdxl", "sd3", "flux1", "playground 2.5"],
 )  # fmt: skip
-def test_forges_vae_tells_the_family(hires: Any, numbers: tuple[Any, ...], family: str | None) -> None:
-    """Of FLUX.1 and Chroma it has no attribute. Playground 2.5 passes for SDXL by its attribute, but is not."""
-    host = importlib.import_module("fmboost_webui.host")
-    checkpoint = ForgeCheckpoint(*numbers)
-    assert host.family_of(checkpoint) == family
-    checkpoint.is_sdxl = True
-    assert host.family_of(checkpoint) == family
-
-
-def checkpoint_of(name: str, hires: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
-    """A checkpoint of one of the hosts, and its family."""
-    if name == "a1111 sd3":
-        return SD3Checkpoint(), "sd3"
-    monkeypatch.setattr(importlib.import_module("fmboost_webui.host"), "IS_FORGE", True)
-    monkeypatch.setattr(Job, "hr_additional_modules", None, raising=False)
-    if name == "forge sd3":
-        return ForgeCheckpoint(1.5305, 0.0609, 16), "sd3"
-    return ForgeCheckpoint(0.3611, 0.1159, 16), "flux1"
-
-
-@pytest.mark.parametrize("name", ["a1111 sd3", "forge sd3", "forge flux1"])
-def test_the_pass_of_16_channels_is_boost_by_the_mean_of_the_hosts_vae(
-    wide: Any, name: str, monkeypatch: pytest.MonkeyPatch
+def test_the_numbers_of_forges_latents_tell_the_family(
+    hires: Any, numbers: tuple[Any, ...], family: str | None, host: str
 ) -> None:
+    """Of FLUX.1 and Chroma it has no attribute. Playground 2.5 passes for SDXL by its attribute, but is not."""
+    checkpoint = ForgeCheckpoint(*numbers, host=host)
+    assert checkpoints().family_of(checkpoint) == family
+    checkpoint.is_sdxl = True
+    assert checkpoints().family_of(checkpoint) == family
+
+
+def checkpoint_of(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
+    """A checkpoint of one of the hosts, and its family. name: such as "neo flux1"."""
+    host, family = name.split()
+    if host == "a1111":
+        return (SD3Checkpoint() if family == "sd3" else Checkpoint(f"is_{family}")), {"sd1": "sd15"}.get(family, family)
+    if host in ("forge", "neo"):
+        monkeypatch.setattr(Job, "hr_additional_modules", None, raising=False)
+    space = FAMILIES[family]
+    return ForgeCheckpoint(space.scaling_factor, space.shift, space.channels, host=host), family
+
+
+HOSTS = (
+    "a1111 sd1", "a1111 sdxl", "a1111 sd3", "forge sd15", "forge sd3", "forge flux1", "neo sd15", "neo flux1",
+    "reforge sdxl", "reforge sd3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_the_pass_is_boost_by_the_mean_of_the_hosts_vae(wide: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the scale and the shift of the host's own object; a batch is its singles, at a size of two stages."""
-    checkpoint, family = checkpoint_of(name, wide, monkeypatch)
-    small = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
-    size = {"hr_upscale_to_x": 200, "hr_upscale_to_y": 200, "hr_upscaler": f"FMBoost 2x (own-{family})"}
+    checkpoint, family = checkpoint_of(name, monkeypatch)
+    entry = f"FMBoost 2x (own-{family})" if family in ("sd3", "flux1") else "FMBoost 2x"
+    small = torch.randn(2, FAMILIES[family].channels, 8, 8, generator=torch.Generator().manual_seed(1))
+    size = {"hr_upscale_to_x": 200, "hr_upscale_to_y": 200, "hr_upscaler": entry}
     images = run(wide, Job(checkpoint, seeds=[5, 9], subseeds=[0, 0], **size), small)
-    own = next(model for model in wide.MODELS if model.name == f"own-{family}")
-
-    class Plain:
-        channels, downscale_factor = 16, 8
-        encode = staticmethod(lambda images: wide_codec().encode(images))
-        decode = staticmethod(lambda latents: wide_codec().decode(latents).clamp(-1, 1))
-
-    wanted = boost(small, load_model(own.source), Plain(), size=(200, 200), seed=[5, 9])
+    own = wide.choose_model(wide.MODELS, entry, "Automatic", Party("the checkpoint", family))
+    codec = checkpoint.codec
+    codec.family = family
+    wanted = boost(small, load_model(own.source), codec, size=(200, 200), seed=[5, 9])
     for image, latent, low in zip(images, wanted.split(1), small.split(1), strict=True):
-        large, seen = (wide_codec().decode(x).clamp(-1, 1) for x in (latent, low))
+        large, seen = (codec.decode(x).clamp(-1, 1) for x in (latent, low))
         assert image.shape == (3, 200, 200) and torch.allclose(image, restored(large, seen)[0], atol=1e-3)
     (alone,) = run(wide, Job(checkpoint, seeds=[9], subseeds=[0], **size), small[1:])
     assert torch.equal(alone, images[1])
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_encoding_draws_nothing_from_the_global_generator(
+    hires: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, _ = checkpoint_of(name, monkeypatch)
+    vae, image = checkpoints().host_vae(checkpoint), torch.zeros(1, 3, 16, 16)
+    state = torch.get_rng_state()
+    first = vae.encode(image)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(7)
+    assert torch.equal(vae.encode(image), first) and torch.allclose(first, checkpoint.codec.encode(image), atol=1e-5)
+    assert not torch.allclose(  # the network is as it was
+        checkpoint.get_first_stage_encoding(checkpoint.encode_first_stage(image)), first, atol=1e-2
+    )
 
 
 @pytest.mark.parametrize(("name", "title"), [("a1111 sd3", "SD3"), ("forge flux1", "FLUX.1")])
 def test_16_channels_without_weights_are_refused_by_their_name(
     hires: Any, name: str, title: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint, family = checkpoint_of(name, hires, monkeypatch)
+    checkpoint, family = checkpoint_of(name, monkeypatch)
     models = [model for model in hires.MODELS if model.spec.family != family]
     monkeypatch.setattr(hires, "MODELS", models)
     with pytest.raises(ConfigError, match=f"FMBoost 2x has no weights for {title} checkpoints, only for SD1.5"):
@@ -485,7 +507,7 @@ def test_the_pass_is_boost_with_the_hosts_noise_restored(
     checkpoint = Checkpoint()
     job = Job(checkpoint, seeds=[5, 9], subseeds=[0, 0], hr_upscale_to_x=200, hr_upscale_to_y=120, truncate_x=1)
     images = run(hires, job, small)
-    wanted = boost(small, load_model(MODEL), checkpoint.first_stage_model, size=(192, 120), seed=[5, 9])
+    wanted = boost(small, load_model(MODEL), checkpoint.codec, size=(192, 120), seed=[5, 9])
     assert len(images) == 2 and images[0].shape == (3, 120, 192)
     for image, latent, low in zip(images, wanted.split(1), small.split(1), strict=True):
         large, seen = (checkpoint.decode_first_stage(x).clamp(-1, 1) for x in (latent, low))
@@ -499,10 +521,10 @@ def test_the_pass_is_boost_with_the_hosts_noise_restored(
 def test_the_hosts_tiling_makes_a_seamless_texture(hires: Any, small: torch.Tensor) -> None:
     checkpoint, axes = Checkpoint(), Tileable(x=True, y=True)
     (image,) = run(hires, Job(checkpoint, tiling=True), small[:1])
-    wanted = boost(small[:1], load_model(MODEL), checkpoint.first_stage_model, seed=5, tileable="both")
+    wanted = boost(small[:1], load_model(MODEL), checkpoint.codec, seed=5, tileable="both")
     # The host makes its own VAE seamless; the stub's is not.
     large = checkpoint.decode_first_stage(wanted).clamp(-1, 1)
-    seen = periodic(checkpoint.first_stage_model, axes).decode(small[:1]).clamp(-1, 1)
+    seen = periodic(checkpoint.codec, axes).decode(small[:1]).clamp(-1, 1)
     assert torch.allclose(image, restored(large, seen, tileable=axes)[0], atol=1e-3)
     (edged,) = run(hires, Job(checkpoint), small[:1])
     assert (image - edged).abs().max() > 1e-2
@@ -513,7 +535,7 @@ def test_the_hosts_tiling_makes_a_seamless_texture(hires: Any, small: torch.Tens
 def test_guides_from_latents_restore_nothing(hires: Any, small: torch.Tensor) -> None:
     checkpoint = Checkpoint()
     (image,) = run(hires, Job(checkpoint), small[:1], "Automatic", -1, "euler", "bilinear", "auto", False)
-    wanted = boost(small[:1], load_model(MODEL), checkpoint.first_stage_model, upsample="bilinear", seed=5)
+    wanted = boost(small[:1], load_model(MODEL), checkpoint.codec, upsample="bilinear", seed=5)
     assert torch.allclose(image, checkpoint.decode_first_stage(wanted)[0], atol=1e-4)
 
 
@@ -595,6 +617,107 @@ def test_out_of_memory_goes_on_in_tiles_and_a_changed_file_is_read_again(
     later = time.time() + 100
     os.utime(tmp_path / "fmboost/sub/own.safetensors", (later, later))
     assert host.load_network(str(tmp_path / "fmboost/sub/own.safetensors")) is not model
+
+
+# --- what only some hosts have
+
+
+def test_a_host_that_writes_nothing_of_hires_before_its_own_pass_is_helped(hires: Any, small: torch.Tensor) -> None:
+    """Forge Neo pastes hires-fix only with these, and writes them in the pass that ours replaces."""
+    job = Job(Checkpoint(), denoising_strength=0.4)
+    job.extra_generation_params["Hires upscaler"] = "Latent"  # of another cell of an X/Y/Z plot
+    run(hires, job, small[:1])
+    written = {key: value for key, value in job.extra_generation_params.items() if not key.startswith("FMBoost")}
+    assert written == {"Hires upscaler": "FMBoost 2x", "Denoising strength": 0.4, "Hires steps": 4}
+
+
+def test_forges_own_modules_of_the_second_pass_are_named_where_the_api_did_not(
+    hires: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Job, "hr_additional_modules", None, raising=False)
+    job = Job(Checkpoint())
+    hires.install(job, [])
+    assert job.hr_additional_modules == ["Use same choices"]
+    other = Job(Checkpoint())
+    other.hr_additional_modules = ["another VAE"]
+    hires.install(other, [])
+    assert other.hr_additional_modules == ["another VAE"]
+
+
+@pytest.mark.parametrize("name", ["backend.memory_management", "ldm_patched.modules.model_management"])
+def test_room_is_made_by_the_hosts_own_memory_manager(
+    hires: Any, stub: SimpleNamespace, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forge Classic has no `lowvram`."""
+    host, asked = importlib.import_module("fmboost_webui.host"), []
+    manager = SimpleNamespace(free_memory=lambda needed, device: asked.append((needed, device.type)))
+    monkeypatch.setitem(sys.modules, name, manager)
+    monkeypatch.delitem(sys.modules, "modules.lowvram")
+    monkeypatch.delattr(sys.modules["modules"], "lowvram")
+    host._make_room(7)
+    assert asked == []
+    monkeypatch.setattr(stub.devices, "device", torch.device("cuda"))
+    host._make_room(7)
+    assert asked == [(7, "cuda")]
+
+
+def test_extras_are_listed_where_the_host_lists_only_its_own_upscalers(stub: SimpleNamespace, hires: Any) -> None:
+    """reForge and Forge Neo; other hosts have found our class already."""
+    extras = importlib.import_module("fmboost_webui.extras")
+    stub.shared.sd_upscalers.append(SimpleNamespace(name="Lanczos"))
+    for _ in range(2):
+        extras.register()
+    names = [scaler.name for scaler in stub.shared.sd_upscalers]
+    assert names == ["Lanczos", "FMBoost picture", "FMBoost picture (checkpoint's VAE)"]
+
+
+# --- what the console says
+
+
+def load_script(stub: SimpleNamespace) -> dict[str, Any]:
+    """As a host loads `scripts/fmboost.py`; returns its names."""
+    return runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "fmboost.py"))
+
+
+def test_the_console_says_once_what_to_do_first_when_the_page_is_built(
+    stub: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callbacks: list[Any] = []
+    monkeypatch.setattr(stub.script_callbacks, "on_before_ui", callbacks.append)
+    for _ in range(2):  # the second time is "Reload UI"
+        names = load_script(stub)
+    assert {"FMBoostScript", "UpscalerFMBoost"} <= set(names)
+    extras = names["extras"]
+    assert "choose the upscaler" not in capsys.readouterr().out
+    for callback in callbacks:
+        callback()
+    assert [scaler.name for scaler in stub.shared.sd_upscalers] == [extras.BUILTIN, extras.CHECKPOINT]
+    assert capsys.readouterr().out == "FMBoost: in txt2img, open Hires. fix and choose the upscaler FMBoost 2x.\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "member"),
+    [
+        ("shared", "latent_upscale_modes"), ("rng", None), ("sd_models", "model_data"),
+        ("processing", "StableDiffusionProcessingTxt2Img"),
+    ],
+)  # fmt: skip
+def test_a_web_ui_without_a_needed_part_is_left_alone_with_a_sentence(
+    stub: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, module: str,
+    member: str | None,
+) -> None:  # fmt: skip
+    """Such as SD.Next, which has neither latent upscale modes nor a method for the second pass."""
+    if member is None:
+        monkeypatch.delitem(sys.modules, f"modules.{module}")
+    else:
+        monkeypatch.delattr(getattr(stub, module), member)
+    callbacks: list[Any] = []
+    monkeypatch.setattr(stub.script_callbacks, "on_before_ui", callbacks.append)
+    names = load_script(stub)
+    assert "FMBoostScript" not in names and callbacks == []
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"FMBoost: this web UI has no {module}.{member or 'ImageRNG'}")
+    assert "switched off" in line
 
 
 # --- what the page says

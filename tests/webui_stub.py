@@ -23,34 +23,57 @@ NAMES = (
 
 
 class Posterior:
-    def __init__(self, mean: torch.Tensor) -> None:
-        self._mean = mean
+    """LDM's distribution: a sample comes from the global generator."""
 
-    def mode(self) -> torch.Tensor:
-        return self._mean
+    def __init__(self, moments: torch.Tensor) -> None:
+        self.mean, log_variance = moments.chunk(2, dim=1)
+        self.deviation = torch.exp(0.5 * log_variance.clamp(-30, 20))
+
+    def sample(self) -> torch.Tensor:
+        return self.mean + self.deviation * torch.randn_like(self.mean)
 
 
-class Checkpoint:
-    """A diffusion model whose VAE is the built-in codec. attribute: the one that says its family."""
+class LatentFormat:
+    """The numbers of a latent space, in AUTOMATIC1111's `modules/models/sd3` and in the packages of Forge's forks."""
 
-    is_sd1 = is_sd2 = is_sdxl = is_sd3 = False
+    def __init__(self, scale_factor: float, shift_factor: float = 0.0) -> None:
+        self.scale_factor = scale_factor
+        if shift_factor:  # spaces without a shift have no such attribute
+            self.shift_factor = shift_factor
 
-    def __init__(self, attribute: str = "is_sd1") -> None:
-        from fmboost_core import load_codec
+    def process_in(self, latent: torch.Tensor) -> torch.Tensor:
+        return (latent - getattr(self, "shift_factor", 0.0)) * self.scale_factor
 
-        self.first_stage_model = load_codec("builtin")
-        setattr(self, attribute, True)
+    def process_out(self, latent: torch.Tensor) -> torch.Tensor:
+        return latent / self.scale_factor + getattr(self, "shift_factor", 0.0)
 
-    def encode_first_stage(self, x: torch.Tensor) -> Posterior:
-        with torch.no_grad():
-            return Posterior(self.first_stage_model.encode(x))
 
-    def get_first_stage_encoding(self, x: torch.Tensor) -> torch.Tensor:
-        return x
+class Moments(torch.nn.Module):
+    """From images in [-1,1] to the mean and the logarithm of the variance of raw latents."""
 
-    def decode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return self.first_stage_model.decode(x)
+    def __init__(self, codec: Any, space: LatentFormat) -> None:
+        super().__init__()
+        self.codec, self.space = codec, space
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = self.space.process_out(self.codec.encode(x))
+        return torch.cat([mean, torch.zeros_like(mean)], dim=1)
+
+
+class Network(torch.nn.Module):
+    """A KL autoencoder, whose layer `quant_conv` is the last before the moments; those of 16 channels have none."""
+
+    def __init__(self, codec: Any, space: LatentFormat) -> None:
+        super().__init__()
+        self.encoder = Moments(codec, space)
+        self.quant_conv = torch.nn.Identity() if codec.channels == 4 else None
+
+    def encode(self, x: torch.Tensor) -> Posterior:
+        moments = self.encoder(x)
+        return Posterior(moments if self.quant_conv is None else self.quant_conv(moments))
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.encoder.codec.decode(self.encoder.space.process_in(z))
 
 
 @cache
@@ -64,101 +87,81 @@ def wide_codec() -> Any:
     return randomised(tiny_codec(channels=16, width=16, blocks=1, stem=4)).eval().requires_grad_(False)
 
 
-class LatentFormat:
-    """SD3's, in AUTOMATIC1111's `modules/models/sd3`."""
+class Checkpoint:
+    """A diffusion model of AUTOMATIC1111, whose VAE is a codec. attribute: the one that says its family.
 
-    scale_factor, shift_factor = 1.5305, 0.0609
+    Of SD1.x and SD2.x the host gives the posterior, of SDXL and SD3 a scaled sample.
+    """
 
-    def process_in(self, latent: torch.Tensor) -> torch.Tensor:
-        return (latent - self.shift_factor) * self.scale_factor
+    is_sd1 = is_sd2 = is_sdxl = is_sd3 = False
 
-    def process_out(self, latent: torch.Tensor) -> torch.Tensor:
-        return latent / self.scale_factor + self.shift_factor
+    def __init__(self, attribute: str = "is_sd1") -> None:
+        from fmboost_core import load_codec
 
+        self.codec = wide_codec() if attribute == "is_sd3" else load_codec("builtin")
+        self.space = LatentFormat(1.5305, 0.0609) if attribute == "is_sd3" else LatentFormat(0.18215)
+        self.first_stage_model: Any = Network(self.codec, self.space)
+        setattr(self, attribute, True)
 
-class SD3Encoder(torch.nn.Module):
-    """From images in [-1,1] to the mean and the logarithm of the variance of raw latents."""
+    def encode_first_stage(self, x: torch.Tensor) -> Any:
+        with torch.no_grad():
+            posterior = self.first_stage_model.encode(x)
+        return self.space.process_in(posterior.sample()) if self.is_sdxl or self.is_sd3 else posterior
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mean = LatentFormat().process_out(wide_codec().encode(x))
-        return torch.cat([mean, torch.zeros_like(mean)], dim=1)
+    def get_first_stage_encoding(self, x: Any) -> torch.Tensor:
+        return self.space.process_in(x.sample()) if isinstance(x, Posterior) else x
 
-
-class SD3VAE(torch.nn.Module):
-    """It gives a sample of the posterior, by the global generator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = SD3Encoder()
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        mean, logvar = self.encoder(x).chunk(2, dim=1)
-        return mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return wide_codec().decode(LatentFormat().process_in(z))
+    def decode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.first_stage_model.decode(self.space.process_out(x))
 
 
 class SD3Checkpoint(Checkpoint):
     """AUTOMATIC1111's `SD3Inferencer`."""
 
-    latent_channels = 16
-
     def __init__(self) -> None:
         super().__init__("is_sd3")
-        self.first_stage_model, self.latent_format = SD3VAE(), LatentFormat()
-
-    def encode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
-        return self.latent_format.process_in(self.first_stage_model.encode(x))
-
-    def decode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
-        return self.first_stage_model.decode(self.latent_format.process_out(x))
-
-
-class ForgeNetwork:
-    """Forge's `IntegratedAutoencoderKL`: it knows its numbers."""
-
-    def __init__(self, scaling_factor: float, shift_factor: float) -> None:
-        self.scaling_factor, self.shift_factor = scaling_factor, shift_factor
-
-    def process_in(self, latent: torch.Tensor) -> torch.Tensor:
-        return (latent - self.shift_factor) * self.scaling_factor
-
-    def process_out(self, latent: torch.Tensor) -> torch.Tensor:
-        return latent / self.scaling_factor + self.shift_factor
 
 
 class ForgeVAE:
-    """Forge's `VAE`: pixels (B,H,W,3) in [0,1], raw latents; a sample of the posterior unless it is told otherwise."""
+    """The VAE of Forge and its forks: pixels (B,H,W,3) in [0,1], raw latents."""
 
-    def __init__(self, network: ForgeNetwork, codec: Any) -> None:
-        self.first_stage_model, self.codec, self.latent_channels = network, codec, codec.channels
-        self.regulation: Any = None
-        self.patcher = SimpleNamespace(set_model_vae_regulation=lambda function: setattr(self, "regulation", function))
-
-    def clone(self) -> ForgeVAE:
-        return ForgeVAE(self.first_stage_model, self.codec)
+    def __init__(self, network: Network, channels: int) -> None:
+        self.first_stage_model, self.latent_channels = network, channels
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        mean = self.first_stage_model.process_out(self.codec.encode(pixels.movedim(-1, 1) * 2 - 1))
-        return mean + torch.randn_like(mean) if self.regulation is None else self.regulation(Posterior(mean))
+        with torch.no_grad():
+            return self.first_stage_model.encode(pixels.movedim(-1, 1) * 2 - 1).sample()
 
     def decode(self, raw: torch.Tensor) -> torch.Tensor:
-        images = self.codec.decode(self.first_stage_model.process_in(raw))
-        return (images.movedim(1, -1) / 2 + 0.5).clamp(0, 1)
+        with torch.no_grad():
+            return (self.first_stage_model.decode(raw).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 
 
 class ForgeCheckpoint(Checkpoint):
-    """Forge's `ForgeDiffusionEngine`. Of FLUX.1 and Chroma all its attributes are false."""
+    """A diffusion model of Forge or of a fork. Of FLUX.1 and Chroma all its attributes are false.
 
-    def __init__(self, scaling_factor: float, shift_factor: float = 0.0, channels: int = 4) -> None:
-        super().__init__("is_inpaint")
-        codec = self.first_stage_model if channels == 4 else wide_codec()
-        self.forge_objects = SimpleNamespace(vae=ForgeVAE(ForgeNetwork(scaling_factor, shift_factor), codec))
+    host: "forge", "neo" or "reforge" (also Forge Classic), which hold the numbers of the latent space in other places.
+    """
+
+    def __init__(self, scaling_factor: float, shift: float = 0.0, channels: int = 4, host: str = "forge") -> None:
+        super().__init__("is_inpaint" if channels == 4 else "is_sd3")
+        self.is_sd3, self.space = False, LatentFormat(scaling_factor, shift)
+        network = self.first_stage_model = Network(self.codec, self.space)
+        diffusion = SimpleNamespace()
+        if host == "forge":
+            network.scaling_factor, network.shift_factor = scaling_factor, shift
+        elif host == "neo":
+            network.latent_format = self.space
+        else:
+            diffusion.latent_format = self.space
+        self.forge_objects = SimpleNamespace(vae=ForgeVAE(network, channels), unet=SimpleNamespace(model=diffusion))
+
+    def encode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
+        return self.space.process_in(self.forge_objects.vae.encode(x.movedim(1, -1) * 0.5 + 0.5))
 
     def decode_first_stage(self, x: torch.Tensor) -> torch.Tensor:
-        vae = self.forge_objects.vae
-        return vae.decode(vae.first_stage_model.process_out(x)).movedim(-1, 1) * 2 - 1
+        return self.forge_objects.vae.decode(self.space.process_out(x)).movedim(-1, 1) * 2 - 1
 
 
 class ImageRNG:
@@ -190,6 +193,7 @@ class Job:
     hr_checkpoint_name: str | None = "another"
     hr_sampler_name: str | None = "DDIM"
     hr_scheduler: str | None = "Karras"
+    denoising_strength: float = 0.5
     tiling: bool = False
     truncate_x: int = 0
     truncate_y: int = 0
@@ -266,15 +270,13 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         "sd_samplers_common": {"store_latent": lambda latent: setattr(state, "current_latent", latent)},
         "shared": {
             "state": state, "total_tqdm": told, "sd_model": checkpoint, "latent_upscale_modes": {},
+            "sd_upscalers": [],
             "opts": SimpleNamespace(sd_vae_decode_method="Full", save_images_before_highres_fix=False),
         },
         "scripts": {"Script": Script, "AlwaysVisible": object(), "scripts_data": []},
-        "script_callbacks": {"on_before_ui": lambda callback: None},
+        "script_callbacks": {"on_before_ui": lambda callback: None, "on_app_started": lambda callback: None},
         "upscaler": {"Upscaler": Upscaler, "UpscalerData": lambda *a: SimpleNamespace(name=a[0])},
     }  # fmt: skip
-    backend = ModuleType("backend")  # Forge's own package, which the extension looks into in Forge alone
-    backend.memory_management = SimpleNamespace()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "backend", backend)
     parent = ModuleType("modules")
     monkeypatch.setitem(sys.modules, "modules", parent)
     for name, module in modules.items():
@@ -282,6 +284,7 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         setattr(parent, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
     gradio = ModuleType("gradio")
+    parent.__path__ = []  # type: ignore[attr-defined]  # a package: its parts are imported by name
     monkeypatch.setitem(sys.modules, "gradio", gradio)
     for name in [name for name in sys.modules if name.partition(".")[0] == "fmboost_webui"]:
         monkeypatch.delitem(sys.modules, name)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 PACK = Path(__file__).parents[2]
-START_SECONDS = 300
+START_SECONDS = 600
 HIDDEN = ("PYTHONPATH", "http_proxy", "HTTP_PROXY")  # of our own environment: the host must not see them
 
 

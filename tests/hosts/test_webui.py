@@ -39,7 +39,7 @@ def test_the_host_starts_with_the_entries_and_without_trouble(webui: Webui, usua
     assert upscalers >= {"FMBoost picture", "FMBoost picture (checkpoint's VAE)"}
     log = webui.log.read_text()
     about = [line for line in log.splitlines() if "fmboost" in line.lower() and "Launching" not in line]
-    assert len(about) == 1 and "broken.safetensors" in about[0], about
+    assert len(about) == 2 and "broken.safetensors" in about[0] and "choose the upscaler" in about[1], about
     assert "Error loading script" not in log and "Error calling" not in log
 
 

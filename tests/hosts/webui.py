@@ -18,10 +18,14 @@ from PIL import Image
 from .server import PACK, Server, free_port
 
 RUN_SECONDS = 600
+# Each host is given those that it knows.
 QUIET = (
     "--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check",
     "--no-hashing", "--no-download-sd-model", "--do-not-download-clip", "--disable-console-progressbars",
 )  # fmt: skip
+# The options for the CPU in float32: of Forge and its kin, of Forge Neo, of AUTOMATIC1111.
+ON_CPU = (("--always-cpu", "--all-in-fp32"), ("--cpu", "--force-fp32"), ("--use-cpu", "all", "--no-half"))
+LISTS_OF_OPTIONS = ("modules/cmd_args.py", "backend/args.py", "ldm_patched/modules/args_parser.py")
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -57,17 +61,21 @@ class Webui(Server):
             shutil.copy(PACK / "fmboost_core/weights/models/sd15-x2.safetensors", models / f"{name}.safetensors")
         (models / "broken.safetensors").write_bytes(b"none")
         shutil.copytree(Path(__file__).with_name("probe"), extensions / "probe")
-        cpu = ("--always-cpu", "--all-in-fp32", "--gradio-allowed-path", host) if self.is_forge else (
-            "--use-cpu", "all", "--no-half"
-        )  # fmt: skip
-        where = ("--api", "--server-name", "127.0.0.1", "--port", port, "--data-dir", base, "--ckpt", checkpoint)
-        command = [python, "launch.py", *QUIET, *cpu, *where]
+        known = "".join((host / path).read_text("utf-8") for path in LISTS_OF_OPTIONS if (host / path).is_file())
+        quiet = [option for option in QUIET if f'"{option}"' in known]
+        cpu = next(options for options in ON_CPU if f'"{options[0]}"' in known)
+        (base / "models/Stable-diffusion").mkdir()  # not every host has an option for one file
+        (base / "models/Stable-diffusion" / Path(checkpoint).name).symlink_to(Path(checkpoint).resolve())
+        # Some hosts' usual preview downloads a network.
+        (base / "config.json").write_text(json.dumps({"show_progress_type": "Approx cheap"}))
+        where = ("--api", "--server-name", "127.0.0.1", "--port", port, "--data-dir", base)
+        command = [python, "launch.py", *quiet, *cpu, "--gradio-allowed-path", host, *where]
         super().__init__(command, host, base / "log.txt", port, "/sdapi/v1/samplers", **OFFLINE)
 
     def txt2img(self, **options: Any) -> Made:
-        """An image of 64x64 pixels from 3 steps, upscaled by FMBoost. options: further fields of the request."""
+        """An image of 64x64 pixels from one step, upscaled by FMBoost. options: further fields of the request."""
         request = {
-            "prompt": "a cup", "seed": 5, "steps": 3, "width": 64, "height": 64, "cfg_scale": 1,
+            "prompt": "a cup", "seed": 5, "steps": 1, "width": 64, "height": 64, "cfg_scale": 1,
             "sampler_name": "Euler a", "enable_hr": True, "hr_upscaler": "FMBoost 2x", "hr_scale": 2,
             "denoising_strength": 0.5,
         }  # fmt: skip
