@@ -82,7 +82,10 @@ class HostVAE:
     """The checkpoint's VAE as the core's `Codec`, one image at a time."""
 
     def __init__(self, checkpoint: Any, family: LatentFamily) -> None:
-        self._checkpoint, self._moved_by_host = checkpoint, hasattr(checkpoint, "forge_objects")
+        parts = getattr(checkpoint, "forge_objects", None)
+        self._checkpoint, self._moved_by_host = checkpoint, parts is not None
+        # Forge's own `first_stage_model` is None.
+        self._network = checkpoint.first_stage_model if parts is None else parts.vae.first_stage_model
         self.family, self.channels, self.downscale_factor = family.name, family.channels, family.downscale_factor
 
     def encode(self, images: Tensor) -> Tensor:
@@ -91,9 +94,9 @@ class HostVAE:
     def _encode(self, image: Tensor) -> Tensor:
         checkpoint, pixels = self._checkpoint, image.to(devices.device, torch.float32)
         if not self._moved_by_host:
-            checkpoint.first_stage_model.to(devices.dtype_vae)
+            self._network.to(devices.dtype_vae)
             pixels = pixels.to(devices.dtype_vae)
-        with posterior_mean(checkpoint.first_stage_model):
+        with posterior_mean(self._network):
             encoded = checkpoint.encode_first_stage(pixels)
             return checkpoint.get_first_stage_encoding(encoded).to(image)
 

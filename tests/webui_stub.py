@@ -147,7 +147,7 @@ class ForgeCheckpoint(Checkpoint):
     def __init__(self, scaling_factor: float, shift: float = 0.0, channels: int = 4, host: str = "forge") -> None:
         super().__init__("is_inpaint" if channels == 4 else "is_sd3")
         self.is_sd3, self.space = False, LatentFormat(scaling_factor, shift)
-        network = self.first_stage_model = Network(self.codec, self.space)
+        network, self.first_stage_model = Network(self.codec, self.space), None
         diffusion = SimpleNamespace()
         if host == "forge":
             network.scaling_factor, network.shift_factor = scaling_factor, shift

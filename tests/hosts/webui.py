@@ -66,11 +66,11 @@ class Webui(Server):
         cpu = next(options for options in ON_CPU if f'"{options[0]}"' in known)
         (base / "models/Stable-diffusion").mkdir()  # not every host has an option for one file
         (base / "models/Stable-diffusion" / Path(checkpoint).name).symlink_to(Path(checkpoint).resolve())
-        # Some hosts' usual preview downloads a network.
-        (base / "config.json").write_text(json.dumps({"show_progress_type": "Approx cheap"}))
         where = ("--api", "--server-name", "127.0.0.1", "--port", port, "--data-dir", base)
         command = [python, "launch.py", *quiet, *cpu, "--gradio-allowed-path", host, *where]
         super().__init__(command, host, base / "log.txt", port, "/sdapi/v1/samplers", **OFFLINE)
+        # The usual preview of some hosts downloads a network.
+        self.post("/sdapi/v1/options", {"show_progress_type": "Approx cheap"}, RUN_SECONDS)
 
     def txt2img(self, **options: Any) -> Made:
         """An image of 64x64 pixels from one step, upscaled by FMBoost. options: further fields of the request."""

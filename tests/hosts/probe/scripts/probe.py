@@ -18,10 +18,10 @@ class PlainVAE:
         self.model = model
 
     def encode(self, pictures):
-        if hasattr(self.model, "forge_objects"):
-            vae = self.model.forge_objects.vae.first_stage_model
-            return vae.process_in(vae.encode(pictures, lambda posterior: posterior.mode()))
-        return self.model.get_first_stage_encoding(self.model.encode_first_stage(pictures).mode())
+        if not hasattr(self.model, "forge_objects"):
+            return self.model.scale_factor * self.model.encode_first_stage(pictures).mode()
+        network = self.model.forge_objects.vae.first_stage_model
+        return 0.18215 * network.quant_conv(network.encoder(pictures)).chunk(2, dim=1)[0]  # as SD1.5 has it
 
     def decode(self, latents):
         return self.model.decode_first_stage(latents)
