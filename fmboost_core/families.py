@@ -70,6 +70,8 @@ register_family(LatentFamily("sdxl", "SDXL", 4, 0.13025, tiny_vae="taesdxl", com
 register_family(LatentFamily("sd3", "SD3", 16, 1.5305, 0.0609, tiny_vae="taesd3", comfyui="SD3", webui=("is_sd3",)))
 register_family(LatentFamily("flux1", "FLUX.1", 16, 0.3611, 0.1159, tiny_vae="taef1", comfyui="Flux"))
 
+IMAGE_FAMILY = "flux1"  # for finished images, by its built-in codec: it keeps most of them (docs/models.md)
+
 
 def titles(families: Iterable[str], between: str = "and") -> str:
     """The families' names for people as a list: "SD1.5 and SDXL"; "no known family" for none."""

@@ -22,7 +22,7 @@ from fmboost_core import Hooks, load_codec, load_model
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import collected_warnings, is_out_of_memory
-from fmboost_core.families import FAMILIES
+from fmboost_core.families import FAMILIES, IMAGE_FAMILY
 from fmboost_core.model import Model
 from fmboost_core.sampling.schedule import Noise
 from fmboost_core.sampling.tiling import in_smaller_tiles
@@ -50,9 +50,9 @@ def _loaded(source: str, modified: float) -> Model:
 
 @lru_cache(maxsize=1)
 def builtin_codec() -> TinyVAE:
-    """The codec that comes with the package, which needs no checkpoint; it waits on the CPU."""
+    """The built-in codec for finished images, which needs no checkpoint; it waits on the CPU."""
     with torch.inference_mode(False):
-        return load_codec("builtin")
+        return load_codec("builtin", IMAGE_FAMILY)
 
 
 @contextmanager

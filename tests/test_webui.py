@@ -25,7 +25,7 @@ from webui_stub import Checkpoint, ForgeCheckpoint, Job, SD3Checkpoint, install
 from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, load_model, register_family, upscale_image
 from fmboost_core.codecs.periodic import periodic
 from fmboost_core.errors import ConfigError, FMBoostError, LatentError, NonFiniteError
-from fmboost_core.families import Party
+from fmboost_core.families import IMAGE_FAMILY, Party
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from fmboost_core.sampling.restore import restored
@@ -162,16 +162,18 @@ def test_forge_s_checkpoint_is_loaded_before_extras_ask_for_its_vae(
     assert checkpoint.loaded_checkpoint() is real
 
 
-@pytest.mark.parametrize("name", ["FMBoost picture", "FMBoost picture (checkpoint's VAE)"])
-def test_extras_stretch_to_the_hosts_rounded_size(hires: Any, name: str) -> None:
-    """33x21 at 2.5 is 82x52, which the hosts round down to 80x48: another aspect."""
+@pytest.mark.parametrize(
+    ("name", "family"), [("FMBoost picture", IMAGE_FAMILY), ("FMBoost picture (checkpoint's VAE)", "sd15")]
+)
+def test_extras_stretch_to_the_hosts_rounded_size(hires: Any, name: str, family: str) -> None:
+    """33x21 at 2.5 is 82x52, which the hosts round down to 80x48: another aspect. The checkpoint is of SD1.5."""
     host = importlib.import_module("fmboost_webui.host")
     small = Image.effect_noise((33, 21), 50).convert("RGB")
     upscaler = importlib.import_module("fmboost_webui.extras").UpscalerFMBoost()
     large = host.to_tensor(upscaler.upscale(small, 2.5, name))
-    codec = load_codec("builtin")
+    codec, model = load_codec("builtin", family), load_model(f"{family}-x2")
     with torch.no_grad():
-        wanted = upscale_image(host.to_tensor(small), load_model(MODEL), codec, size=(80, 48), stretch=True)
+        wanted = upscale_image(host.to_tensor(small), model, codec, size=(80, 48), stretch=True)
     assert (large - wanted).abs().max() < 1.01 / 127.5
 
 
@@ -187,12 +189,13 @@ def test_extras_treat_transparency_as_the_core_does(hires: Any, mode: str) -> No
         small.info["transparency"] = 0
     elif mode == "LA":
         small = small.convert("LA")
-    host, core = importlib.import_module("fmboost_webui.host"), load_codec("builtin")
+    host = importlib.import_module("fmboost_webui.host")
+    model, core = load_model(f"{IMAGE_FAMILY}-x2"), load_codec("builtin", IMAGE_FAMILY)
     large = importlib.import_module("fmboost_webui.extras").UpscalerFMBoost().do_upscale(small, "FMBoost picture")
     image = host.to_tensor(small.convert("RGBA"), alpha=True)
     with torch.no_grad():
-        wanted = upscale_image(image, load_model(MODEL), core, scale=2, stretch=True)
-        white = upscale_image(torch.ones(1, 3, 16, 24), load_model(MODEL), core, scale=2, stretch=True)
+        wanted = upscale_image(image, model, core, scale=2, stretch=True)
+        white = upscale_image(torch.ones(1, 3, 16, 24), model, core, scale=2, stretch=True)
     found = host.to_tensor(large, alpha=True)
     assert large.mode == "RGBA" and (found - wanted).abs().max() < 1.01 / 127.5
     assert (found[:, :3] - white).abs().max() < 2.01 / 127.5

@@ -8,7 +8,9 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
 
-DEFAULT_MODEL = "flux1-x2"  # for finished pictures, through its built-in codec
+from ..families import IMAGE_FAMILY
+
+DEFAULT_MODEL = f"{IMAGE_FAMILY}-x2"
 DTYPES = ("float32", "bfloat16", "float16")
 SMALLEST_TILE = 16  # latents; smaller tiles are mostly overlap, so that they take ten times as long and more
 
