@@ -25,4 +25,5 @@ class FMBoostExtension(ComfyExtension):
 async def comfy_entrypoint() -> FMBoostExtension:
     """What ComfyUI calls to get the pack's nodes."""
     host.serve_facts()
+    host.say_what_to_do_first()
     return FMBoostExtension()

@@ -10,18 +10,18 @@ from torch import Tensor
 from ..fmboost_core import attention_scale
 from ..fmboost_core.errors import ConfigError
 from . import host
-from .inputs import CATEGORY
+from .newer import schema
 
 
 class AttentionScale(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FMBoostAttentionScale",
-            display_name="Attention Scale",
-            category=CATEGORY,
+            display_name="FMBoost Attention Scale",
             description="Scales self-attention by the number of tokens. A model then loses less quality at smaller or "
             "larger sizes than in training. For U-Nets: SD1.5, SD2 and SDXL. (The paper also fine-tuned the model.)",
+            words=("attention scaling", "low resolution"),
             inputs=[
                 io.Model.Input("model"),
                 io.Int.Input(
@@ -40,8 +40,8 @@ class AttentionScale(io.ComfyNode):
     def execute(cls, model: Any, trained_size: int) -> io.NodeOutput:
         if not host.has_unet_attention(model):
             raise ConfigError(
-                "Attention Scale patches the U-Nets of SD1.5, SD2 and SDXL, but this model is another kind of network, "
-                f"{type(model.get_model_object('diffusion_model')).__name__}; remove or bypass the node."
+                "FMBoost Attention Scale patches the U-Nets of SD1.5, SD2 and SDXL, but this model is another kind of "
+                f"network, {type(model.get_model_object('diffusion_model')).__name__}; remove or bypass the node."
             )
         patched = model.clone()
         patched.set_model_attn1_patch(ScaledQueries((trained_size // 8) ** 2))

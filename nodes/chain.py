@@ -31,6 +31,7 @@ from .latents import (
     with_raw,
     with_samples,
 )
+from .newer import UPSCALER_WORDS, folded, schema
 from .vae import HostVAE
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
@@ -40,12 +41,12 @@ KIND = "fmboost_kind"  # the key of what a guide was made from, one of `GUIDE_KI
 class PSUUpsample(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FMBoostPSUUpsample",
-            display_name="PSU Upsample",
-            category=inputs.CATEGORY,
+            display_name="FMBoost PSU Upsample",
             description="Pixel-space upsampling: decodes a latent, upscales the picture and encodes it again. "
             "The result is the guide of the flow: it has the size but not the detail.",
+            words=UPSCALER_WORDS,
             inputs=[
                 io.Latent.Input("latent", tooltip="The small latent, from KSampler."),
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
@@ -87,17 +88,18 @@ class PSUUpsample(io.ComfyNode):
 class NoiseAugment(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FMBoostNoiseAugment",
-            display_name="Noise Augment",
-            category=inputs.CATEGORY,
+            display_name="FMBoost Noise Augment",
             description="Mixes noise into the guide. The result is the start of the flow, from which detail grows.",
+            words=("add noise to latent", "noise augmentation"),
             inputs=[
-                io.Latent.Input("latent", tooltip="The guide, from PSU Upsample."),
+                io.Latent.Input("latent", tooltip="The guide, from FMBoost PSU Upsample."),
                 inputs.CFM.Input("cfm", optional=True, tooltip="The model. It tells the noise step and the family."),
                 inputs.noise_step_input(),
                 inputs.seed_input(),
-                io.Combo.Input(
+                folded(
+                    io.Combo,
                     "family",
                     options=list(FAMILIES),
                     default=next(iter(FAMILIES)),
@@ -112,7 +114,7 @@ class NoiseAugment(io.ComfyNode):
         cls, latent: Latent, noise_step: int, seed: int, family: str, cfm: host.HostModel | None = None
     ) -> io.NodeOutput:
         with host.noted() as notes:
-            refuse_start(latent, "latent", "the guide, from PSU Upsample")
+            refuse_start(latent, "latent", "the guide, from FMBoost PSU Upsample")
             step, signal = _noise_of(inputs.noise_step_of(noise_step), cfm)
             chosen = Party("the widget family", family, instead="choose the latent's family there")
             family = family if cfm is None else cfm.spec.family
@@ -137,19 +139,20 @@ def _noise_of(noise_step: int | None, cfm: host.HostModel | None) -> tuple[int, 
 class CFMSample(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FMBoostCFMSample",
-            display_name="CFM Sample",
-            category=inputs.CATEGORY,
+            display_name="FMBoost CFM Sample",
             description="Follows the learned flow from the noisy start to the large latent, in few steps.",
+            words=("latent upscale", "flow matching", "flow sampler"),
             inputs=[
                 inputs.CFM.Input("cfm"),
-                io.Latent.Input("start", tooltip="The start, from Noise Augment."),
-                io.Latent.Input("guide", tooltip="The guide, from PSU Upsample, of the start's size."),
+                io.Latent.Input("start", tooltip="The start, from FMBoost Noise Augment."),
+                io.Latent.Input("guide", tooltip="The guide, from FMBoost PSU Upsample, of the start's size."),
                 inputs.nfe_input(),
                 inputs.solver_input(),
                 inputs.tile_input(),
-                io.Int.Input(
+                folded(
+                    io.Int,
                     "trajectory_length",
                     default=0,
                     min=0,
@@ -192,7 +195,7 @@ class CFMSample(io.ComfyNode):
             )  # fmt: skip
 
         with host.noted() as notes:
-            refuse_start(guide, "guide", "the guide, from PSU Upsample")
+            refuse_start(guide, "guide", "the guide, from FMBoost PSU Upsample")
             # The start is noise in part, so that its statistics tell no family.
             x, g = checked(start, cfm.party, look=False), checked(guide, cfm.party)
             _require_same_size(x, g, FAMILIES[family].downscale_factor)
@@ -213,8 +216,8 @@ def _require_same_size(start: Tensor, guide: Tensor, unit: int) -> None:
     if start.shape != guide.shape:
         shapes = [f"{n} of {w * unit}x{h * unit} pixels" for n, _, h, w in (start.shape, guide.shape)]
         raise LatentError(
-            f"The start is {shapes[0]} and the guide {shapes[1]}; connect to both nodes, Noise Augment and CFM Sample, "
-            "the guide of one PSU Upsample."
+            f"The start is {shapes[0]} and the guide {shapes[1]}; connect the guide of one FMBoost PSU Upsample to "
+            "both nodes, FMBoost Noise Augment and FMBoost CFM Sample."
         )
 
 
@@ -226,16 +229,17 @@ def _signal(latent: Latent, cfm: host.HostModel) -> float | None:
     start = start_of(latent)
     if start is None:
         message = (
-            f"The input start has no note of Noise Augment; noise step {cfm.spec.noise_step} is assumed. Without noise "
-            "in it the picture stays soft: put Noise Augment between PSU Upsample and CFM Sample."
+            f"The input start has no note of FMBoost Noise Augment; noise step {cfm.spec.noise_step} is assumed. "
+            "Without noise in it the picture stays soft: put FMBoost Noise Augment between FMBoost PSU Upsample and "
+            "FMBoost CFM Sample."
         )
         warnings.warn(message, FMBoostWarning, stacklevel=2)
         return None
     if start.family != cfm.spec.family or start.model not in (None, cfm.spec.name):
         made_for = start.model or f"{FAMILIES[start.family].title} latents"
         raise LatentError(
-            f"Noise Augment made the start for {made_for}, but CFM Sample has the model {cfm.spec.name}; connect one "
-            "Load CFM to both."
+            f"FMBoost Noise Augment made the start for {made_for}, but FMBoost CFM Sample has the model "
+            f"{cfm.spec.name}; connect one FMBoost Load CFM to both."
         )
     if start.model is not None:
         return start.alpha_bar

@@ -55,6 +55,17 @@ def register_folder() -> None:
     folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
 
 
+def say_what_to_do_first() -> None:
+    """Write one sentence to the log at the pack's first start, which makes `models/fmboost`."""
+    folder = Path(folder_paths.models_dir) / FOLDER
+    if folder.exists():
+        return
+    with suppress(OSError):
+        folder.mkdir(parents=True)
+    pack = Path(__file__).parents[1].name
+    logging.info("FMBoost: open Templates, choose %s, and run image_upscale; it needs no other file.", pack)
+
+
 def model_choices() -> list[str]:
     """The bundled models by name, then the files of `models/fmboost` with their suffix."""
     return bundled_models() + folder_paths.get_filename_list(FOLDER)
@@ -66,12 +77,12 @@ def bundled_families() -> list[str]:
 
 
 def model_facts() -> dict[str, dict[str, float]]:
-    """Each choice's upscale factor and NFE, for the page; files without a specification are left out."""
+    """Each choice's upscale factor, NFE and noise step, for the page; files without a specification are left out."""
     facts = {}
     for choice in model_choices():
         with suppress(CheckpointError):
             spec = read_spec(model_path(choice))
-            facts[choice] = {"scale": spec.scale, "nfe": spec.nfe}
+            facts[choice] = {"scale": spec.scale, "nfe": spec.nfe, "noise_step": spec.noise_step}
     return facts
 
 
@@ -116,7 +127,7 @@ class HostModel(Model):
 
     @property
     def party(self) -> Party:
-        return replace(super().party, instead="choose another model in Load CFM")
+        return replace(super().party, instead="choose another model in FMBoost Load CFM")
 
     @property
     def dtype(self) -> torch.dtype:

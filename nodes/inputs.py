@@ -14,8 +14,8 @@ from ..fmboost_core.sampling.target import Target
 from ..fmboost_core.sampling.tiling import TILE_CHOICES, parse_tile
 from ..fmboost_core.sampling.widgets import OWN_NFE, OWN_NOISE_STEP, or_none
 from ..fmboost_core.tiles import TILEABLE_CHOICES
+from .newer import folded
 
-CATEGORY = "FMBoost"
 CFM = io.Custom("FMBOOST_CFM")
 
 SIZE_BY = ("scale", "width x height", "megapixels")
@@ -76,8 +76,8 @@ def noise_step_of(noise_step: int) -> int | None:
 
 
 def method_input() -> io.Input:
-    return io.Combo.Input(
-        "method", options=list(UPSAMPLERS), default="psu",
+    return folded(
+        io.Combo, "method", options=list(UPSAMPLERS), default="psu",
         tooltip="psu: decode, upscale the picture, encode. The models were trained with it. "
         "bilinear and nearest upscale the latent itself: without the VAE, but with artefacts.",
     )  # fmt: skip
@@ -91,8 +91,8 @@ def maker_input() -> io.Input:
 
 
 def vae_tiling_input() -> io.Input:
-    return io.Boolean.Input(
-        "tiled_vae", default=False, label_on="always tiled", label_off="auto",
+    return folded(
+        io.Boolean, "tiled_vae", default=False, label_on="always tiled", label_off="auto",
         tooltip="auto: the VAE works in tiles when memory runs out. Its tiles save memory and can show seams.",
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ def seed_input() -> io.Input:
 
 def noise_step_input() -> io.Input:
     return io.Int.Input(
-        "noise_step", default=OWN_NOISE_STEP, min=OWN_NOISE_STEP, max=999,
+        "noise_step", display_name="noise_step (-1: model's own)", default=OWN_NOISE_STEP, min=OWN_NOISE_STEP, max=999,
         tooltip="Noise in the start, 0 to 999: less stays closer to the small picture, more adds more detail. "
         "A model works at the steps it was trained for. -1: the model's own step.",
     )  # fmt: skip
@@ -114,31 +114,31 @@ def noise_step_input() -> io.Input:
 
 def nfe_input() -> io.Input:
     return io.Int.Input(
-        "nfe", default=OWN_NFE, min=OWN_NFE, max=MAX_NFE,
+        "nfe", display_name="nfe (0: model's own)", default=OWN_NFE, min=OWN_NFE, max=MAX_NFE,
         tooltip="Number of function evaluations (steps) in each stage: more give more detail. "
         "0: the model's own number.",
     )  # fmt: skip
 
 
 def solver_input() -> io.Input:
-    return io.Combo.Input(
-        "solver", options=list(SOLVERS), default="euler",
+    return folded(
+        io.Combo, "solver", options=list(SOLVERS), default="euler",
         tooltip="Solver of the flow. midpoint and heun take an even nfe, rk4 a multiple of 4. dopri5 and the solvers "
         "after it choose the number themselves and need the package torchdiffeq.",
     )  # fmt: skip
 
 
 def tile_input() -> io.Input:
-    return io.Combo.Input(
-        "tile", options=list(TILE_CHOICES), default="auto",
+    return folded(
+        io.Combo, "tile", options=list(TILE_CHOICES), default="auto",
         tooltip="Side of the network's tiles in latents of 8 pixels. auto uses tiles above 2300 pixels. "
         "Tiles of the bundled models leave no seams. Smaller tiles take less memory and more time.",
     )  # fmt: skip
 
 
 def tileable_input() -> io.Input:
-    return io.Combo.Input(
-        "tileable", options=list(TILEABLE_CHOICES), default="off", optional=True,
+    return folded(
+        io.Combo, "tileable", options=list(TILEABLE_CHOICES), default="off", optional=True,
         tooltip="For a seamless texture, which stays seamless: x from right to left, y from bottom to top, or both. "
         "Small pictures then take several times as long.",
     )  # fmt: skip

@@ -52,7 +52,9 @@ def refuse_start(latent: Latent, name: str, wanted: str, model: Any = None) -> N
     """Refuse a start, which is noise in part, at another latent's input. model: see `raw`. Raises `LatentError`."""
     raw(latent, model)
     if start_of(latent) is not None:
-        raise LatentError(f"The input {name} has a start, the noisy latent from Noise Augment; connect {wanted}.")
+        raise LatentError(
+            f"The input {name} has a start, the noisy latent from FMBoost Noise Augment; connect {wanted}."
+        )
 
 
 def marks(samples: Tensor) -> tuple[tuple[float, ...], ...]:
@@ -132,10 +134,10 @@ def _advice(channels: int, family: str | None) -> str:
     """What to do where a latent is the odd one. family: what it has come through, None where that is not known."""
     bundled = host.bundled_families()
     if family is not None:
-        return "choose a model for it in Load CFM, or check the VAE at the nodes before this one"
+        return "choose a model for it in FMBoost Load CFM, or check the VAE at the nodes before this one"
     if channels not in {FAMILIES[name].channels for name in bundled}:
         return f"FMBoost comes with models for {titles(bundled)}: {INSTEAD}"
-    return "connect a latent of that family, or choose a model for this one in Load CFM"
+    return "connect a latent of that family, or choose a model for this one in FMBoost Load CFM"
 
 
 def scaled(samples: Tensor, family: str) -> Tensor:

@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ..fmboost_core import FAMILIES
 from . import host
-from .inputs import CATEGORY, CFM
+from .inputs import CFM
+from .newer import folded, schema
 
 
 def _families() -> str:
@@ -18,11 +19,11 @@ class LoadCFM(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         host.register_folder()
-        return io.Schema(
+        return schema(
             node_id="FMBoostLoadCFM",
-            display_name="Load CFM",
-            category=CATEGORY,
+            display_name="FMBoost Load CFM",
             description="Loads the small network that upscales latents.",
+            words=("load upscale model", "latent upscale model", "flow matching model"),
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -30,7 +31,8 @@ class LoadCFM(io.ComfyNode):
                     tooltip="The bundled models, then the files of models/fmboost. Choose one for your checkpoint's "
                     f"family: {_families()}.",
                 ),
-                io.Combo.Input(
+                folded(
+                    io.Combo,
                     "dtype",
                     options=["auto", *host.DTYPES],
                     default="auto",

@@ -9,17 +9,18 @@ from torch import Tensor
 from ..fmboost_core.sampling.restore import restored
 from ..fmboost_core.tiles import parse_tileable
 from . import host, inputs
+from .newer import schema
 
 
 class Restore(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FMBoostRestore",
-            display_name="Restore",
-            category=inputs.CATEGORY,
+            display_name="FMBoost Restore",
             description="Gives a large picture the colours and shapes of the small one, which change a little in the "
             "latents. Its fine detail stays.",
+            words=("colour match", "color match", "colour correction", "color correction"),
             inputs=[
                 io.Image.Input("image", tooltip="The large picture, from VAE Decode."),
                 io.Image.Input("small", tooltip="The small picture: another VAE Decode, of KSampler's latent."),

@@ -22,6 +22,7 @@ from ..fmboost_core.sampling.schedule import seeded_noise
 from ..fmboost_core.tiles import Tileable
 from . import host, inputs
 from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
+from .newer import UPSCALER_WORDS, schema
 from .vae import HostVAE
 
 NOT_DECODED = "FMBoost Upscale gives a large image only where its input decode is on; switch it on."
@@ -44,12 +45,12 @@ def _flow_inputs(unit: int) -> list[io.Input]:
 class Upscale(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FMBoostUpscale",
             display_name="FMBoost Upscale",
-            category=inputs.CATEGORY,
-            description="Upscales a small latent: PSU Upsample, Noise Augment and CFM Sample in one node. "
-            "Beyond the model's own upscale factor it works in stages.",
+            description="Upscales a small latent: FMBoost PSU Upsample, FMBoost Noise Augment and FMBoost CFM Sample "
+            "in one node. Beyond the model's own upscale factor it works in stages.",
+            words=UPSCALER_WORDS,
             inputs=[
                 io.Latent.Input("latent", tooltip="The small latent, from KSampler."),
                 io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
@@ -60,7 +61,7 @@ class Upscale(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Also decodes the large latent, and gives the picture the small one's colours and shapes "
-                    "back: the output large image. It stands for VAE Decode and Restore.",
+                    "back: the output large image. It stands for VAE Decode and FMBoost Restore.",
                 ),
                 inputs.tileable_input(),
                 inputs.maker_input(),
@@ -104,11 +105,11 @@ def _restored(images: Tensor, seen: Tensor, tileable: Tileable) -> Tensor:
 class UpscaleImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FMBoostUpscaleImage",
             display_name="FMBoost Upscale Image",
-            category=inputs.CATEGORY,
             description="Upscales any picture through the model's latent space: encode, upscale, decode.",
+            words=(*UPSCALER_WORDS, "image upscale", "upscale image"),
             inputs=[
                 io.Image.Input("image"),
                 inputs.CFM.Input("cfm"),

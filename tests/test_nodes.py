@@ -223,7 +223,8 @@ def test_the_server_tells_the_page_what_the_models_are_for(host: Host, tmp_path:
     steps = asyncio.run(host.routes["/fmboost/solvers"](None))
     assert (steps["euler"], steps["heun"], steps["rk4"], steps["dopri5"]) == (1, 2, 4, 0)
     facts = asyncio.run(host.routes["/fmboost/models"](None))
-    assert facts["sd15-x4"] == {"scale": 4.0, "nfe": 4} and facts[FAST] == {"scale": 2.0, "nfe": 1}
+    assert facts["sd15-x4"] == {"scale": 4.0, "nfe": 4, "noise_step": 400}
+    assert facts[FAST] == {"scale": 2.0, "nfe": 1, "noise_step": 400}
     assert "broken.safetensors" not in facts
 
 
@@ -820,7 +821,7 @@ def test_a_latent_of_other_channels_is_refused_with_the_spaces_it_could_be_of_an
     sentence = (
         r"for SD1.5 latents \(4 channels\), but the latent has 16 channels \(SD3, FLUX.1 or Stable Cascade\); "
         "(FMBoost comes with models for SD1.5 and SDXL: decode the latent and enlarge the picture with FMBoost Upscale "
-        "Image|connect a latent of that family, or choose a model for this one in Load CFM)"
+        "Image|connect a latent of that family, or choose a model for this one in FMBoost Load CFM)"
     )
     for node_id, given in [
         ("FMBoostNoiseAugment", {"latent": wide}), ("FMBoostNoiseAugment", {"latent": wide, "cfm": cfm}),
@@ -974,7 +975,7 @@ SD15_STEPS = ((4.7, 4.4, 3.8, 3.7), (0.15, 0.06, 0.50, -0.25, 0.07, 0.35))
 SDXL_STEPS = ((5.4, 6.6, 8.0, 6.0), (0.45, 0.06, 0.34, -0.16, 0.25, 0.17))
 OTHER = (
     "The model sd15-x2 is for SD1.5 latents (4 channels), but the latent looks like one of SDXL; expect wrong colours "
-    "or patterns, or connect a latent of that family, or choose a model for this one in Load CFM."
+    "or patterns, or connect a latent of that family, or choose a model for this one in FMBoost Load CFM."
 )
 
 
@@ -1009,7 +1010,7 @@ def test_statistics_name_the_odd_one(host: Host) -> None:
         (sd, SDXL(), "The model sd15-x2 is for SD1.5 latents (4 channels), as the latent seems to be, but the VAE is "
          "for SDXL latents (4 channels); connect the VAE of the latent's family."),
         (xl, SDXL(), "The VAE is for SDXL latents (4 channels), as the latent seems to be, but the model sd15-x2 is "
-         "for SD1.5 latents (4 channels); choose another model in Load CFM."),
+         "for SD1.5 latents (4 channels); choose another model in FMBoost Load CFM."),
     ]  # fmt: skip
     for small, space, sentence in refused:
         with pytest.raises(host.core.LatentError) as error:
@@ -1087,7 +1088,7 @@ def test_the_diffusion_model_tells_the_family(host: Host) -> None:
         host.run("FMBoostUpscale", **{**given, "vae": VAE(SDXL())}, model=diffusion_model(space=SDXL()))
     assert str(refused.value) == (
         "The diffusion model and the VAE are for SDXL latents (4 channels), but the model sd15-x2 is for SD1.5 latents "
-        "(4 channels); choose another model in Load CFM."
+        "(4 channels); choose another model in FMBoost Load CFM."
     )
     with pytest.raises(host.core.LatentError, match=r"The diffusion model is for FLUX.2 latents \(128 channels\), for"):
         host.run("FMBoostPSUUpsample", latent=strange, vae=VAE(), model=diffusion_model(space=Flux2()))
@@ -1126,7 +1127,7 @@ def chained(host: Host, name: str = MODEL, **augment: Any) -> tuple[Any, dict[st
 def test_start_and_guide_the_other_way_round_are_refused(host: Host) -> None:
     cfm, guide, start = chained(host)
     for wrong in (guide, start):
-        with pytest.raises(host.core.LatentError, match=r"input guide has a start.*connect the guide, from PSU"):
+        with pytest.raises(host.core.LatentError, match=r"guide has a start.*connect the guide, from FMBoost PSU"):
             host.run("FMBoostCFMSample", cfm=cfm, start=wrong, guide=start)
 
 
@@ -1134,23 +1135,23 @@ def test_start_and_guide_the_other_way_round_are_refused(host: Host) -> None:
 def test_a_start_is_taken_by_cfm_sample_alone(host: Host, node_id: str) -> None:
     cfm, _, start = chained(host)
     parts = {"FMBoostPSUUpsample": {"vae": VAE()}, "FMBoostUpscale": {"vae": VAE(), "cfm": cfm}}
-    with pytest.raises(host.core.LatentError, match="input latent has a start, the noisy latent from Noise Augment"):
+    with pytest.raises(host.core.LatentError, match="has a start, the noisy latent from FMBoost Noise Augment"):
         host.run(node_id, latent=start, **parts.get(node_id, {}))
 
 
 def test_a_start_without_noise_augment_is_warned_of(host: Host) -> None:
     cfm, guide, start = chained(host)
     (text,) = host.run("FMBoostCFMSample", cfm=cfm, start=guide, guide=guide, nfe=1).ui["text"]
-    assert text.startswith("The input start has no note of Noise Augment; noise step 400 is assumed.")
+    assert text.startswith("The input start has no note of FMBoost Noise Augment; noise step 400 is assumed.")
     assert host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, nfe=1).ui is None
 
 
 def test_a_start_for_another_model_is_refused(host: Host) -> None:
     _, guide, start = chained(host, FAST)
-    with pytest.raises(host.core.LatentError, match=r"for sd15-x2-fast, but CFM Sample has the model sd15-x2; connect"):
+    with pytest.raises(host.core.LatentError, match=r"for sd15-x2-fast, but FMBoost CFM Sample has the model sd15-x2"):
         host.run("FMBoostCFMSample", cfm=ready(host), start=start, guide=guide)
     without = host.run("FMBoostNoiseAugment", latent=guide, family="sdxl").args[0]
-    with pytest.raises(host.core.LatentError, match=r"for SDXL latents, but CFM Sample has the model sd15-x2"):
+    with pytest.raises(host.core.LatentError, match=r"for SDXL latents, but FMBoost CFM Sample has the model sd15-x2"):
         host.run("FMBoostCFMSample", cfm=ready(host), start=without, guide=guide)
 
 

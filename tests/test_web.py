@@ -2,20 +2,30 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from test_words import LANGUAGES
 
-from fmboost_core.errors import ConfigError
+from fmboost_core import load_model
+from fmboost_core.errors import ConfigError, collected_warnings
+from fmboost_core.fallback import Place, _tell
+from fmboost_core.families import Party, require_same_family
+from fmboost_core.sampling.restore import restored
+from fmboost_core.sampling.schedule import start_alpha_bar
 from fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from fmboost_core.sampling.target import Target, stage_sizes
 from fmboost_core.sampling.upscaler import _to_unit
 
-WEB = Path(__file__).parents[1] / "web"
+ROOT = Path(__file__).parents[1]
+WEB, LOCALES = ROOT / "web", ROOT / "locales"
 STARTS = [(8, 8), (64, 96), (256, 256), (512, 512), (504, 768), (1000, 1400), (2048, 2048)]  # height, width
 WISHES: list[dict[str, Any]] = [
     *({"size_by": "scale", "scale": s} for s in (1, 1.05, 1.5, 2, 2.05, 3, 4, 4.75, 8, 16)),
@@ -32,9 +42,10 @@ def node() -> str:
     return path
 
 
-def run(node: str, script: str, module: str = "size.js") -> Any:
-    """What an expression gives in which a module of `web` is known."""
-    code = (WEB / module).read_text(encoding="utf-8") + f"\nconsole.log(JSON.stringify({script}))"
+def run(node: str, script: str, *modules: str) -> Any:
+    """What an expression gives in which modules of `web` are known; size.js where none is named."""
+    code = "\n".join((WEB / module).read_text(encoding="utf-8") for module in modules or ("size.js",))
+    code += f"\nconsole.log(JSON.stringify({script}))"
     # From standard input: node takes a file for a module by its name or by a package.json, which the host has not.
     command = [node, "--input-type=module", "-"]
     done = subprocess.run(command, input=code, capture_output=True, text=True, timeout=60, encoding="utf-8")
@@ -94,6 +105,17 @@ def test_stages_of_a_ratio_alone(node: str) -> None:
     assert run(node, f"{json.dumps(ratios)}.map((r) => stageCount(r))") == wanted
 
 
+def served() -> dict[str, Any]:
+    """The texts of all languages, as the host serves them at /i18n."""
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in LOCALES.glob("*/main.json")}
+
+
+def say(node: str, script: str, language: str = "en") -> Any:
+    """What an expression gives that says something by `words`, the page's in a language."""
+    code = f"((words) => {script})(wordsIn({json.dumps(served())}, {json.dumps(language)}))"
+    return run(node, code, "size.js", "words.js")
+
+
 AREA = {"size_by": "megapixels"}
 FLOW = {"size_by": "scale", "scale": 2, "width": 1024, "height": 768, "megapixels": 1, "nfe": 4, "solver": "euler"}
 SQUARE = {"width": 512, "height": 512}
@@ -136,8 +158,98 @@ SQUARE = {"width": 512, "height": 512}
 def test_the_line_on_a_node(node: str, start: Any, change: dict[str, Any], flows: bool, text: str) -> None:
     widgets = {**FLOW, **change}
     widgets["perStep"] = EVALUATIONS_PER_STEP[widgets["solver"]]
-    arguments = f"{json.dumps(start)}, {json.dumps(widgets)}, 8, {json.dumps(flows)}"
-    assert run(node, f"summary({arguments})") == text
+    arguments = f"{json.dumps(start)}, {json.dumps(widgets)}, words, 8, {json.dumps(flows)}"
+    assert say(node, f"summary({arguments})") == text
+
+
+@pytest.mark.parametrize(
+    ("widgets", "text"),
+    [
+        ({"nfe": 0, "modelNfe": 4, "noise_step": -1, "modelNoiseStep": 100}, "nfe 4, noise_step 100"),
+        ({"nfe": 4, "modelNfe": 4, "noise_step": -1, "modelNoiseStep": 100}, "noise_step 100"),
+        ({"nfe": 0, "modelNfe": 1, "noise_step": 0, "modelNoiseStep": 100}, "nfe 1"),
+        ({"nfe": 2, "modelNfe": 1, "noise_step": None, "modelNoiseStep": 100}, ""),
+        ({"nfe": 0, "noise_step": -1}, ""),
+    ],
+)
+def test_the_models_own_numbers_are_said(node: str, widgets: dict[str, Any], text: str) -> None:
+    assert say(node, f"ownNumbers({json.dumps(widgets)}, words)") == (f"the model's own: {text}" if text else "")
+
+
+CASES = [
+    (SQUARE, {}, True), (SQUARE, {"scale": 8}, True), (SQUARE, {"nfe": 1}, True), (SQUARE, {"modelScale": 1}, True),
+    (SQUARE, {"solver": "dopri5"}, True), (SQUARE, {"solver": "rk4", "nfe": 0, "modelNfe": 3}, True),
+    (SQUARE, {"scale": None}, True), (SQUARE, AREA | {"megapixels": 0.1}, True), (SQUARE, {"scale": 200}, True),
+    (None, AREA, True), (None, AREA | {"megapixels": 2.5}, True), (None, {"size_by": "width x height"}, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_line_has_no_english_word_in_another_language(node: str, language: str) -> None:
+    """But for the names of solvers and of nfe; and no name of a value is left in it."""
+    cases = [(a, FLOW | b | {"perStep": EVALUATIONS_PER_STEP[(FLOW | b)["solver"]]}, c) for a, b, c in CASES]
+    script = f"{json.dumps(cases)}.map(([start, widgets, flows]) => summary(start, widgets, words, 8, flows))"
+    own = "ownNumbers({nfe: 0, modelNfe: 4, noise_step: -1, modelNoiseStep: 100}, words)"
+    found, english = (say(node, f"[...{script}, {own}]", name) for name in (language, "en"))
+    assert len(set(found)) == len(cases) + 1
+    for text, other in zip(found, english, strict=True):
+        assert not re.search(r"[{}]|undefined", text)
+        assert re.findall(r"\d+x\d+", text) == re.findall(r"\d+x\d+", other)
+        foreign = set(re.findall(r"[A-Za-z]{4,}", text)) - {"dopri"}
+        assert language in ("en", "de", "es", "fr") or not foreign, text
+        assert language == "en" or text != other
+
+
+def test_another_kind_of_a_language_and_an_unknown_one(node: str) -> None:
+    assert say(node, "words.count('stages', 2)", "zh-TW") == say(node, "words.count('stages', 2)", "zh")
+    assert say(node, "words.count('stages', 2)", "fa") == "2 stages"
+    assert [say(node, f"words.count('stages', {n})", "ru") for n in (1, 3, 5)] == ["1 этап", "3 этапа", "5 этапов"]
+    assert run(node, "wordsIn({}, 'en')", "words.js") is None
+
+
+def warnings_of_the_core() -> list[str]:
+    """One of each kind of warning that a node can show, from the code that warns."""
+    spec, image = load_model("sd15-x2").spec, torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    other = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    one = Party("the model", "sd15", 4)
+    home = Place(torch.device("meta"), torch.float16)
+    with collected_warnings() as found:
+        start_alpha_bar(spec, 900)
+        start_alpha_bar(replace(spec, network=replace(spec.network, noise_level=False), noise_steps=(250, 400)), 900)
+        restored(image, other)
+        restored(image[:1], other[:1])
+        require_same_family(one, Party("the latent", None, 4, "connect another one", "sdxl", is_latent=True))
+        for device in ("cpu", "meta"):
+            _tell("the check for NaN", home, Place(torch.device(device), torch.float32), RuntimeError("no"))
+    return found
+
+
+def test_every_warning_is_said_in_every_language(node: str) -> None:
+    sentences = warnings_of_the_core()
+    assert len(sentences) == 7
+    for language in LANGUAGES:
+        found = say(node, f"{json.dumps(sentences)}.map((sentence) => words.warning(sentence))", language)
+        assert not [text for text in found if re.search(r"[{}]|undefined", text)]
+        same = [text for text, sentence in zip(found, sentences, strict=True) if text == sentence]
+        assert same == (sentences if language == "en" else [])
+    assert "100–700" in say(node, f"words.warning({json.dumps(sentences[0])})", "zh")
+    assert say(node, "words.warning('Some other sentence.')", "zh") == "Some other sentence."
+
+
+def test_no_warning_of_the_nodes_is_left_out() -> None:
+    """Each `FMBoostWarning` of the core and the nodes; a new one needs a text in locales/*/main.json."""
+    files = [*(ROOT / "fmboost_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
+    codes = {path: path.read_text(encoding="utf-8") for path in files}
+    warning = {path.name for path, code in codes.items() if "FMBoostWarning" in code and "warnings.warn" in code}
+    apart = {"encode.py"}  # of the training
+    assert warning - apart == {
+        "chain.py", "families.py", "fallback.py", "latents.py", "restore.py", "schedule.py", "checks.py",
+    }  # fmt: skip
+    texts = served()["en"]["fmboost"]["warnings"]
+    for name, key in (("chain.py", "noNote"), ("latents.py", "oversized")):
+        code = re.sub(r'"\s+f?"', "", (ROOT / "nodes" / name).read_text(encoding="utf-8"))
+        pattern = re.escape(texts[key])
+        assert re.search(re.sub(r"\\{\w+\\}", r"{[^}]+}", pattern), code), key
 
 
 STORE = """{ kept: {}, getItem(key) { return this.kept[key] ?? null }, setItem(key, text) { this.kept[key] = text } }"""
@@ -162,3 +274,25 @@ def test_the_oldest_warnings_are_forgotten_and_a_storage_may_refuse(node: str) -
         return [notes.of(1), notes.of(200), notes.of(201), refusing.of(1), spoilt.of(1)]
     }})()"""
     assert run(node, script, "notes.js") == [["1"], ["200"], [], [], []]
+
+
+def test_a_language_has_the_page_texts_of_english() -> None:
+    """The same keys, with the same names of values; plural forms are the language's own."""
+    texts = served()
+    assert sorted(texts) == sorted(LANGUAGES)
+    english = texts["en"]["fmboost"]
+    for language, found in texts.items():
+        for part in ("line", "warnings"):
+            assert list(found["fmboost"][part]) == list(english[part]), language
+        for key, text in found["fmboost"]["line"].items():
+            forms = text if isinstance(text, dict) else {"other": text}
+            wanted = english["line"][key]
+            wanted = wanted["other"] if isinstance(wanted, dict) else wanted
+            assert "other" in forms
+            assert all(names_in(form) == names_in(wanted) for form in forms.values()), (language, key)
+        for key, text in found["fmboost"]["warnings"].items():
+            assert names_in(text) <= names_in(english["warnings"][key]), (language, key)
+
+
+def names_in(text: str) -> set[str]:
+    return set(re.findall(r"\{(\w+)\}", text))

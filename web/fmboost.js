@@ -1,15 +1,19 @@
-// The line on each node, which says what the node will make, and the warnings of its last run.
+// The lines on each node, which say what the node will make, and the warnings of its last run.
 
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { Notes } from './notes.js'
-import { UNIT, summary } from './size.js'
+import { UNIT, ownNumbers, summary } from './size.js'
 import { modelInto, sizeInto, valueOf, wishOf } from './upstream.js'
+import { wordsIn } from './words.js'
 
+// input: of what the size is known before the run; unit: pixels to which it is rounded; flows: whether it evaluates.
 const NODES = {
   FMBoostUpscale: { input: 'latent', unit: UNIT, flows: true },
   FMBoostUpscaleImage: { input: 'image', unit: 1, flows: true },
   FMBoostPSUUpsample: { input: 'latent', unit: UNIT, flows: false },
+  FMBoostNoiseAugment: {},
+  FMBoostCFMSample: {},
 }
 const SIZE_WIDGETS = { scale: 'scale', width: 'width x height', height: 'width x height', megapixels: 'megapixels' }
 const REFRESH_MS = 250
@@ -70,19 +74,21 @@ function look(node) {
 }
 
 function refresh(node) {
-  const { input, unit, flows } = NODES[node.comfyClass] ?? {}
-  if (!input) return
+  const words = pageWords()
+  if (!(node.comfyClass in NODES) || !words) return show(node)
+  const { input, unit, flows } = NODES[node.comfyClass]
   greyUnused(node)
-  const { scale: modelScale, nfe: modelNfe } = modelFacts(modelInto(node)) ?? {}
-  const flow = { nfe: valueOf(node, 'nfe'), solver: valueOf(node, 'solver') }
-  const widgets = { ...wishOf(node), ...flow, modelScale, modelNfe, perStep: solverFacts(flow.solver) }
-  show(node, { line: summary(sizeInto(node, input, pictureSize), widgets, unit, flows) })
+  const { scale: modelScale, nfe: modelNfe, noise_step: modelNoiseStep } = modelFacts(modelInto(node)) ?? {}
+  const flow = { nfe: valueOf(node, 'nfe'), noise_step: valueOf(node, 'noise_step'), solver: valueOf(node, 'solver') }
+  const widgets = { ...wishOf(node), ...flow, modelScale, modelNfe, modelNoiseStep, perStep: solverFacts(flow.solver) }
+  const line = input ? summary(sizeInto(node, input, pictureSize), widgets, words, unit, flows) : ''
+  show(node, { lines: [line, ownNumbers(widgets, words)] })
 }
 
 /** Make room for a text of more lines, whose height is known after layout. The newer canvas does this itself. */
 function grow(node) {
   const face = faces.get(node)
-  if (!face || face.height() === face.reserved || window.LiteGraph?.vueNodesMode) return
+  if (!face?.element || face.height() === face.reserved || window.LiteGraph?.vueNodesMode) return
   face.reserved = face.height()
   const [width, tall] = node.computeSize()
   node.setSize([Math.max(width, node.size[0]), Math.max(tall, node.size[1])])
@@ -110,8 +116,23 @@ function factsFrom(route) {
   }
 }
 
-const modelFacts = factsFrom('/fmboost/models') // {scale, nfe}
+const modelFacts = factsFrom('/fmboost/models') // {scale, nfe, noise_step}
 const solverFacts = factsFrom('/fmboost/solvers') // evaluations per step, 0 for an adaptive solver
+
+let served // the texts of all languages
+let asked = false
+const byLanguage = new Map()
+
+/** The words of the page's language; null until the host has answered. */
+function pageWords() {
+  if (!asked) {
+    asked = true
+    api.fetchApi('/i18n').then((answer) => answer.json()).then((texts) => (served = texts), () => {})
+  }
+  const language = app.ui.settings.getSettingValue('Comfy.Locale') ?? navigator.language
+  if (served && !byLanguage.has(language)) byLanguage.set(language, wordsIn(served, language))
+  return byLanguage.get(language) ?? null
+}
 
 const pictures = new Map() // by LoadImage's value
 
@@ -130,19 +151,22 @@ function pictureSize(value) {
   return pictures.get(value)
 }
 
-// --- the face of a node: the line and the warnings below it; made with the first text
+// --- the face of a node: its lines and the warnings below them; made with the first text
 
 const faces = new WeakMap() // by node
 
-function show(node, news) {
-  const face = faces.get(node) ?? { line: '', warnings: [] }
+function show(node, news = {}) {
+  const face = faces.get(node) ?? { lines: [], warnings: [] }
   Object.assign(face, news)
-  const text = [face.line, ...face.warnings].join('\n')
+  faces.set(node, face)
+  const lines = face.lines.filter(Boolean)
+  const warnings = face.warnings.map((warning) => pageWords()?.warning(warning) ?? warning)
+  const text = [...lines, ...warnings].join('\n')
   if (text === (face.text ?? '')) return
   face.text = text
-  faces.set(node, face)
   if (!face.element) Object.assign(face, addFace(node))
-  face.element.replaceChildren(paragraph(face.line), ...face.warnings.map((warning) => paragraph(warning, true)))
+  const paragraphs = [...lines.map((line) => paragraph(line)), ...warnings.map((warning) => paragraph(warning, true))]
+  face.element.replaceChildren(...paragraphs)
   node.setDirtyCanvas?.(true, true)
 }
 

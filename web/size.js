@@ -5,6 +5,7 @@
 export const UNIT = 8 // pixels per latent along each side, in every family
 export const MODEL_SCALE = 2 // upscale factor of a stage where the model is not known
 export const OWN_NFE = 0 // the widget's value for the model's own number of function evaluations
+export const OWN_NOISE_STEP = -1 // the widget's value for the model's own noise step
 
 const MAX_SIDE = 65536
 const MAX_PIXELS = 2 ** 28
@@ -22,7 +23,10 @@ export function toUnit(size, unit) {
   return { width: side(size.width), height: side(size.height) }
 }
 
-/** The target size for an image of size `start`, or {problem} with a sentence. wish: the node's size widgets. */
+/**
+ * The target size for an image of size `start`, or {problem} with the key of a sentence and its values.
+ * wish: the node's size widgets.
+ */
 export function targetSize(start, wish, unit = 1) {
   let wanted = { width: wish.width, height: wish.height }
   if (wish.size_by !== 'width x height') {
@@ -32,10 +36,10 @@ export function targetSize(start, wish, unit = 1) {
   }
   const end = toUnit(wanted, unit)
   if (Math.max(end.width, end.height) > MAX_SIDE || end.width * end.height > MAX_PIXELS) {
-    return { problem: `${shown(end)} pixels are too many` }
+    return { problem: ['tooMany', { size: shown(end) }] }
   }
   if (end.width < start.width || end.height < start.height) {
-    return { problem: `${shown(end)} is smaller than the ${shown(start)} that comes in` }
+    return { problem: ['smaller', { size: shown(end), start: shown(start) }] }
   }
   return end
 }
@@ -68,47 +72,56 @@ export function shown(size) {
  * widgets: the node's values by name, null where a link decides them; modelScale and modelNfe are the model's own
  * upscale factor and number of function evaluations, perStep the solver's evaluations per step (0: it is adaptive); each
  * is undefined where it is not known.
+ * words: the page's `Words`.
  * unit: 8 for latents, 1 for images.
  * flows: false for a node that only makes the guide.
  */
-export function summary(start, widgets, unit, flows = true) {
+export function summary(start, widgets, words, unit, flows = true) {
   const used = { scale: ['scale'], 'width x height': ['width', 'height'], megapixels: ['megapixels'] }[widgets.size_by]
-  if (!used || used.some((name) => widgets[name] == null)) return 'size known when it runs'
-  if (flows && widgets.modelScale <= 1) return 'this model does not enlarge'
-  if (!start) return unknownStart(widgets, unit, flows)
+  if (!used || used.some((name) => widgets[name] == null)) return words.say('sizeLater')
+  if (flows && widgets.modelScale <= 1) return words.say('noEnlarging')
+  if (!start) return unknownStart(widgets, words, unit, flows)
   const end = targetSize(start, widgets, unit)
-  if (end.problem) return end.problem
+  if (end.problem) return words.say(...end.problem)
   if (!flows) return `${shown(start)} → ${shown(end)}`
   const sizes = stageSizes(start, end, unit, widgets.modelScale)
-  return `${[start, ...sizes].map(shown).join(' → ')}, ${work(sizes.length, widgets)}`
+  return `${[start, ...sizes].map(shown).join(' → ')}, ${work(sizes.length, widgets, words)}`
 }
 
-function unknownStart(widgets, unit, flows) {
+function unknownStart(widgets, words, unit, flows) {
   if (widgets.size_by === 'scale') {
-    return `${widgets.scale}x` + (flows ? `, ${work(stageCount(widgets.scale, widgets.modelScale), widgets)}` : '')
+    return `${widgets.scale}x` + (flows ? `, ${work(stageCount(widgets.scale, widgets.modelScale), widgets, words)}` : '')
   }
-  const area = plural(widgets.megapixels, 'megapixel')
+  const area = words.count('megapixels', widgets.megapixels)
   const end = widgets.size_by === 'megapixels' ? area : shown(toUnit(widgets, unit))
   const nfe = widgets.perStep && evaluations(widgets)
-  return `to ${end}` + (flows && nfe ? `, ${plural(nfe, 'evaluation')} a stage` : '')
+  const each = flows && nfe ? `, ${words.say('eachStage', { evaluations: words.count('evaluations', nfe) })}` : ''
+  return words.say('to', { size: end }) + each
 }
 
 /** "2 stages, 8 evaluations", or why nfe does not fit the solver. */
-function work(stages, widgets) {
+function work(stages, widgets, words) {
   const each = widgets.perStep
-  if (each === 0) return `${plural(stages, 'stage')}, as many evaluations as needed`
+  const many = words.count('stages', stages)
+  if (each === 0) return `${many}, ${words.say('asNeeded')}`
   const nfe = evaluations(widgets)
-  if (nfe == null || each == null) return plural(stages, 'stage')
-  const whose = widgets.nfe === OWN_NFE ? `, not the model's own ${nfe}` : ''
-  if (nfe % each) return `but ${widgets.solver} takes multiples of ${each} evaluations${whose}`
-  return `${plural(stages, 'stage')}, ${plural(stages * nfe, 'evaluation')}`
+  if (nfe == null || each == null) return many
+  if (nfe % each) {
+    const whose = widgets.nfe === OWN_NFE ? `, ${words.say('notOwn', { count: nfe })}` : ''
+    return words.say('multiples', { solver: widgets.solver, count: each }) + whose
+  }
+  return `${many}, ${words.count('evaluations', stages * nfe)}`
+}
+
+/** The model's own numbers where the widgets ask for them: "the model's own: nfe 4, noise step 100"; "" for none. */
+export function ownNumbers({ nfe, noise_step, modelNfe, modelNoiseStep }, words) {
+  const own = []
+  if (nfe === OWN_NFE && modelNfe != null) own.push(words.say('nfe', { count: modelNfe }))
+  if (noise_step === OWN_NOISE_STEP && modelNoiseStep != null) own.push(words.say('noiseStep', { count: modelNoiseStep }))
+  return own.length ? words.say('own', { numbers: own.join(', ') }) : ''
 }
 
 /** The evaluations of a stage: the widget's number or the model's own; null or undefined where it is not known. */
 function evaluations({ nfe, modelNfe }) {
   return nfe === OWN_NFE ? modelNfe : nfe
-}
-
-function plural(count, word) {
-  return `${count} ${word}${count === 1 ? '' : 's'}`
 }

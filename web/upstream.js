@@ -48,7 +48,7 @@ const MAKES = {
 /** The size {width, height} in pixels at the input of that name; null: not known. */
 export function sizeInto(node, name, look, steps = LONGEST_WALK) {
   const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
-  const from = slot < 0 ? null : node.getInputNode(slot)
+  const from = slot < 0 ? null : inputNode(node, slot)
   if (!from || steps === 0) return null
   const walk = (input) => sizeInto(from, input, look, steps - 1)
   const handsOn = from.mode === BYPASSED || from.type === 'Reroute'
@@ -61,12 +61,17 @@ export function sizeInto(node, name, look, steps = LONGEST_WALK) {
 /** The name of the model that the Load CFM before a node selects; null: not known. */
 export function modelInto(node, name = 'cfm', steps = LONGEST_WALK) {
   const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
-  const from = slot < 0 ? null : node.getInputNode(slot)
+  const from = slot < 0 ? null : inputNode(node, slot)
   if (!from || steps === 0) return null
   if (from.mode === BYPASSED || from.type === 'Reroute') {
     return modelInto(from, firstLike(from, node.inputs[slot]), steps - 1)
   }
   return from.type === 'FMBoostLoadCFM' ? valueOf(from, 'model') : null
+}
+
+/** The node at the other end of an input's link; none for a node that is not in a graph yet. */
+function inputNode(node, slot) {
+  return node.graph ? node.getInputNode(slot) : null
 }
 
 /** The name of the first connected input that a bypassed node, or a reroute, passes on. */
@@ -79,7 +84,7 @@ function firstLike(node, wanted) {
 export function valueOf(node, name) {
   const slot = node.inputs?.findIndex((input) => input.widget?.name === name && input.link != null) ?? -1
   if (slot < 0) return node.widgets?.find((widget) => widget.name === name)?.value ?? null
-  const from = node.getInputNode(slot)
+  const from = inputNode(node, slot)
   return from?.type?.startsWith('Primitive') ? (from.widgets?.[0]?.value ?? null) : null
 }
 

@@ -118,8 +118,10 @@ def test_the_page_is_told_what_the_models_are_for(comfyui: ComfyUI) -> None:
     save_model(Model(replace(model.spec, name="four", scale=4, nfe=2), model.network), folder / "four.safetensors")
     try:
         facts = comfyui.get("/fmboost/models")
-        assert facts[MODEL] == {"scale": 2, "nfe": 4} and facts[FAST] == {"scale": 2, "nfe": 1}
-        assert facts["four.safetensors"] == {"scale": 4, "nfe": 2} and "none.safetensors" not in facts
+        assert facts[MODEL] == {"scale": 2, "nfe": 4, "noise_step": 400}
+        assert facts[FAST] == {"scale": 2, "nfe": 1, "noise_step": 400}
+        assert facts["four.safetensors"] == {"scale": 4, "nfe": 2, "noise_step": 400}
+        assert "none.safetensors" not in facts
     finally:
         for name in ("none", "four"):
             (folder / f"{name}.safetensors").unlink()
