@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageStat
 from test_words import SCHEMAS
 
 from fmboost_core.files.locate import bundled_models
@@ -85,6 +85,7 @@ def test_the_picture_is_small_and_opens(name: str) -> None:
     assert path.stat().st_size <= PICTURE_BYTES
     with Image.open(path) as picture:
         assert picture.format == "JPEG" and picture.width >= 800
+        assert sum(ImageStat.Stat(picture).mean) / 3 > 60  # a result, which is bright, and no dark graph
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -175,6 +176,48 @@ def test_what_has_to_be_downloaded_has_its_address(name: str) -> None:
         assert model["name"] == node["widgets_values"][0]
         assert model["url"].startswith("https://huggingface.co/") and "/resolve/" in model["url"]
         assert model["directory"] == FOLDERS[node["type"]]
+
+
+def blueprint() -> dict[str, Any]:
+    (path,) = (ROOT / "subgraphs").glob("*.json")
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    (inner,) = graph["definitions"]["subgraphs"]
+    assert inner["name"] == graph["nodes"][0]["title"] == path.stem
+    return graph
+
+
+def test_the_blueprint_is_one_node_with_the_inputs_and_outputs_of_its_inside() -> None:
+    """The host raises an error on every load of the page for an invalid one."""
+    graph = blueprint()
+    (outer,), (inner,) = graph["nodes"], graph["definitions"]["subgraphs"]
+    assert outer["type"] == inner["id"] and graph["links"] == []
+    for side in ("inputs", "outputs"):
+        assert [(e["name"], e["type"]) for e in outer[side]] == [(e["name"], e["type"]) for e in inner[side]]
+    assert [e["name"] for e in outer["inputs"] if "widget" not in e] == ["model", "clip", "vae"]
+    assert {"seed", "width", "height", "cfm", "scale", "nfe"} < {e["name"] for e in outer["inputs"]}
+
+
+def test_the_inside_of_the_blueprint_fits_its_nodes_and_links() -> None:
+    (inner,) = blueprint()["definitions"]["subgraphs"]
+    nodes = {node["id"]: node for node in inner["nodes"]}
+    for node in (node for node in nodes.values() if node["type"] in SCHEMAS):
+        schema = SCHEMAS[node["type"]]
+        assert {entry["name"] for entry in node["inputs"]} == {entry.id for entry in schema.inputs}
+        assert [entry["name"] for entry in node["outputs"]] == [entry.display_name for entry in schema.outputs]
+        for key, value in widget_values(node).items():
+            check_value(next(entry for entry in schema.inputs if entry.id == key), value)
+    for link in inner["links"]:
+        source, target = link["origin_id"], link["target_id"]
+        start = inner["inputs"] if source == -10 else nodes[source]["outputs"]
+        end = inner["outputs"] if target == -20 else nodes[target]["inputs"]
+        output, entry = start[link["origin_slot"]], end[link["target_slot"]]
+        assert output["type"] == entry["type"] == link["type"]
+        assert link["id"] in output["linkIds" if source == -10 else "links"]
+        assert link["id"] in entry["linkIds"] if target == -20 else entry["link"] == link["id"]
+    wired = {link["target_id"] for link in inner["links"]} | {link["origin_id"] for link in inner["links"]}
+    assert wired == {*nodes, -10, -20}
+    kinds = {node["type"] for node in nodes.values()}
+    assert {"KSampler", "FMBoostUpscale", "VAEDecode", "FMBoostRestore"} < kinds
 
 
 @pytest.mark.parametrize(("name", "family"), [("flux_2k", "flux1"), ("zimage_2k", "flux1"), ("sd35_2k", "sd3")])

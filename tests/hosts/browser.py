@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the package is optional
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WIDTH, HEIGHT = 1600, 1000
-WAIT_MS = 60_000
+WAIT_MS = 180_000
 DOUBLE_CLICK_MS = 500
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
 CLASSIC, NEW = "classic", "new"
@@ -76,6 +76,31 @@ LISTEN = """() => {
     }
 }"""
 SAVED = "(id) => app.nodeOutputs?.[id]?.images?.length ? app.nodeOutputs[id].images : null"
+# The nodes that a link passes behind, as [type of its origin, type of its target, type of the node between].
+BEHIND = f"""async () => {{
+    app.canvas.setDirty(true, true)
+    {FRAMES}
+    const context = document.createElement('canvas').getContext('2d')
+    context.lineWidth = 4
+    const found = []
+    for (const link of app.graph.links.values()) {{
+        const parts = [link]
+        const before = (part) => app.graph.reroutes?.get(part.parentId)
+        for (let at = before(link); at; at = before(at)) parts.push(at)
+        const passes = (x, y) => parts.some((part) => part.path && context.isPointInStroke(part.path, x, y))
+        for (const node of app.graph.nodes) {{
+            if (node.id === link.origin_id || node.id === link.target_id) continue
+            const [left, top, width, height] = node.boundingRect
+            let hidden = false
+            for (let x = left + 4; x < left + width - 4 && !hidden; x += 4) {{
+                for (let y = top + 4; y < top + height - 4 && !hidden; y += 3) hidden = passes(x, y)
+            }}
+            const type = (id) => app.graph.getNodeById(id).type
+            if (hidden) found.push([type(link.origin_id), type(link.target_id), node.type])
+        }}
+    }}
+    return found
+}}"""
 PICTURES_LOADED = "(root) => [...root.querySelectorAll('img')].every((image) => image.naturalWidth > 0)"
 
 
@@ -145,6 +170,21 @@ class Frontend:
     def wait_until(self, condition: str, place: Locator) -> None:
         """Wait until a function is true of an element."""
         self.page.wait_for_function(condition, arg=place.element_handle())
+
+    def behind(self) -> list[list[str]]:
+        """The links that pass behind a node: the types of both ends, and of the node."""
+        return self.page.evaluate(BEHIND)
+
+    def zoom(self) -> float:
+        return self.page.evaluate("() => app.canvas.ds.scale")
+
+    def library(self, text: str) -> Locator:
+        """What the library of nodes finds for a text; older pages have another one."""
+        search = self.page.get_by_placeholder("Search").first
+        if not search.is_visible():
+            self.page.get_by_role("button", name="Nodes").first.click()
+        search.fill(text)
+        return self.page.get_by_role("treeitem")
 
     def nodes(self) -> list[dict[str, Any]]:
         return self.page.evaluate(NODES)

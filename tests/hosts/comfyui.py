@@ -37,7 +37,7 @@ class ComfyUI(Server):
 
     def __init__(self, host: Path, python: str, base: Path, *options: str) -> None:
         self.base, port = base, free_port()
-        for name in ("custom_nodes", "models/vae_approx", "models/fmboost", "input", "output", "temp", "user"):
+        for name in ("custom_nodes", "models/vae_approx", "input", "output", "temp", "user"):
             (base / name).mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             (base / "custom_nodes" / "FMBoost").symlink_to(PACK)

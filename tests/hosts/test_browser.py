@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +22,7 @@ from fmboost_core.model import Model
 
 from .browser import CLASSIC, NEW, PICTURES_LOADED, Frontend, chromium
 from .comfyui import ComfyUI
-from .server import PACK
+from .server import PACK, Refused
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -43,13 +46,49 @@ LINES = {
     "trajectory": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
     "zimage_2k": ("FMBoostUpscale", TO_2K),
 }
+READABLE = 0.55  # the zoom at which a template opens in a window of 1600x1000
 LANGUAGE = "zh"
+WARNING = "sd15-x2 was trained at noise step 100 to 700, not 800; expect artefacts."
+BLUEPRINT = next((PACK / "subgraphs").glob("*.json")).stem
+TINY_CHECKPOINT = "sd3.5_large_fp8_scaled.safetensors"  # made from the host's own classes
+# A loader before the blueprint's node and a save node behind it, with a small size and few steps.
+WIRE = """([checkpoint, model]) => {
+    const node = app.graph.nodes.find((node) => node.isSubgraphNode?.())
+    const add = (type, x, y) => {
+        const made = LiteGraph.createNode(type)
+        app.graph.add(made)
+        made.pos = [x, y]
+        return made
+    }
+    const [x, y] = node.pos
+    const loader = add('CheckpointLoaderSimple', x - 450, y), save = add('SaveImage', x + 500, y)
+    for (const name of ['model', 'clip', 'vae']) {
+        const output = loader.outputs.findIndex((slot) => slot.type === name.toUpperCase())
+        loader.connect(output, node, node.inputs.findIndex((slot) => slot.name === name))
+    }
+    node.connect(0, save, 0)
+    loader.widgets.find((widget) => widget.name === 'ckpt_name').value = checkpoint
+    const values = { width: 64, height: 64, steps: 1, cfg: 1, sampler_name: 'euler', scheduler: 'simple', cfm: model }
+    for (const [name, value] of Object.entries(values)) {
+        node.widgets.find((widget) => widget.name === name).value = value
+    }
+    return String(save.id)
+}"""
 SHOW_PREVIEWS = {"KSampler", "FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}
+OWN = "the model's own: noise_step 400"  # of sd15-x2
 PREVIEW_PIXELS = 250  # how much taller a node becomes when a preview is shown on it
 
 
 def nodes_of(name: str) -> list[dict[str, Any]]:
     return WORKFLOWS[name]["nodes"]
+
+
+def own_numbers(name: str, node: str) -> list[str]:
+    """The line that tells the noise step of the template's model, on a node that asks for the model's own."""
+    kind = next(entry["type"] for entry in nodes_of(name) if str(entry["id"]) == node)
+    (loader,) = (entry for entry in nodes_of(name) if entry["type"] == "FMBoostLoadCFM")
+    step = load_model(loader["widgets_values"][0]).spec.noise_step
+    return [] if kind == "FMBoostPSUUpsample" else [f"the model's own: noise_step {step}"]
 
 
 def workflow_with(kind: str) -> str:
@@ -85,6 +124,21 @@ def page(request: pytest.FixtureRequest, browser: Browser, host: ComfyUI) -> Ite
         pytest.skip("this frontend does not offer the new canvas yet")
     yield page
     page.close()
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(host: ComfyUI) -> str:
+    """A checkpoint of SD3.5 with two layers, where the host serves blueprints."""
+    try:
+        blueprints = host.get("/api/global_subgraphs")
+    except Refused:
+        pytest.skip("this ComfyUI has no blueprints of packs, and ignores ours")
+    assert [entry["name"] for entry in blueprints.values() if entry["source"] == "custom_node"] == [BLUEPRINT]
+    script, name = Path(__file__).with_name("tiny_models.py"), f"checkpoints/{TINY_CHECKPOINT}"
+    command = [os.environ["COMFYUI_PYTHON"], script, os.environ["COMFYUI_PATH"], host.base / "models", name]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr[-2000:]
+    return TINY_CHECKPOINT
 
 
 @pytest.fixture(autouse=True)
@@ -135,9 +189,11 @@ def test_a_workflow_opens_and_says_what_it_will_make(page: Frontend, name: str) 
     assert {(node["id"], node["type"]) for node in page.nodes()} == wanted
     kind, line = LINES[name]
     node = page.id_of(kind)
+    assert page.zoom() > READABLE
     page.centre(node)
-    check_inside(page.wait_for_lines(node, line), page, node)
+    check_inside(page.wait_for_lines(node, line, *own_numbers(name, node)), page, node)
     assert touching(page.nodes()) == []
+    assert page.behind() == []
     note = next(node for node in nodes_of(name) if node["type"] == "MarkdownNote")["widgets_values"][0]
     sizes, promised = re.findall(r"\d+x\d+", line), re.findall(r"\d+x\d+", note)
     assert not promised or {sizes[0], sizes[-1]} <= set(promised)
@@ -148,12 +204,15 @@ def test_what_is_typed_changes_the_line(page: Frontend) -> None:
     page.load(WORKFLOWS["lcm_1k"], "lcm_1k")
     node = page.id_of("FMBoostUpscale")
     page.centre(node)
-    page.wait_for_lines(node, ONE_STAGE)
+    own = "the model's own: noise_step 400"
+    page.wait_for_lines(node, ONE_STAGE, own)
     page.type_into(node, "scale", "4")
-    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 8 evaluations")
+    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 8 evaluations", own)
     page.type_into(node, "nfe", "1")
-    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 2 evaluations")
+    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 2 evaluations", own)
     page.type_into(page.id_of("EmptyLatentImage"), "width", "768")
+    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 2 evaluations", own)
+    page.type_into(node, "noise_step", "300")
     page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 2 evaluations")
 
 
@@ -170,9 +229,10 @@ def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -
         node = page.id_of("FMBoostUpscale")
         page.centre(node)
         page.type_into(node, "scale", "4")
-        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations")
+        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", "the model's own: noise_step 400")
         page.type_into(node, "nfe", "0")
-        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 2 evaluations")
+        own = "the model's own: nfe 2, noise_step 400"
+        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 2 evaluations", own)
     finally:
         path.unlink()
 
@@ -205,8 +265,46 @@ def test_the_templates_have_pictures_and_open(page: Frontend) -> None:
     dialog.get_by_test_id("template-workflow-image_upscale").click()
     dialog.wait_for(state="hidden")
     page.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'FMBoostUpscaleImage')")
-    page.wait_for_lines(page.id_of("FMBoostUpscaleImage"), LINES["image_upscale"][1])
+    page.wait_for_lines(page.id_of("FMBoostUpscaleImage"), LINES["image_upscale"][1], OWN)
     assert page.complaints() == []
+
+
+@pytest.mark.parametrize("words", ["latent upscale", "hires fix", "super resolution"])
+def test_a_search_for_an_upscaler_finds_ours(page: Frontend, host: ComfyUI, words: str) -> None:
+    if not host.get("/object_info/FMBoostUpscale")["FMBoostUpscale"].get("search_aliases"):
+        pytest.skip("this ComfyUI knows no other words for a node")
+    page.library(words).filter(has_text="FMBoost Upscale").first.wait_for()
+
+
+def test_rare_widgets_are_folded_away(page: Frontend, host: ComfyUI) -> None:
+    """By the newer canvas of a newer host; they keep their values, and a button shows them."""
+    entries = host.get("/object_info/FMBoostUpscale")["FMBoostUpscale"]["input"]
+    folded = {name for part in entries.values() for name, entry in part.items() if entry[1].get("advanced")}
+    if not folded or page.canvas != NEW:
+        pytest.skip("this page folds no widgets away")
+    assert folded == {"solver", "method", "tile", "tiled_vae", "tileable"}
+    page.load(WORKFLOWS["sdxl_2k"], "sdxl_2k")
+    node = page.id_of("FMBoostUpscale")
+    page.centre(node)
+    shown = page.page.locator(f'[data-node-id="{node}"]')
+    shown.get_by_text("noise_step", exact=False).first.wait_for()
+    assert not shown.get_by_text("tiled_vae", exact=True).is_visible()
+    shown.get_by_text("Show advanced inputs").click()
+    shown.get_by_text("tiled_vae", exact=True).wait_for()
+
+
+def test_the_blueprint_is_dragged_in_and_runs(page: Frontend, host: ComfyUI, tiny_checkpoint: str) -> None:
+    page.load({"nodes": [], "links": [], "version": 0.4}, "empty")
+    item = page.library("FMBoost").filter(has_text=BLUEPRINT).last
+    item.wait_for()
+    item.drag_to(page.page.locator("canvas").first, target_position={"x": 800, "y": 250})
+    page.page.wait_for_function("() => app.graph.nodes.some((node) => node.isSubgraphNode?.())")
+    save = page.page.evaluate(WIRE, [tiny_checkpoint, "sd3-x2"])
+    assert page.run() == ("execution_success", "")
+    saved = page.saved(save)[0]
+    with Image.open(host.base / saved["type"] / saved["subfolder"] / saved["filename"]) as picture:
+        assert picture.size == (128, 128)
+    assert page.complaints() == page.unknown() == []
 
 
 def test_a_picture_is_enlarged_by_the_run_button(page: Frontend, host: ComfyUI) -> None:
@@ -218,24 +316,27 @@ def test_a_picture_is_enlarged_by_the_run_button(page: Frontend, host: ComfyUI) 
     saved = page.saved(page.id_of("SaveImage"))[0]
     with Image.open(host.base / saved["type"] / saved["subfolder"] / saved["filename"]) as picture:
         assert picture.size == (2 * PICTURE_SIZE[0], 2 * PICTURE_SIZE[1])
-    page.wait_for_lines(node, line)
+    page.wait_for_lines(node, line, OWN)
     page.type_into(node, "noise_step", "800")
     assert page.run() == ("execution_success", "")
-    warned = page.wait_for_lines(node, line, "sd15-x2 was trained at noise step 100 to 700, not 800; expect artefacts.")
+    warned = page.wait_for_lines(node, line, WARNING)
     check_inside(warned, page, node)
     page.load(WORKFLOWS["image_upscale"], "image_upscale")  # a new node; the host has its result and does not run it
     node = page.id_of("FMBoostUpscaleImage")
     page.centre(node)
     page.type_into(node, "noise_step", "800")
     assert page.run() == ("execution_success", "")
-    page.wait_for_lines(node, line, "sd15-x2 was trained at noise step 100 to 700, not 800; expect artefacts.")
+    page.wait_for_lines(node, line, WARNING)
     page.type_into(node, "noise_step", "-1")
     assert page.run() == ("execution_success", "")
-    page.wait_for_lines(node, line)
+    page.wait_for_lines(node, line, OWN)
 
 
 def test_another_language(browser: Browser, host: ComfyUI) -> None:
-    """Titles and names of widgets are those of locales/; help, which is in English alone, is still ours."""
+    """Titles and names of widgets are those of locales/, and so are the lines and warnings on the nodes.
+
+    Help, which is in English alone, is still ours.
+    """
     words = json.loads((PACK / "locales" / LANGUAGE / "nodeDefs.json").read_text(encoding="utf-8"))
     page = Frontend(browser, host, language=LANGUAGE)
     page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
@@ -247,6 +348,16 @@ def test_another_language(browser: Browser, host: ComfyUI) -> None:
         names = {key: entry["name"] for key, entry in said["inputs"].items() if key in node["labels"]}
         assert names == {key: node["labels"][key] for key in names}
         assert names or node["type"] == "FMBoostRestore"  # which has no widget
+    show = "([id, text]) => app.graph.getNodeById(id).onExecuted({ text: [text] })"
+    warned = page.id_of("FMBoostNoiseAugment")
+    page.page.evaluate(show, [warned, WARNING])
+    page.wait_for_lines(
+        warned, "模型自己的值：噪声步 400", "sd15-x2 训练时的噪声步为 100–700，不是 800；可能出现瑕疵。"
+    )
+    page.load(WORKFLOWS["sdxl_2k"], "sdxl_2k")
+    upscale = page.id_of("FMBoostUpscale")
+    page.wait_for_lines(upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 4 次", "模型自己的值：噪声步 100")
+    page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
     page.centre(ours[0]["id"])
     title = PAGES[ours[0]["type"]].splitlines()[0].removeprefix("# ")
     page.help(ours[0]["id"]).get_by_role("heading", name=title, exact=True).first.wait_for()

@@ -106,8 +106,31 @@ def test_the_host_starts_with_all_nodes_and_no_word_of_trouble(comfyui: ComfyUI)
         widgets = {k: v for k, v in inputs.items() if v[0] in ("INT", "FLOAT", "BOOLEAN", "COMBO")}
         assert all("tooltip" in v[1] for v in widgets.values()), name
     log = comfyui.log.read_text()
-    lines = [line for line in log.splitlines() if "FMBoost" in line]
+    lines = [line for line in log.splitlines() if "FMBoost" in line and "open Templates" not in line]
     assert len(lines) == 1 and "IMPORT FAILED" not in lines[0], lines  # its import time alone
+
+
+def test_the_first_start_says_what_to_do_and_the_second_does_not(
+    comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base, logs = tmp_path_factory.mktemp("first"), []
+    for _ in range(2):
+        host = ComfyUI(Path(os.environ["COMFYUI_PATH"]), os.environ["COMFYUI_PYTHON"], base)
+        logs.append(host.log.read_text())
+        host.stop()
+    said = [re.findall(r"FMBoost: open Templates, choose (\w+), and run (\w+)", log) for log in logs]
+    assert said == [[("FMBoost", "image_upscale")], []] and (PACK / "workflows/image_upscale.json").exists()
+
+
+def test_a_newer_host_is_told_of_search_words_and_rare_widgets(comfyui: ComfyUI) -> None:
+    info = comfyui.get("/object_info")
+    if "search_aliases" not in info["KSampler"]:
+        assert "search_aliases" not in info["FMBoostUpscale"]
+        return
+    assert all("FMBoost" in info[name]["search_aliases"] for name in NODES)
+    assert "latent upscale" in info["FMBoostUpscale"]["search_aliases"]
+    assert info["FMBoostUpscale"]["input"]["required"]["solver"][1]["advanced"] is True
+    assert "advanced" not in info["FMBoostUpscale"]["input"]["required"]["nfe"][1]
 
 
 def test_the_page_is_told_what_the_models_are_for(comfyui: ComfyUI) -> None:

@@ -99,6 +99,7 @@ def save(found: Mapping[str, Tensor], path: Path) -> None:
 
 def main() -> None:
     host, models = (Path(argument).resolve() for argument in sys.argv[1:3])
+    wanted = sys.argv[3:]  # the files' names; all where there are none
     sys.argv = ["main.py", "--cpu"]
     sys.path.insert(0, str(host))
     import comfy.options  # before anything else of the host's, or it reads no options
@@ -108,11 +109,15 @@ def main() -> None:
 
     torch.manual_seed(0)
     operations = comfy.ops.disable_weight_init
-    save(flux(operations), models / "checkpoints/flux1-dev-fp8.safetensors")
-    save(sd3(operations), models / "checkpoints/sd3.5_large_fp8_scaled.safetensors")
-    save(vae(""), models / "vae/ae.safetensors")
-    save(z_image(operations), models / "diffusion_models/z_image_turbo_bf16.safetensors")
-    save(qwen(), models / "text_encoders/qwen_3_4b.safetensors")
+    made = {
+        "checkpoints/flux1-dev-fp8.safetensors": lambda: flux(operations),
+        "checkpoints/sd3.5_large_fp8_scaled.safetensors": lambda: sd3(operations),
+        "vae/ae.safetensors": lambda: vae(""),
+        "diffusion_models/z_image_turbo_bf16.safetensors": lambda: z_image(operations),
+        "text_encoders/qwen_3_4b.safetensors": qwen,
+    }
+    for name in wanted or made:
+        save(made[name](), models / name)
 
 
 if __name__ == "__main__":
