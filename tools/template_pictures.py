@@ -45,7 +45,7 @@ SHOTS = {
     "lcm_1k": Shot("sd15-x2", "taesd", 2, 100, 0, 1.1),
     "hires_fix_replacement": Shot("sd15-x2", "taesd", 2, 0, 200, 1.5),
     "sd15_256_to_1k": Shot("sd15-x2", "taesd", 4, 100, 0, 1.8),
-    "cascade_2k": Shot("sd15-x2", "taesd", 8, 150, 40, 1.0, 128),
+    "cascade_2k": Shot("sd15-x2", "taesd", 8, 10, 150, 1.0, 128),
     "sdxl_2k": Shot("sdxl-x2", "taesdxl", 2, 100, 0, 1.6),
     "flux_2k": Shot("flux1-x2", "taef1", 2, 100, 0, 1.6),
     "zimage_2k": Shot("flux1-x2", "taef1", 2, 100, 0, 1.1),
