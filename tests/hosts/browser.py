@@ -182,7 +182,7 @@ class Frontend:
         """What the library of nodes finds for a text; older pages have another one."""
         search = self.page.get_by_placeholder("Search").first
         if not search.is_visible():
-            self.page.get_by_role("button", name="Nodes").first.click()
+            self.page.keyboard.press("n")
         search.fill(text)
         return self.page.get_by_role("treeitem")
 
