@@ -168,7 +168,7 @@ def _(comfyui):
     comfyui.run("FMBoostNoiseAugment", latent={"samples": torch.zeros(1, 16, 5, 8, 8)})
 
 
-@provokes("LatentError", "… has a start, the noisy latent from Noise Augment; connect ….")
+@provokes("LatentError", "… has a start, the noisy latent from FMBoost Noise Augment; connect ….")
 def _(comfyui):
     start = comfyui.run("FMBoostNoiseAugment", latent=guide()).args[0]
     comfyui.run("FMBoostCFMSample", cfm=loaded(comfyui), start=start, guide=start)
@@ -176,7 +176,8 @@ def _(comfyui):
 
 @provokes(
     "LatentError",
-    "Noise Augment made the start for …, but CFM Sample has the model …; connect one Load CFM to both.",
+    "FMBoost Noise Augment made the start for …, but FMBoost CFM Sample has the model …; connect one FMBoost Load CFM "
+    "to both.",
 )
 def _(comfyui):
     start = comfyui.run("FMBoostNoiseAugment", latent=guide(), cfm=loaded(comfyui, "sd15-x4")).args[0]
@@ -185,8 +186,8 @@ def _(comfyui):
 
 @provokes(
     "LatentError",
-    "The start is … and the guide …; connect to both nodes, Noise Augment and CFM Sample, the guide of one PSU "
-    "Upsample.",
+    "The start is … and the guide …; connect the guide of one FMBoost PSU Upsample to both nodes, FMBoost Noise "
+    "Augment and FMBoost CFM Sample.",
 )
 def _(comfyui):
     start = comfyui.run("FMBoostNoiseAugment", latent=guide()).args[0]
@@ -207,8 +208,8 @@ def _(comfyui):
 
 @provokes(
     "ConfigError",
-    "Attention Scale patches the U-Nets of SD1.5, SD2 and SDXL, but this model is another kind of network, …; remove "
-    "or bypass the node.",
+    "FMBoost Attention Scale patches the U-Nets of SD1.5, SD2 and SDXL, but this model is another kind of network, …; "
+    "remove or bypass the node.",
 )
 def _(comfyui):
     transformer = SimpleNamespace(get_model_object=lambda name: torch.nn.Linear(1, 1))
