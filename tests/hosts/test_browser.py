@@ -48,7 +48,7 @@ LINES = {
 }
 READABLE = 0.55  # the zoom at which a template opens in a window of 1600x1000
 LANGUAGE = "zh"
-WARNING = "sd15-x2 was trained at noise step 100 to 700, not 800; expect artefacts."
+WARNING = "flux1-x2 was trained at noise step 100, not 800; expect artefacts."
 BLUEPRINT = next((PACK / "subgraphs").glob("*.json")).stem
 TINY_CHECKPOINT = "sd3.5_large_fp8_scaled.safetensors"  # made from the host's own classes
 # A loader before the blueprint's node and a save node behind it, with a small size and few steps.
@@ -75,7 +75,7 @@ WIRE = """([checkpoint, model]) => {
     return String(save.id)
 }"""
 SHOW_PREVIEWS = {"KSampler", "FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}
-OWN = "the model's own: noise_step 400"  # of sd15-x2
+OWN = "the model's own: noise_step 100"  # of flux1-x2
 PREVIEW_PIXELS = 250  # how much taller a node becomes when a preview is shown on it
 
 
@@ -351,9 +351,7 @@ def test_another_language(browser: Browser, host: ComfyUI) -> None:
     show = "([id, text]) => app.graph.getNodeById(id).onExecuted({ text: [text] })"
     warned = page.id_of("FMBoostNoiseAugment")
     page.page.evaluate(show, [warned, WARNING])
-    page.wait_for_lines(
-        warned, "模型自己的值：噪声步 400", "sd15-x2 训练时的噪声步为 100–700，不是 800；可能出现瑕疵。"
-    )
+    page.wait_for_lines(warned, "模型自己的值：噪声步 400", "flux1-x2 训练时的噪声步为 100，不是 800；可能出现瑕疵。")
     page.load(WORKFLOWS["sdxl_2k"], "sdxl_2k")
     upscale = page.id_of("FMBoostUpscale")
     page.wait_for_lines(upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 4 次", "模型自己的值：噪声步 100")
