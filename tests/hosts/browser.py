@@ -19,6 +19,7 @@ CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 WIDTH, HEIGHT = 1600, 1000
 WAIT_MS = 180_000
 DOUBLE_CLICK_MS = 500
+TRIES, SIDEBAR_MS = 10, 2_000  # to open the library of nodes; how long it takes to open
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
 CLASSIC, NEW = "classic", "new"
 NEW_CANVAS = "Comfy.VueNodes.Enabled"
@@ -181,8 +182,11 @@ class Frontend:
     def library(self, text: str) -> Locator:
         """What the library of nodes finds for a text; older pages have another one."""
         search = self.page.get_by_placeholder("Search").first
-        if not search.is_visible():
-            self.page.keyboard.press("n")
+        for _ in range(TRIES):
+            if search.is_visible():
+                break
+            self.page.keyboard.press("n")  # a dialog that still closes would take it
+            self.page.wait_for_timeout(SIDEBAR_MS)
         search.fill(text)
         return self.page.get_by_role("treeitem")
 
