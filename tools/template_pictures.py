@@ -1,8 +1,9 @@
 """Pictures of the ComfyUI templates, before | after: PYTHONPATH=. python tools/template_pictures.py FOLDER [names].
 
 The folder has the pairs of files taesd, taesdxl, taesd3 and taef1. Run it again when the bundled weights change. The
-photograph, scikit-image's astronaut, is in the public domain. It stands for what a diffusion model makes: it is
-encoded, enlarged by the template's model in the template's stages, decoded and restored.
+photographs come with scikit-image and are in the public domain or under CC0. They stand for what a diffusion model
+makes: each is encoded, enlarged by the template's model in the template's stages, decoded and restored. The picture
+before is the small latent, decoded.
 """
 
 from __future__ import annotations
@@ -25,59 +26,67 @@ PAPER, INK = (24, 24, 24), (245, 245, 245)
 
 
 class Shot(NamedTuple):
-    """What is on a picture: the model, its codec's files (none: the built-in one), the scale, and where it is cut.
+    """What is on a picture.
 
-    left, top, side: of the square of the photograph that is enlarged. zoom: of its middle on the picture.
+    model: its name. codec: its codec's files; "": the built-in one. scale: upscale factor.
+    subject: a photograph of scikit-image. left, top, side: of its square that is enlarged, in pixels.
+    zoom: times that the shown part fits into the square. x, y: the part's centre, as shares of the square.
     """
 
     model: str
     codec: str
     scale: int
+    subject: str
     left: int
     top: int
+    side: int
     zoom: float
-    side: int = 256
+    x: float = 0.5
+    y: float = 0.5
 
 
+FACE = ("astronaut", 0, 0, 512, 3.0, 0.44, 0.25)
+CUP = ("coffee", 100, 0, 400, 1.8, 0.45, 0.55)
+CAT = ("chelsea", 80, 6, 288, 1.6)
 SHOTS = {
-    "image_upscale": Shot("sd15-x2", "", 2, 100, 0, 1.6),
-    "sd15_1k": Shot("sd15-x2", "taesd", 2, 100, 0, 1.6),
-    "lcm_1k": Shot("sd15-x2", "taesd", 2, 100, 0, 1.1),
-    "hires_fix_replacement": Shot("sd15-x2", "taesd", 2, 0, 200, 1.5),
-    "sd15_256_to_1k": Shot("sd15-x2", "taesd", 4, 100, 0, 1.8),
-    "cascade_2k": Shot("sd15-x2", "taesd", 8, 10, 150, 1.0, 128),
-    "sdxl_2k": Shot("sdxl-x2", "taesdxl", 2, 100, 0, 1.6),
-    "flux_2k": Shot("flux1-x2", "taef1", 2, 100, 0, 1.6),
-    "zimage_2k": Shot("flux1-x2", "taef1", 2, 100, 0, 1.1),
-    "sd35_2k": Shot("sd3-x2", "taesd3", 2, 100, 0, 1.6),
-    "trajectory": Shot("sd15-x2", "taesd", 2, 100, 0, 1.2),
+    "image_upscale": Shot("flux1-x2", "", 2, *FACE),
+    "sd15_1k": Shot("sd15-x2", "taesd", 2, *FACE),
+    "lcm_1k": Shot("sd15-x2", "taesd", 2, *CUP),
+    "hires_fix_replacement": Shot("sd15-x2", "taesd", 2, *CAT),
+    "sd15_256_to_1k": Shot("sd15-x2", "taesd", 4, "coffee", 180, 100, 256, 1.0),
+    "cascade_2k": Shot("sd15-x2", "taesd", 8, "astronaut", 10, 150, 128, 1.0),
+    "sdxl_2k": Shot("sdxl-x2", "taesdxl", 2, *FACE),
+    "flux_2k": Shot("flux1-x2", "taef1", 2, *FACE),
+    "zimage_2k": Shot("flux1-x2", "taef1", 2, *CAT),
+    "sd35_2k": Shot("sd3-x2", "taesd3", 2, *CUP),
+    "trajectory": Shot("sd15-x2", "taesd", 2, *CUP),
 }
 
 
 def photo(shot: Shot) -> Tensor:
     """The square of the photograph, (1,3,side,side) in [-1,1]."""
-    square = data.astronaut()[shot.top : shot.top + shot.side, shot.left : shot.left + shot.side]
+    square = getattr(data, shot.subject)()[shot.top : shot.top + shot.side, shot.left : shot.left + shot.side]
     pixels = torch.from_numpy(square.copy())
     return pixels.permute(2, 0, 1)[None] / 127.5 - 1
 
 
-def column(picture: Tensor, width: int, zoom: float) -> Image.Image:
-    """The middle of a picture at the height of the canvas."""
+def column(picture: Tensor, width: int, shot: Shot) -> Image.Image:
+    """The shown part of a picture at the height of the canvas."""
     values = ((picture[0].clamp(-1, 1).movedim(0, -1) + 1) * 127.5).round().to(torch.uint8)
     image = Image.fromarray(values.numpy())
-    high = image.height / zoom
+    high = image.height / shot.zoom
     wide = high * width / (HEIGHT - STRIP)
-    left, top = (image.width - wide) / 2, (image.height - high) / 2
-    middle = (left, top, left + wide, top + high)
-    return image.resize((width, HEIGHT - STRIP), Image.Resampling.BICUBIC, middle)
+    left, top = image.width * shot.x - wide / 2, image.height * shot.y - high / 2
+    part = (left, top, left + wide, top + high)
+    return image.resize((width, HEIGHT - STRIP), Image.Resampling.BICUBIC, part)
 
 
-def canvas(panels: list[tuple[str, Tensor]], zoom: float) -> Image.Image:
+def canvas(panels: list[tuple[str, Tensor]], shot: Shot) -> Image.Image:
     """The panels side by side, each above its words."""
     picture, width = Image.new("RGB", (WIDTH, HEIGHT), PAPER), WIDTH // len(panels)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT)
     for place, (words, pixels) in enumerate(panels):
-        picture.paste(column(pixels, width - 4, zoom), (place * width + 2, 0))
+        picture.paste(column(pixels, width - 4, shot), (place * width + 2, 0))
         draw.text((place * width + width // 2, HEIGHT - STRIP // 2), words, INK, font, anchor="mm")
     return picture
 
@@ -90,7 +99,7 @@ def picture(name: str, shot: Shot, folder: Path) -> Image.Image:
     small = photo(shot)
     if name == "image_upscale":
         after = upscale_image(small, model, codec, seed=0)
-        return canvas([("before", small), (f"after: {shot.scale}x", after)], shot.zoom)
+        return canvas([("before", small), (f"after: {shot.scale}x", after)], shot)
     latent, states = codec.encode(small), []
 
     def on_state(t: float, state: Tensor) -> None:
@@ -98,9 +107,10 @@ def picture(name: str, shot: Shot, folder: Path) -> Image.Image:
 
     large = codec.decode(boost(latent, model, codec, scale=shot.scale, seed=0, on_state=on_state))
     if name == "trajectory":
-        return canvas([(f"t = {t:g}", codec.decode(x)) for t, x in states if t in (0.25, 0.5, 0.75, 1.0)], shot.zoom)
-    after = restored(large, codec.decode(latent).clamp(-1, 1), look=False)
-    return canvas([("before", small), (f"after: {shot.scale}x, {shot.model}", after)], shot.zoom)
+        return canvas([(f"t = {t:g}", codec.decode(x)) for t, x in states if t in (0.25, 0.5, 0.75, 1.0)], shot)
+    before = codec.decode(latent).clamp(-1, 1)
+    after = restored(large, before, look=False)
+    return canvas([("before", before), (f"after: {shot.scale}x, {shot.model}", after)], shot)
 
 
 def main() -> None:
