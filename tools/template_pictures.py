@@ -48,14 +48,15 @@ class Shot(NamedTuple):
 FACE = ("astronaut", 0, 0, 512, 3.0, 0.44, 0.25)
 CUP = ("coffee", 100, 0, 400, 1.8, 0.45, 0.55)
 CAT = ("chelsea", 80, 6, 288, 1.6)
+ROCKET = ("rocket", 180, 20, 400, 1.4)
 SHOTS = {
     "image_upscale": Shot("flux1-x2", "", 2, *FACE),
-    "sd15_1k": Shot("sd15-x2", "taesd", 2, *FACE),
-    "lcm_1k": Shot("sd15-x2", "taesd", 2, *CUP),
+    "sd15_1k": Shot("sd15-x2", "taesd", 2, *CUP),
+    "lcm_1k": Shot("sd15-x2", "taesd", 2, *ROCKET),
     "hires_fix_replacement": Shot("sd15-x2", "taesd", 2, *CAT),
     "sd15_256_to_1k": Shot("sd15-x2", "taesd", 4, "coffee", 180, 100, 256, 1.0),
     "cascade_2k": Shot("sd15-x2", "taesd", 8, "astronaut", 10, 150, 128, 1.0),
-    "sdxl_2k": Shot("sdxl-x2", "taesdxl", 2, *FACE),
+    "sdxl_2k": Shot("sdxl-x2", "taesdxl", 2, *ROCKET),
     "flux_2k": Shot("flux1-x2", "taef1", 2, *FACE),
     "zimage_2k": Shot("flux1-x2", "taef1", 2, *CAT),
     "sd35_2k": Shot("sd3-x2", "taesd3", 2, *CUP),

@@ -214,7 +214,8 @@ def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture:
     assert run.error is None, run.error
     found = np.asarray(Image.open(comfyui.file(run, "6", "images"))).astype(int)
     out = comfyui.base / "line.png"
-    command = [sys.executable, "-m", "fmboost_core", "upscale", comfyui.base / "input" / picture, out, "--seed", 7]
+    command = [sys.executable, "-m", "fmboost_core", "upscale", comfyui.base / "input" / picture, out]
+    command += ["--model", MODEL, "--seed", 7]
     subprocess.run(list(map(str, command)), cwd=PACK, check=True, capture_output=True)
     wanted = np.asarray(Image.open(out)).astype(int)
     assert found.shape == wanted.shape == (128, 192, 3)
