@@ -76,7 +76,7 @@ def host(toy: Path) -> Iterator[Host]:
         host = install(patch, toy)
         families = host.core.FAMILIES
         patch.setitem(families, "toy", host.core.LatentFamily(**vars(TOY)))
-        (toy / "models/fmboost").mkdir(parents=True)
+        (toy / "models/fmboost").mkdir(parents=True, exist_ok=True)
         (toy / "toy.safetensors").rename(toy / "models/fmboost/toy.safetensors")
         yield host
     forget_pack()
@@ -113,7 +113,7 @@ def test_comfyui_lists_and_runs_an_invented_family(host: Host) -> None:
 
 def test_the_page_learns_of_an_invented_familys_model(host: Host) -> None:
     facts = asyncio.run(host.routes["/fmboost/models"](None))
-    assert facts["toy.safetensors"] == {"scale": 2.0, "nfe": 4}
+    assert facts["toy.safetensors"] == {"scale": 2.0, "nfe": 4, "noise_step": 400}
 
 
 # --- refusals
@@ -192,7 +192,7 @@ def test_the_command_line_refuses_a_codec_of_another_family(
 ) -> None:
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     upscale = ["upscale", str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    assert main([*upscale, "--codec", str(shared / "taesd/taesdxl")]) == 2
+    assert main([*upscale, "--model", "sd15-x2", "--codec", str(shared / "taesd/taesdxl")]) == 2
     assert "for SD1.5 latents (4 channels), but the codec taesdxl is for SDXL" in capsys.readouterr().err
     assert not (tmp_path / "b.png").exists()
     assert main([*upscale, "--model", "sdxl-x2"]) == 0, "by the built-in codec of the model's own family"
