@@ -46,7 +46,7 @@ LINES = {
     "trajectory": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
     "zimage_2k": ("FMBoostUpscale", TO_2K),
 }
-READABLE = 0.55  # the zoom at which a template opens in a window of 1600x1000
+READABLE = 0.54  # the zoom at which a template opens in a window of 1600x1000
 LANGUAGE = "zh"
 WARNING = "flux1-x2 was trained at noise step 100, not 800; expect artefacts."
 BLUEPRINT = next((PACK / "subgraphs").glob("*.json")).stem
