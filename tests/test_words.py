@@ -68,6 +68,15 @@ def help_page(node_id: str) -> str:
     return (ROOT / "web/docs" / f"{node_id}.md").read_text(encoding="utf-8")
 
 
+TRANSLATED = sorted((ROOT / "web/docs").glob("*/*.md"))  # <NodeId>/<language>.md
+# Headings, rows, bullets, steps, formulas, and the targets of links and pictures.
+PARTS = (r"^#+ ", r"^\|[ -]", r"^- ", r"^\d\. ", r"^    .+", r"\]\([^)]+\)")
+
+
+def place_of(path: Path) -> str:
+    return f"{path.parent.name}-{path.stem}"
+
+
 @pytest.mark.parametrize("node_id", SCHEMAS)
 def test_a_help_page_has_a_row_for_every_input_and_output(node_id: str) -> None:
     schema, page = SCHEMAS[node_id], help_page(node_id)
@@ -78,7 +87,9 @@ def test_a_help_page_has_a_row_for_every_input_and_output(node_id: str) -> None:
 
 
 def test_no_help_page_is_of_an_unknown_node() -> None:
-    assert {path.stem for path in (ROOT / "web/docs").rglob("*.md")} == set(SCHEMAS)
+    assert {path.stem for path in (ROOT / "web/docs").glob("*.md")} == set(SCHEMAS)
+    assert {path.parent.name for path in TRANSLATED} <= set(SCHEMAS)
+    assert {path.stem for path in TRANSLATED} <= set(LANGUAGES) - {"en"}
 
 
 def test_the_languages_are_all_there() -> None:
@@ -108,6 +119,52 @@ def test_numbers_and_names_of_choices_are_never_translated(language: str) -> Non
             text = found[f"{node_id}/inputs/{choice.id}/tooltip"]
             said = [o for o in choice.options if re.search(rf"\b{re.escape(o)}\b", choice.tooltip)]
             assert not [option for option in said if option not in text], (node_id, choice.id)
+
+
+def test_chinese_has_every_help_page() -> None:
+    assert {path.parent.name for path in TRANSLATED if path.stem == "zh"} == set(SCHEMAS)
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=place_of)
+def test_a_translated_help_page_has_all_of_the_english_one(path: Path) -> None:
+    """The same parts in the same order, and every number; links and pictures are the same files."""
+    page, english = path.read_text(encoding="utf-8"), help_page(path.parent.name)
+    for part in PARTS:
+        assert re.findall(part, page, re.MULTILINE) == re.findall(part, english, re.MULTILINE), part
+    assert set(re.findall(r"\d+", english)) <= set(re.findall(r"\d+", page))
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=place_of)
+def test_a_translated_help_page_names_inputs_and_outputs_as_the_page_shows_them(path: Path) -> None:
+    page, schema, said = path.read_text(encoding="utf-8"), SCHEMAS[path.parent.name], words_of(path.stem)
+    texts = said[path.parent.name]
+    assert page.startswith(f"# {texts['display_name']}\n")
+    inputs, outputs = (re.findall(r"^\| `(.+?)` \|", part, re.MULTILINE) for part in page.split("\n## ")[2:4])
+    assert inputs[: len(schema.inputs)] == [texts["inputs"][i.id]["name"] for i in schema.inputs]
+    assert outputs == [entry["name"] for entry in texts["outputs"].values()]
+    titles = {entry["display_name"] for entry in said.values()}
+    assert set(re.findall(r"「\**(FMBoost .+?)\**」", page)) <= titles
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=place_of)
+def test_a_translated_help_page_quotes_what_is_shown(path: Path) -> None:
+    """Errors are English on every page. Warnings are shown in the page's language."""
+    page, english = path.read_text(encoding="utf-8"), help_page(path.parent.name)
+    main = json.loads((ROOT / "locales" / path.stem / "main.json").read_text(encoding="utf-8"))
+    warnings = "".join(main["fmboost"]["warnings"].values())
+    for quote in re.findall(r'^- \*\*"(.+?)"\*\*', page, re.MULTILINE):
+        foreign = re.findall(r"[^\x00-\x7f…]+", quote)
+        assert all(part in warnings for part in foreign) if foreign else f'"{quote}"' in " ".join(english.split())
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=place_of)
+def test_bold_type_of_a_translated_help_page_is_seen(path: Path) -> None:
+    assert hidden_emphasis(path.read_text(encoding="utf-8")) == []
+
+
+def hidden_emphasis(text: str) -> list[str]:
+    """What Markdown may not take for bold: ** between a sign and a letter, where no space is, as in **名：**字."""
+    return [bold for bold in re.findall(r"\*\*(.+?)\*\*", text) if not re.fullmatch(r'\w(.*\w)?|".+"', bold)]
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "web/docs").glob("*.md")), ids=lambda page: page.stem)

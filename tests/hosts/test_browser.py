@@ -160,6 +160,19 @@ def check_inside(face: dict[str, Any], page: Frontend, node: str) -> None:
     assert face["home"] == (node if page.canvas == NEW else None)
 
 
+def check_help(page: Frontend, node: str, text: str) -> None:
+    """The help that the page shows of a node is this text, with all rows and pictures, and without markup."""
+    panel = page.help(node)
+    for level, title in re.findall(r"^(#+) (.+)$", text, re.MULTILINE):
+        panel.get_by_role("heading", name=title, exact=True, level=len(level)).wait_for()
+    assert panel.locator("tbody tr").count() == len(re.findall(r"^\| `", text, re.MULTILINE))
+    pictures = re.findall(r"!\[", text)
+    assert panel.locator("img").count() == len(pictures)
+    page.wait_until(PICTURES_LOADED, panel)
+    shown = panel.inner_text()
+    assert "`" not in shown and "**" not in shown and "](" not in shown
+
+
 def touching(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """The nodes that lie on others, or would with a preview on them."""
 
@@ -243,15 +256,7 @@ def test_the_help_of_a_node_is_ours(page: Frontend, kind: str) -> None:
     page.load(WORKFLOWS[name], name)
     node = page.id_of(kind)
     page.centre(node)
-    panel, text = page.help(node), PAGES[kind]
-    for level, title in re.findall(r"^(#+) (.+)$", text, re.MULTILINE):
-        panel.get_by_role("heading", name=title, exact=True, level=len(level)).wait_for()
-    assert panel.locator("tbody tr").count() == len(re.findall(r"^\| `", text, re.MULTILINE))
-    pictures = re.findall(r"!\[", text)
-    assert panel.locator("img").count() == len(pictures)
-    page.wait_until(PICTURES_LOADED, panel)
-    shown = panel.inner_text()
-    assert "`" not in shown and "**" not in shown and "](" not in shown
+    check_help(page, node, PAGES[kind])
 
 
 def test_the_templates_have_pictures_and_open(page: Frontend) -> None:
@@ -335,7 +340,7 @@ def test_a_picture_is_enlarged_by_the_run_button(page: Frontend, host: ComfyUI) 
 def test_another_language(browser: Browser, host: ComfyUI) -> None:
     """Titles and names of widgets are those of locales/, and so are the lines and warnings on the nodes.
 
-    Help, which is in English alone, is still ours.
+    Help is in the language too.
     """
     words = json.loads((PACK / "locales" / LANGUAGE / "nodeDefs.json").read_text(encoding="utf-8"))
     page = Frontend(browser, host, language=LANGUAGE)
@@ -357,7 +362,7 @@ def test_another_language(browser: Browser, host: ComfyUI) -> None:
     page.wait_for_lines(upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 4 次", "模型自己的值：噪声步 100")
     page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
     page.centre(ours[0]["id"])
-    title = PAGES[ours[0]["type"]].splitlines()[0].removeprefix("# ")
-    page.help(ours[0]["id"]).get_by_role("heading", name=title, exact=True).first.wait_for()
+    text = (PACK / "web/docs" / ours[0]["type"] / f"{LANGUAGE}.md").read_text(encoding="utf-8")
+    check_help(page, ours[0]["id"], text)
     assert page.errors == []
     page.close()
