@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+import zlib
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_words import LANGUAGES
+from test_words import LANGUAGES, hidden_emphasis
 
 from fmboost_core import load_model
 from fmboost_core.errors import ConfigError, collected_warnings
@@ -296,3 +297,87 @@ def test_a_language_has_the_page_texts_of_english() -> None:
 
 def names_in(text: str) -> set[str]:
     return set(re.findall(r"\{(\w+)\}", text))
+
+
+TEMPLATES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "workflows").glob("*.json")}
+TRANSLATED = [language for language, texts in served().items() if "templates" in texts["fmboost"]]
+
+
+def note_of(graph: dict[str, Any]) -> dict[str, Any]:
+    (note,) = (node for node in graph["nodes"] if node["type"] == "MarkdownNote")
+    return note
+
+
+def english_of(name: str) -> str:
+    return note_of(TEMPLATES[name])["widgets_values"][0]
+
+
+def translated(node: str, graph: Any, language: str = "zh") -> Any:
+    """A graph as the page loads it in a language."""
+    texts = f"wordsIn({json.dumps(served())}, {json.dumps(language)}).texts.templates"
+    script = f"((graph) => {{ translate(graph, {texts}); return graph }})({json.dumps(graph)})"
+    return run(node, script, "words.js", "templates.js")
+
+
+def test_templates_are_there_in_chinese_and_in_english_only_as_templates() -> None:
+    assert TRANSLATED == ["zh"]
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_a_note_has_a_translation_of_its_present_text(language: str) -> None:
+    """A checksum that is not the one here means: the English note is new. Bring its translation up to date."""
+    found = served()[language]["fmboost"]["templates"]
+    now = {name: f"{zlib.crc32(english_of(name).encode()):08x}" for name in sorted(TEMPLATES)}
+    assert {name: note["english"] for name, note in found["notes"].items()} == now
+    assert len(set(now.values())) == len(now)
+    for name, note in found["notes"].items():
+        text, english = note["text"], english_of(name)
+        for part in (r"^# ", r"^- ", r"^\d\. ", r"\n\n", r"(?<!\*)\*[\w -]+\*(?!\*)"):
+            assert re.findall(part, text, re.M) == re.findall(part, english, re.M), (name, part)
+        assert set(re.findall(r"\d+", english)) <= set(re.findall(r"\d+", text)), name
+        assert hidden_emphasis(text) == [], name
+    titles = {node["title"] for graph in TEMPLATES.values() for node in graph["nodes"] if node.get("title")}
+    assert set(found["titles"]) == titles
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_a_template_is_said_in_chinese(node: str, name: str) -> None:
+    """Its note and its titles; nothing else of it changes."""
+    graph, texts = TEMPLATES[name], served()["zh"]["fmboost"]["templates"]
+    found = translated(node, graph)
+    assert note_of(found)["widgets_values"] == [texts["notes"][name]["text"]]
+    assert note_of(found)["title"] == "说明"
+    for after, before in zip(found["nodes"], graph["nodes"], strict=True):
+        assert after.get("title") == texts["titles"].get(before.get("title"), before.get("title"))
+        same = {"title"} if after["type"] != "MarkdownNote" else {"title", "widgets_values"}
+        assert {k: v for k, v in after.items() if k not in same} == {k: v for k, v in before.items() if k not in same}
+    assert {k: v for k, v in found.items() if k != "nodes"} == {k: v for k, v in graph.items() if k != "nodes"}
+
+
+def test_only_english_templates_change_and_only_in_a_language_that_has_them(node: str) -> None:
+    graph = TEMPLATES["sd15_1k"]
+    found = translated(node, graph)
+    assert found != graph and translated(node, found) == found
+    for language in (*LANGUAGES, "fa"):
+        assert (translated(node, graph, language) == graph) is (language not in TRANSLATED), language
+
+
+def test_other_notes_and_their_graphs_stay_as_they_are(node: str) -> None:
+    text = english_of("sd15_1k")
+    others: list[Any] = [
+        {"type": "MarkdownNote", "title": "Prompt", "widgets_values": values}
+        for values in ([text + " "], [text.replace("SD1.5", "SD2", 1)], [text.lower()], [""], [], None, {"text": text})
+    ]
+    others += [{"type": "Note", "title": "Prompt", "widgets_values": [text]}, {"type": "MarkdownNote"}, None]
+    for graph in ({"nodes": others}, {"nodes": []}, {}, None, {"nodes": None}):
+        assert translated(node, graph) == graph
+    assert run(node, f"hasNote({json.dumps(TEMPLATES['sd15_1k'])})", "templates.js") is True
+    assert (
+        run(node, "[hasNote(null), hasNote({}), hasNote({nodes: [{type: 'KSampler'}]})]", "templates.js") == [False] * 3
+    )
+
+
+def test_the_pages_checksum_is_crc_32(node: str) -> None:
+    texts = ["", "a", "123456789", "é → 中文 😀\n", *map(english_of, sorted(TEMPLATES))]
+    found = run(node, f"{json.dumps(texts)}.map(checksum)", "templates.js")
+    assert found == [f"{zlib.crc32(text.encode()):08x}" for text in texts]

@@ -1,9 +1,11 @@
-// The lines on each node, which say what the node will make, and the warnings of its last run.
+// The lines on each node, which say what the node will make, and the warnings of its last run. Templates are said in the
+// page's language.
 
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { Notes } from './notes.js'
 import { UNIT, ownNumbers, summary } from './size.js'
+import { hasNote, translate } from './templates.js'
 import { modelInto, sizeInto, valueOf, wishOf } from './upstream.js'
 import { wordsIn } from './words.js'
 
@@ -24,6 +26,12 @@ const notes = new Notes(window.sessionStorage)
 
 app.registerExtension({
   name: 'FMBoost.faces',
+
+  async beforeConfigureGraph(graph) {
+    if (!hasNote(graph)) return
+    await askForTexts()
+    translate(graph, pageWords()?.texts.templates)
+  },
 
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith('FMBoost')) return
@@ -120,15 +128,18 @@ const modelFacts = factsFrom('/fmboost/models') // {scale, nfe, noise_step}
 const solverFacts = factsFrom('/fmboost/solvers') // evaluations per step, 0 for an adaptive solver
 
 let served // the texts of all languages
-let asked = false
+let answer = null
 const byLanguage = new Map()
+
+/** Ask the host for the texts, once. */
+function askForTexts() {
+  answer ??= api.fetchApi('/i18n').then((found) => found.json()).then((texts) => (served = texts), () => {})
+  return answer
+}
 
 /** The words of the page's language; null until the host has answered. */
 function pageWords() {
-  if (!asked) {
-    asked = true
-    api.fetchApi('/i18n').then((answer) => answer.json()).then((texts) => (served = texts), () => {})
-  }
+  askForTexts()
   const language = app.ui.settings.getSettingValue('Comfy.Locale') ?? navigator.language
   if (served && !byLanguage.has(language)) byLanguage.set(language, wordsIn(served, language))
   return byLanguage.get(language) ?? null

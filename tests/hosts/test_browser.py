@@ -48,6 +48,7 @@ LINES = {
 }
 READABLE = 0.54  # the zoom at which a template opens in a window of 1600x1000
 LANGUAGE = "zh"
+NOTE_TEXT = "(id) => app.graph.getNodeById(id).widgets[0].value"
 WARNING = "flux1-x2 was trained at noise step 100, not 800; expect artefacts."
 BLUEPRINT = next((PACK / "subgraphs").glob("*.json")).stem
 TINY_CHECKPOINT = "sd3.5_large_fp8_scaled.safetensors"  # made from the host's own classes
@@ -340,13 +341,18 @@ def test_a_picture_is_enlarged_by_the_run_button(page: Frontend, host: ComfyUI) 
 def test_another_language(browser: Browser, host: ComfyUI) -> None:
     """Titles and names of widgets are those of locales/, and so are the lines and warnings on the nodes.
 
-    Help is in the language too.
+    Help, a template's note and its titles are in the language too.
     """
     words = json.loads((PACK / "locales" / LANGUAGE / "nodeDefs.json").read_text(encoding="utf-8"))
     page = Frontend(browser, host, language=LANGUAGE)
     page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
     ours = [node for node in page.nodes() if node["type"] in words]
     assert len(ours) == 5
+    told = json.loads((PACK / "locales" / LANGUAGE / "main.json").read_text(encoding="utf-8"))["fmboost"]["templates"]
+    note = page.id_of("MarkdownNote")
+    assert page.page.evaluate(NOTE_TEXT, note) == told["notes"]["sd15_1k"]["text"]
+    titles = [node["title"] for node in page.nodes()]
+    assert set(titles) & set(told["titles"]) == set() and set(titles) >= {"说明", "提示词"}
     for node in ours:
         said = words[node["type"]]
         assert node["title"] == said["display_name"]
