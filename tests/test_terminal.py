@@ -166,7 +166,7 @@ def terminal() -> Iterator[TextIO]:
         ({"TERM": "linux"}, None),
         ({"TERM": "dumb", "KITTY_WINDOW_ID": "1"}, None),
         ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1"}, None),
-        ({"TERM": "xterm-kitty", "TMUX": "/tmp/tmux-0/default,1,0"}, None),
+        ({"TERM": "xterm-kitty", "TMUX": "default,1,0"}, None),
         ({"TERM": "screen.xterm", "TERM_PROGRAM": "WezTerm"}, None),
         ({"TERM": "foot", "STY": "1.pts-0"}, None),
         ({}, None),
