@@ -11,14 +11,16 @@ from .errors import ConfigError
 from .fallback import move, with_fallback
 from .families import Party
 from .networks.conditioning import GUIDE_KINDS, Conditioning, class_of
+from .networks.guide import GuideNetwork
 from .spec import ModelSpec
 
 
 class Model:
-    """A velocity network with its specification, in inference mode."""
+    """A velocity network with its specification, and the guide network of one with fast guides, in inference mode."""
 
-    def __init__(self, spec: ModelSpec, network: nn.Module) -> None:
+    def __init__(self, spec: ModelSpec, network: nn.Module, guide: GuideNetwork | None = None) -> None:
         self.spec, self.network = spec, network.eval().requires_grad_(False)
+        self.guide = None if guide is None else guide.eval().requires_grad_(False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -34,8 +36,9 @@ class Model:
         return Party(f"the model {self.spec.name}", self.spec.family, self.spec.network.channels)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Model:
-        """Move the network in place, in float32 where the device lacks the type; returns self."""
-        move(self.network, device, dtype)
+        """Move the networks in place, in float32 where the device lacks the type; returns self."""
+        for network in filter(None, (self.network, self.guide)):
+            move(network, device, dtype)
         return self
 
     def working_memory(self, positions: int, dtype: torch.dtype) -> int:

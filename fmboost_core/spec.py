@@ -10,9 +10,12 @@ from typing import Any
 
 from .errors import ConfigError, is_count, require
 from .families import FAMILIES
-from .networks import NETWORKS, NetworkConfig, config_class
+from .networks import NETWORKS, GuideConfig, NetworkConfig, config_class
 
 FORMAT_VERSION = 1
+
+# How guides are made: by pixel-space upsampling, which needs a codec; by the model's guide network; by interpolation.
+GUIDES = ("psu", "fast", "bilinear", "nearest")
 
 # Training objectives: coupling flow matching, which FMBoost samples, and the paper's baselines, which the evaluation
 # alone samples: naive flow matching, regression (L1, L2) and a diffusion model.
@@ -28,7 +31,8 @@ class ModelSpec:
     scale: the upscale factor of training, at least 1; larger ones take several stages.
     noise_step: of the start x0 in training, 0 to 999. alpha_bar: the signal kept at that step, 0 to 1.
     noise_steps: the steps the network was trained at; of a network with `noise_level` the least and the greatest.
-    guide: how guides were upsampled ("psu", "bilinear", "nearest"). objective: one of `OBJECTIVES`.
+    guide: how guides were upsampled, one of `GUIDES`. fast: the configuration of the guide network that the file holds
+    where guide is "fast"; else None. objective: one of `OBJECTIVES`.
     nfe: number of function evaluations by default. weights: "ema" or "online". license, trained_on: for people.
     """
 
@@ -42,6 +46,7 @@ class ModelSpec:
     alpha_bar: float = 0.6544952
     noise_steps: tuple[int, ...] = (400,)
     guide: str = "psu"
+    fast: GuideConfig | None = None
     objective: str = "cfm"
     nfe: int = 4
     weights: str = "ema"
@@ -71,7 +76,10 @@ class ModelSpec:
         if self.network.noise_level:
             around = len(self.noise_steps) == 2 and self.noise_steps[0] <= self.noise_step <= self.noise_steps[1]
             require(around, "noise_steps", self.noise_steps, "the least and the greatest step around noise_step")
-        require(self.guide in ("psu", "bilinear", "nearest"), "guide", self.guide, "psu, bilinear or nearest")
+        require(self.guide in GUIDES, "guide", self.guide, f"one of {', '.join(GUIDES)}")
+        has_guide = isinstance(self.fast, GuideConfig) and self.fast.channels == known
+        rule = f"a guide network of {known} channels where guide is 'fast', else none"
+        require(has_guide if self.guide == "fast" else self.fast is None, "fast", self.fast, rule)
         require(self.objective in OBJECTIVES, "objective", self.objective, " or ".join(OBJECTIVES))
         require(is_count(self.nfe), "nfe", self.nfe, "a whole number above 0")
         require(self.weights in ("ema", "online"), "weights", self.weights, "'ema' or 'online'")
@@ -91,6 +99,8 @@ class ModelSpec:
     def to_json(self) -> str:
         """The specification as the JSON text that is stored."""
         table = asdict(self)
+        if self.fast is None:  # older versions know no such field
+            del table["fast"]
         if self.network.architecture != "unet":  # the first files do not name it
             table["network"]["architecture"] = self.network.architecture
         return json.dumps(table, indent=1)
@@ -104,11 +114,13 @@ class ModelSpec:
             raise ConfigError(f"The specification is not JSON ({error}).") from None
         stored = data.get("network") if isinstance(data, Mapping) else None
         kind, stored = config_class(stored) if isinstance(stored, Mapping) else (None, stored)
-        network = _build(kind, stored, "network")
-        return _build(cls, {**data, "network": network}, "specification")
+        network = built(kind, stored, "network")
+        fast = data.get("fast")
+        fast = None if fast is None else built(GuideConfig, fast, "guide network")
+        return built(cls, {**data, "network": network, "fast": fast}, "specification")
 
 
-def _build(kind: Any, data: Any, what: str) -> Any:
+def built(kind: Any, data: Any, what: str) -> Any:
     """kind(**data) with unknown and missing fields named."""
     if not isinstance(data, Mapping):
         raise ConfigError(f"The {what} must be a table of fields, but it is {type(data).__name__}.")

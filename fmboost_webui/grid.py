@@ -7,11 +7,11 @@ from typing import Any
 
 from modules import scripts
 
-from fmboost_core.sampling.guide import UPSAMPLERS
 from fmboost_core.sampling.solvers import SOLVERS
 
 from . import hires
 from .models import AUTOMATIC
+from .options import GUIDE_METHODS
 
 
 def add_axes() -> None:
@@ -27,7 +27,7 @@ def _axes(axis: Callable[..., Any]) -> list[Any]:
         axis("[FMBoost] Model", str, _option("model"), choices=lambda: [AUTOMATIC, *(m.name for m in hires.MODELS)]),
         axis("[FMBoost] Noise step", int, _option("noise_step")),
         axis("[FMBoost] Solver", str, _option("solver"), choices=lambda: list(SOLVERS)),
-        axis("[FMBoost] Guide method", str, _option("upsample"), choices=lambda: list(UPSAMPLERS)),
+        axis("[FMBoost] Guide method", str, _option("upsample"), choices=lambda: list(GUIDE_METHODS)),
         axis("[FMBoost] Refine", str, _option("refine"), choices=lambda: ["False", "True"]),
     ]
 

@@ -176,7 +176,7 @@ class HiresPass:
         return type(self.p).sample_hr_pass(self.p, large, None, *rest)
 
     def _upscaled(self, samples: Tensor, size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
-        """The large latents (B,C,H,W), and the small images (1,3,h,w) where the guides are made from images.
+        """The large latents (B,C,H,W), and the small images (1,3,h,w), from which guides are made or which restore.
 
         size: (width, height) in pixels.
         """
@@ -193,11 +193,17 @@ class HiresPass:
         with host.warnings_shown(p), host.on_device(model, size):
             # One by one: a batch then equals its singles, and takes no more memory.
             for item, latent in enumerate(samples.split(1)):
-                image = self._small_image(latent, seamless) if self.sampling.upsample == "psu" else None
+                image = self._small_image(latent, seamless) if self._shows_small else None
                 small += [] if image is None else [image]
                 large.append(host.with_smaller_tiles(partial(one, item, latent, image), self.sampling.tile))
                 progress.next_run()
         return torch.cat(large), small
+
+    @property
+    def _shows_small(self) -> bool:
+        """Whether small images take part. Behind fast guides they only restore, where no sampler follows."""
+        upsample = self.sampling.upsample
+        return upsample == "psu" or (upsample == "fast" and not self.options.refine)
 
     def _small_image(self, latent: Tensor, vae: Codec) -> Tensor:
         """The image (1,3,h,w) of a small latent, which the sparkle button gives as it is."""

@@ -15,15 +15,16 @@ from fmboost_core.sampling.schedule import NOISE_STEPS, trained_steps
 from fmboost_core.sampling.solvers import ADAPTIVE, SOLVERS
 from fmboost_core.sampling.target import stage_sizes
 from fmboost_core.sampling.tiling import parse_tile
-from fmboost_core.sampling.widgets import OWN_NFE, OWN_NOISE_STEP, or_none
+from fmboost_core.sampling.widgets import OWN_METHOD, OWN_NFE, OWN_NOISE_STEP, or_none
 
 from .models import AUTOMATIC, ModelFile
 
 MAX_NOISE_STEP = NOISE_STEPS - 1
+GUIDE_METHODS = (OWN_METHOD, *UPSAMPLERS)  # of the dropdown
 
 # The accordion's widgets with their first values, in the order of the API's `args`.
 WIDGETS: dict[str, Any] = {
-    "model": AUTOMATIC, "noise_step": OWN_NOISE_STEP, "solver": "euler", "upsample": "psu", "tile": "auto",
+    "model": AUTOMATIC, "noise_step": OWN_NOISE_STEP, "solver": "euler", "upsample": OWN_METHOD, "tile": "auto",
     "refine": False,
 }  # fmt: skip
 
@@ -32,20 +33,22 @@ WIDGETS: dict[str, Any] = {
 class Options:
     """The accordion's values.
 
-    model: a model's name or `AUTOMATIC`. noise_step: 0 to 999; None is the model's own. tile: see `SamplingOptions`.
-    refine: whether the host's second pass follows. Raises `ConfigError` that names the value.
+    model: a model's name or `AUTOMATIC`. noise_step (0 to 999), upsample: None is the model's own.
+    tile: see `SamplingOptions`. refine: whether the host's second pass follows.
+    Raises `ConfigError` that names the value.
     """
 
     model: str
     noise_step: int | None
     solver: str
-    upsample: str
+    upsample: str | None
     tile: int | str | None
     refine: bool
 
     def __post_init__(self) -> None:
         _one_of("solver", self.solver, SOLVERS)
-        _one_of("guide method", self.upsample, UPSAMPLERS)
+        if self.upsample is not None:
+            _one_of("guide method", self.upsample, UPSAMPLERS)
         if self.noise_step is not None and not 0 <= self.noise_step <= MAX_NOISE_STEP:
             raise ConfigError(
                 f"The noise step is 0 to {MAX_NOISE_STEP}, or {OWN_NOISE_STEP} for the model's own, but it is "
@@ -60,6 +63,7 @@ class Options:
         given = WIDGETS | dict(zip(WIDGETS, args, strict=False)) | dict(overrides or {})
         values = {name: _as_type(name, value) for name, value in given.items()}
         values["noise_step"] = or_none(values["noise_step"], OWN_NOISE_STEP)
+        values["upsample"] = or_none(values["upsample"], OWN_METHOD)
         values["tile"] = parse_tile(values["tile"])
         return cls(**values)
 

@@ -10,14 +10,13 @@ import gradio as gr
 from modules import processing, scripts
 
 from fmboost_core.errors import FMBoostError
-from fmboost_core.sampling.guide import UPSAMPLERS
 from fmboost_core.sampling.solvers import SOLVERS
 from fmboost_core.sampling.tiling import TILE_CHOICES
 from fmboost_core.sampling.widgets import OWN_NOISE_STEP
 
 from . import checkpoint, hires
 from .models import AUTOMATIC, choose_model, entries
-from .options import INFOTEXT_KEYS, MAX_NOISE_STEP, WIDGETS, Options, describe, from_infotext
+from .options import GUIDE_METHODS, INFOTEXT_KEYS, MAX_NOISE_STEP, WIDGETS, Options, describe, from_infotext
 
 TITLE = "FMBoost"
 # The host's components that the line depends on: width, height, upscaler, steps, scale, and the two exact sides.
@@ -95,7 +94,7 @@ def _accordion() -> dict[str, Any]:
             dropdown("model", [AUTOMATIC, *(m.name for m in hires.MODELS)], "Model", "fmboost_model")
             dropdown("solver", SOLVERS, "Solver", "fmboost_solver")
         with gr.Row():
-            dropdown("upsample", UPSAMPLERS, "Guide method", "fmboost_guide")
+            dropdown("upsample", GUIDE_METHODS, "Guide method", "fmboost_guide")
             dropdown("tile", TILE_CHOICES, "Tiles (latents)", "fmboost_tile")
         made["noise_step"] = gr.Slider(
             OWN_NOISE_STEP, MAX_NOISE_STEP, value=WIDGETS["noise_step"], step=1, elem_id="fmboost_noise_step",

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ..fmboost_core import FAMILIES, alpha_bar, flow, noise_augment
 from ..fmboost_core.codecs.periodic import periodic
-from ..fmboost_core.errors import FMBoostWarning, LatentError
+from ..fmboost_core.errors import ConfigError, FMBoostWarning, LatentError
 from ..fmboost_core.families import Party
-from ..fmboost_core.sampling.checks import check_crop
-from ..fmboost_core.sampling.guide import latent_size, latent_upsample, pixel_upsample
+from ..fmboost_core.sampling.checks import check_crop, require_codec
+from ..fmboost_core.sampling.guide import LatentUpsampling, latent_size, latent_upsample, pixel_upsample
 from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
-from ..fmboost_core.tiles import parse_tileable
+from ..fmboost_core.sampling.tiling import auto_tile
+from ..fmboost_core.sampling.widgets import OWN_METHOD, or_none
+from ..fmboost_core.tiles import Tileable, parse_tileable
 from . import host, inputs
 from .latents import (
     START,
@@ -49,40 +51,77 @@ class PSUUpsample(io.ComfyNode):
             words=UPSCALER_WORDS,
             inputs=[
                 io.Latent.Input("latent", tooltip="The small latent, from KSampler."),
-                io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
+                inputs.optional_vae_input(),
                 *inputs.size_inputs(),
                 inputs.method_input(),
                 inputs.vae_tiling_input(),
                 inputs.tileable_input(),
                 inputs.maker_input(),
+                inputs.CFM.Input(
+                    "cfm",
+                    optional=True,
+                    tooltip="The model. The method fast needs its guide network.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="guide")],
         )
 
     @classmethod
     def execute(
-        cls, latent: Latent, vae: Any, method: str, tiled_vae: bool, tileable: str = "off", model: Any = None,
-        **size: Any,
+        cls, latent: Latent, method: str, tiled_vae: bool, vae: Any = None, tileable: str = "off", model: Any = None,
+        cfm: host.HostModel | None = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        axes, own = parse_tileable(tileable), HostVAE(vae, None, tiled_vae)
-        codec = periodic(own, axes)
+        method, axes = _method(method, cfm), parse_tileable(tileable)
+        # The VAE's raw latents: a family's scaling would cancel out.
+        codec, encodes = None if vae is None else HostVAE(vae, None, tiled_vae), method == "psu"
         with host.noted() as notes:
-            # The guide is made of the VAE's raw latents: a family's scaling would cancel out.
             refuse_start(latent, "latent", "the small latent, from KSampler", model)
-            samples = checked(latent, None, own.examined() if method == "psu" else own.party, model)
-        unit, target = codec.downscale_factor, inputs.target_of(**size)
+            if encodes:
+                require_codec(codec, "The method psu", inputs.VAE_ADVICE)
+            party = None if codec is None else codec.examined() if encodes else codec.party
+            samples = checked(latent, None if cfm is None else cfm.party, party, model)
+        # What the VAE has encoded is of its family.
+        family = (codec.family if codec and encodes else None) or _family_of(model, cfm)
+        target, unit = inputs.target_of(**size), codec.downscale_factor if codec else inputs.UNIT
         start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
         end = target.pixels(start, inputs.DEFAULT_SCALE, unit)
         check_crop(start, end, target.distorts, axes)
-        if method == "psu":
-            guide = pixel_upsample(samples, codec, end, target.distorts, axes)
+        large, kind = latent_size(end, unit), "latent"
+        if codec and encodes:
+            guide = pixel_upsample(samples, periodic(codec, axes), end, target.distorts, axes)
+        elif method == "fast":
+            guide = _fast_guide(samples, cfm, large, target.distorts, axes)
         else:
-            guide = latent_upsample(samples, latent_size(end, unit), method, target.distorts, axes)
-        # What the VAE has encoded is of its family.
-        told = own.family if method == "psu" else None
-        family = told or (None if model is None else host.model_party(model).family)
-        kind = {KIND: "latent" if method == "psu" else "resized"}
-        return io.NodeOutput(with_raw(latent, guide, family) | kind, ui=host.shown(notes))
+            guide, kind = latent_upsample(samples, large, method, target.distorts, axes), "resized"
+        return io.NodeOutput(with_raw(latent, guide, family) | {KIND: kind}, ui=host.shown(notes))
+
+
+def _method(method: str, cfm: host.HostModel | None) -> str:
+    """The guide method of its widget, resolved: the model's own, or the paper's without a model."""
+    return or_none(method, OWN_METHOD) or ("psu" if cfm is None else cfm.spec.guide)
+
+
+def _family_of(model: Any, cfm: host.HostModel | None) -> str | None:
+    """The family that the diffusion model or FMBoost's model tells; None where neither does."""
+    told = None if model is None else host.model_party(model).family
+    return told or (None if cfm is None else cfm.spec.family)
+
+
+def _fast_guide(
+    samples: Tensor, cfm: host.HostModel | None, size: tuple[int, int], distort: bool, tileable: Tileable
+) -> Tensor:
+    """The raw fast guide of raw samples, of size (height, width) in latents.
+
+    Raises `ConfigError` where no model with a guide network is connected.
+    """
+    if cfm is None or cfm.guide is None:
+        raise ConfigError(
+            "The method fast needs a model with a guide network, such as sd15-x2-direct; connect its FMBoost Load CFM "
+            "to the input cfm."
+        )
+    family = FAMILIES[cfm.spec.family]
+    fast = LatentUpsampling("fast", cfm.guide, auto_tile(*size), tileable)
+    return family.to_raw(fast(scaled(samples, family.name), size, distort))
 
 
 class NoiseAugment(io.ComfyNode):

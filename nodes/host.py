@@ -32,6 +32,7 @@ from ..fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from ..fmboost_core.foreign import space_of_class
 from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
+from ..fmboost_core.networks.guide import GuideNetwork
 from ..fmboost_core.sampling.checks import ScaleWarning
 from ..fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from ..fmboost_core.sampling.tiling import in_smaller_tiles
@@ -118,8 +119,11 @@ def model_path(choice: str) -> Path:
 class HostModel(Model):
     """A model in the host's memory management, which keeps it on the device in part or whole while it works."""
 
-    def __init__(self, spec: ModelSpec, network: nn.Module, compute: torch.dtype) -> None:
-        super().__init__(spec, network)
+    def __init__(
+        self, spec: ModelSpec, network: nn.Module, compute: torch.dtype, guide: GuideNetwork | None = None
+    ) -> None:
+        # The guide network is small: it stays on the device.
+        super().__init__(spec, network, None if guide is None else guide.to(mm.get_torch_device(), compute))
         # Newer hosts stream weights through a patcher of their own.
         patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
         self.patcher = patcher(network, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
@@ -154,7 +158,7 @@ def load_cfm(choice: str, dtype: str) -> HostModel:
     parameters = sum(p.numel() for p in model.network.parameters())
     weights = DTYPES.get(dtype) or mm.unet_dtype(device=device, model_params=parameters, supported_dtypes=known)
     compute = mm.unet_manual_cast(weights, device, known) or weights
-    return HostModel(model.spec, model.network.to(weights), compute)
+    return HostModel(model.spec, model.network.to(weights), compute, model.guide)
 
 
 # --- the host's diffusion models

@@ -12,7 +12,7 @@ from ..fmboost_core.sampling.options import SamplingOptions
 from ..fmboost_core.sampling.solvers import MAX_NFE, SOLVERS
 from ..fmboost_core.sampling.target import Target
 from ..fmboost_core.sampling.tiling import TILE_CHOICES, parse_tile
-from ..fmboost_core.sampling.widgets import OWN_NFE, OWN_NOISE_STEP, or_none
+from ..fmboost_core.sampling.widgets import OWN_METHOD, OWN_NFE, OWN_NOISE_STEP, or_none
 from ..fmboost_core.tiles import TILEABLE_CHOICES
 from .newer import folded
 
@@ -20,6 +20,7 @@ CFM = io.Custom("FMBOOST_CFM")
 
 SIZE_BY = ("scale", "width x height", "megapixels")
 DEFAULT_SCALE = 2.0
+UNIT = 8  # pixels per latent, where no VAE tells it
 
 
 def size_inputs(unit: int = 8) -> list[io.Input]:
@@ -55,7 +56,7 @@ def options_of(
     nfe: int,
     solver: str,
     noise_step: int = OWN_NOISE_STEP,
-    method: str | None = None,
+    method: str = OWN_METHOD,
     tile: str = "auto",
     tileable: str = "off",
 ) -> SamplingOptions:
@@ -64,7 +65,7 @@ def options_of(
         nfe=or_none(nfe, OWN_NFE),
         solver=solver,
         noise_step=noise_step_of(noise_step),
-        upsample=method,
+        upsample=or_none(method, OWN_METHOD),
         tile=parse_tile(tile),
         tileable=tileable,
     )
@@ -77,9 +78,18 @@ def noise_step_of(noise_step: int) -> int | None:
 
 def method_input() -> io.Input:
     return folded(
-        io.Combo, "method", options=list(UPSAMPLERS), default="psu",
-        tooltip="psu: decode, upscale the picture, encode. The models were trained with it. "
-        "bilinear and nearest upscale the latent itself: without the VAE, but with artefacts.",
+        io.Combo, "method", options=[OWN_METHOD, *UPSAMPLERS], default=OWN_METHOD,
+        tooltip="auto: the model's own. psu: decode, upscale the picture, encode. fast: by the model's guide network, "
+        "without the VAE. bilinear and nearest upscale the latent itself: without the VAE, but with artefacts.",
+    )  # fmt: skip
+
+
+VAE_ADVICE = "connect one, or choose a model with a fast guide, such as sd15-x2-direct"
+
+
+def optional_vae_input() -> io.Input:
+    return io.Vae.Input(
+        "vae", optional=True, tooltip="The VAE of the latent's family. Models with a fast guide need none.",
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError, ImageError
 from ..fmboost_core.families import require_same_family, titles
 from ..fmboost_core.imaging.resample import resize
+from ..fmboost_core.sampling.checks import require_codec
 from ..fmboost_core.sampling.restore import restored
 from ..fmboost_core.sampling.schedule import seeded_noise
 from ..fmboost_core.tiles import Tileable
@@ -53,7 +54,7 @@ class Upscale(io.ComfyNode):
             words=UPSCALER_WORDS,
             inputs=[
                 io.Latent.Input("latent", tooltip="The small latent, from KSampler."),
-                io.Vae.Input("vae", tooltip="The VAE of the latent's family."),
+                inputs.optional_vae_input(),
                 inputs.CFM.Input("cfm"),
                 *_flow_inputs(unit=8),
                 io.Boolean.Input(
@@ -71,12 +72,12 @@ class Upscale(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, latent: Latent, vae: Any, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str,
-        noise_step: int, method: str, tile: str, decode: bool = False, tileable: str = "off",
-        model: Any = None, **size: Any,
+        cls, latent: Latent, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
+        method: str, tile: str, vae: Any = None, decode: bool = False, tileable: str = "off", model: Any = None,
+        **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
-        codec, progress = HostVAE(vae, family, tiled_vae), host.Progress(cfm)
+        codec, progress = None if vae is None else HostVAE(vae, family, tiled_vae), host.Progress(cfm)
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
 
         def run(tile: int | str | None) -> Tensor:
@@ -86,13 +87,17 @@ class Upscale(io.ComfyNode):
         with host.noted() as notes:
             refuse_start(latent, "latent", "the small latent, from KSampler", model)
             options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
-            vae_party = codec.examined() if options.upsample == "psu" else codec.party
+            if options.upsample == "psu":
+                require_codec(codec, "The method psu", inputs.VAE_ADVICE)
+            if decode:
+                require_codec(codec, "The input decode", "connect one, or switch decode off")
+            vae_party = None if codec is None else codec.examined() if options.upsample == "psu" else codec.party
             small = scaled(checked(latent, cfm.party, vae_party, model), family)
-            decoder = periodic(codec, options.tileable)
-            seen = decoder.decode(small).clamp(-1, 1) if decode else None
+            decoder = periodic(codec, options.tileable) if codec and decode else None
+            seen = None if decoder is None else decoder.decode(small).clamp(-1, 1)
             large = host.with_smaller_tiles(run, options.tile, progress)
         image = host.blocked(NOT_DECODED)
-        if seen is not None:
+        if decoder is not None and seen is not None:
             image = _restored(decoder.decode(large), seen, options.tileable)
         return io.NodeOutput(with_samples(latent, large, family), image, ui=host.shown(notes))
 
@@ -123,7 +128,7 @@ class UpscaleImage(io.ComfyNode):
                     "restore",
                     default=True,
                     tooltip="Puts back what the VAE loses of the picture: text, faces and fine lines stay as they "
-                    "were, and the flow adds detail. Only with the method psu.",
+                    "were, and the flow adds detail.",
                 ),
                 io.Mask.Input(
                     "mask",

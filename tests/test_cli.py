@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ from fmboost_core.cli.record import RECORD
 from fmboost_core.codecs.tiny import taesd
 from fmboost_core.errors import Cancelled, ConfigError
 from fmboost_core.files.checkpoint import load_model, save_model
-from fmboost_core.networks.config import PRESETS
+from fmboost_core.model import Model
+from fmboost_core.networks.config import PRESETS, GuideConfig
+from fmboost_core.networks.guide import GuideNetwork
 from fmboost_core.sampling.schedule import alpha_bar
 from fmboost_core.sampling.target import Target
 
@@ -468,6 +471,29 @@ def test_bench_measures_and_writes_json(tools, tmp_path, capsys, monkeypatch):
     assert "32 -> 64" in capsys.readouterr().out
     assert cli.main([*args[:-6], "--json", str(report / "bench.json"), *tools]) == 2
     assert "name another file" in capsys.readouterr().err
+
+
+def test_bench_measures_the_parts(tools, tmp_path, capsys, monkeypatch):
+    """Each part alone; the guide network's only where the model has one. Arithmetic is that of closed forms."""
+    monkeypatch.setattr(measure, "in_new_process", measure.measure)
+    plain, config = load_model(tools[1]), GuideConfig(width=8, blocks=1, fine_width=4, fine_blocks=1)
+    fast = tmp_path / "fast.safetensors"
+    save_model(Model(replace(plain.spec, guide="fast", fast=config), plain.network, GuideNetwork(config)), fast)
+    report, found = tmp_path / "bench.json", {}
+    for model in (tools[1], str(fast)):
+        args = ["bench", "--parts", "--sizes", "68", "--repeat", "1", "--json", str(report), *tools, "--model", model]
+        assert cli.main(args) == 0
+        rows = json.loads(report.read_text())["rows"]
+        assert all(row["seconds"] > 0 and (row["case"]["start"], row["case"]["side"]) == (32, 64) for row in rows)
+        found[model] = {row["case"]["method"]: row["flop"] for row in rows}
+    names = {"interpolated guide", "psu guide", "evaluation", "decoding", "decoding small", "restoring"}
+    assert set(found[tools[1]]) == names and set(found[str(fast)]) == names | {"fast guide"}
+    flop = found[str(fast)]
+    layers = [(4, 8, 16), (8, 8, 16), (8, 8, 16), (8, 16, 16), (4, 4, 64), (4, 4, 64), (4, 4, 64)]  # in, out, positions
+    assert flop["fast guide"] == sum(2 * 9 * i * o * n for i, o, n in layers)
+    assert flop["decoding"] == 4 * flop["decoding small"]
+    assert flop["interpolated guide"] == flop["restoring"] == 0  # no convolutions
+    assert "fast guide" in capsys.readouterr().out
 
 
 def test_a_case_is_measured_in_a_process_of_its_own(tools):

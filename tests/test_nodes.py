@@ -48,6 +48,7 @@ from fmboost_core.files.checkpoint import save_model
 from fmboost_core.files.locate import bundled_models
 
 MODEL, FAST, SDXL_MODEL = "sd15-x2", "sd15-x2-fast", "sdxl-x2"  # made for 4, 1 and 4 evaluations
+DIRECT = "sd15-x2-direct"  # with a guide network
 FORMATS = {"sd15": SD15(), "sdxl": SDXL(), "sd3": SD3(), "flux1": Flux()}
 DOUBLING = [name for name in bundled_models() if name.endswith("-x2")]  # one for each family that has weights
 SPACES = {  # channels, scaling factor and shift, as the families' authors published them
@@ -55,8 +56,8 @@ SPACES = {  # channels, scaling factor and shift, as the families' authors publi
 }  # fmt: skip
 OPTIONAL = {  # what a saved graph may leave out
     "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length", "tileable"},
-    "FMBoostUpscaleImage": {"vae", "mask", "tileable"}, "FMBoostPSUUpsample": {"tileable", "model"},
-    "FMBoostUpscale": {"decode", "tileable", "model"},
+    "FMBoostUpscaleImage": {"vae", "mask", "tileable"}, "FMBoostPSUUpsample": {"vae", "tileable", "model", "cfm"},
+    "FMBoostUpscale": {"vae", "decode", "tileable", "model"},
     "FMBoostRestore": {"tileable"},
 }  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
@@ -158,7 +159,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 def chain(host: Host, small: dict[str, Any], cfm: Any, *, noise_step: int = -1, seed: int = 0, **sample: Any) -> Any:
     """PSU Upsample, Noise Augment, CFM Sample: the last one's output, the start and the guide."""
     vae = vae_of(cfm.spec.name)
-    guide = host.run("FMBoostPSUUpsample", latent=small, vae=vae).args[0]
+    guide = host.run("FMBoostPSUUpsample", latent=small, vae=vae, cfm=cfm).args[0]
     start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, noise_step=noise_step, seed=seed).args[0]
     return host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, **sample), start, guide
 
@@ -414,6 +415,42 @@ def test_psu_upsample_makes_a_guide_of_the_size_that_is_chosen(
     assert found.shape == (1, 4, *shape) and difference(found, wanted) < 1e-4
 
 
+@pytest.mark.parametrize("size", [{"scale": 2.0}, {"size_by": "width x height", "width": 160, "height": 112}])
+def test_a_direct_model_needs_no_vae(host: Host, size: dict[str, Any]) -> None:
+    """FMBoost Upscale and the three nodes give what `boost` gives without a codec."""
+    name = DIRECT
+    small, cfm = latent(8, 12, family=family_of(name), batch=2), ready(host, name)
+    whole = host.run("FMBoostUpscale", latent=small, cfm=cfm, seed=3, **size).args[0]
+    guide = host.run("FMBoostPSUUpsample", latent=small, cfm=cfm, **size).args[0]
+    start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, seed=3).args[0]
+    parts = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide).args[0]
+    target = {"size": (160, 112)} if "width" in size else {"scale": 2}
+    space = FORMATS[family_of(name)]
+    wanted = space.process_out(boost(space.process_in(small["samples"]), core_model(name), None, seed=3, **target))
+    assert difference(whole["samples"], wanted) < 1e-3
+    assert difference(parts["samples"], wanted) < 1e-3
+    assert whole["fmboost_family"] == parts["fmboost_family"] == family_of(name)
+    assert guide["fmboost_kind"] == "latent"
+
+
+def test_what_needs_a_vae_or_a_guide_network_asks_for_it(host: Host) -> None:
+    small, cfm, error = latent(8, 8), ready(host), host.core.ConfigError
+    for node, more in (("FMBoostPSUUpsample", {}), ("FMBoostUpscale", {"cfm": cfm})):
+        with pytest.raises(error, match=r"The method psu needs the VAE .*; connect one, or choose a model with a fast"):
+            host.run(node, latent=small, **more)
+    with pytest.raises(error, match=r"The input decode needs the VAE .*; connect one, or switch decode off"):
+        host.run("FMBoostUpscale", latent=small, cfm=ready(host, DIRECT), decode=True)
+    for more in ({}, {"cfm": cfm}):
+        with pytest.raises(error, match="method fast needs a model with a guide network, such as sd15-x2-direct"):
+            host.run("FMBoostPSUUpsample", latent=small, method="fast", **more)
+    with pytest.raises(error, match="sd15-x2 has no guide network"):
+        host.run("FMBoostUpscale", latent=small, cfm=cfm, method="fast")
+    resized = host.run("FMBoostPSUUpsample", latent=small, method="bilinear").args[0]
+    assert resized["samples"].shape == (1, 4, 16, 16)
+    with pytest.raises(host.core.LatentError, match="SDXL"):  # another family's guide network
+        host.run("FMBoostPSUUpsample", latent=latent(8, 8, fmboost_family="sdxl"), cfm=ready(host, DIRECT))
+
+
 def test_a_resized_guide_is_told_to_the_model_as_one(host: Host) -> None:
     """`sdxl-x2` knows resized latents as a kind of their own."""
     small, cfm = latent(8, 8, family="sdxl"), ready(host, SDXL_MODEL)
@@ -570,10 +607,10 @@ def test_the_tile_is_the_networks(host: Host) -> None:
 
 
 def test_the_vae_works_in_tiles_where_it_is_told_to(host: Host) -> None:
-    cfm, image = ready(host, FAST), photo(32, 32)
+    cfm, image = {"cfm": ready(host), "nfe": 1}, photo(32, 32)
     for node_id, given in [
-        ("FMBoostPSUUpsample", {"latent": latent(8, 8)}), ("FMBoostUpscale", {"latent": latent(8, 8), "cfm": cfm}),
-        ("FMBoostUpscaleImage", {"image": image, "cfm": cfm}),
+        ("FMBoostPSUUpsample", {"latent": latent(8, 8)}), ("FMBoostUpscale", {"latent": latent(8, 8)} | cfm),
+        ("FMBoostUpscaleImage", {"image": image} | cfm),
     ]:  # fmt: skip
         for tiled, widget in ((False, {}), (True, {"tiled_vae": True})):
             vae = VAE()
@@ -597,6 +634,12 @@ def test_a_seamless_texture_stays_seamless_through_every_node(host: Host) -> Non
         host.run("FMBoostRestore", image=i, small=s, tileable="both").args[0] for i, s in (moved, (large, image))
     )
     assert difference(rolled, torch.roll(plain, (4, 8), (1, 2))) < 1e-5
+    shifted, direct = {"samples": small["samples"].roll((2, 3), (2, 3))}, ready(host, DIRECT)
+    here, there = (
+        host.run("FMBoostPSUUpsample", latent=x, cfm=direct, tileable="both").args[0]["samples"]
+        for x in (small, shifted)
+    )
+    assert difference(there, here.roll((4, 6), (2, 3))) < 1e-4
     with pytest.raises(host.core.ConfigError, match="cannot be cropped"):
         size = {"size_by": "width x height", "width": 128, "height": 128}
         host.run("FMBoostPSUUpsample", latent=small, vae=VAE(), tileable="both", **size)

@@ -16,6 +16,7 @@ CHANGES = {  # what these recipes require
     "straighten": ["start.model=any.safetensors"],
     "decoded": ["start.model=any.safetensors", "objective.decoder=any"],
     "perceived": ["start.model=any.safetensors", "objective.decoder=any"],
+    "fast": ["start.model=any.safetensors", "objective.decoder=any"],
 }
 
 
@@ -107,7 +108,7 @@ def test_a_family_brings_its_channels() -> None:
     ("change", "words"),
     [
         ("dta.crop=3", "no dta; .*there are card, data, loop"),
-        ("data.corp=3", r"no data\.corp; .*batch, crop, shares"),
+        ("data.corp=3", r"no data\.corp; .*batch, crop, part, shares"),
         ("network.bas=3", r"no network\.bas"),
         ("data.crop=3.5", r"data\.crop must be a whole number"),
         ("data.crop=true", r"data\.crop must be a whole number, but it is True"),
@@ -127,7 +128,7 @@ def test_a_family_brings_its_channels() -> None:
         ("network=large", r"network must be paper-113m or .*'large'"),
         ("data.crop=0", r"data\.crop must be above 0"),
         ("data.batch=-1", r"data\.batch must be above 0"),
-        ("data.upsampling=bicubic", r"data\.upsampling must be psu or bilinear or nearest"),
+        ("data.upsampling=bicubic", r"data\.upsampling must be psu or fast or bilinear or nearest"),
         ("objective.name=gan", r"objective\.name must be cfm or"),
         ("objective.noise_step=1000", r"objective\.noise_step must be 0 to 999"),
         ("objective.noise_steps=[100]", r"objective\.noise_steps must be empty, or the least and the greatest"),
@@ -172,7 +173,7 @@ def test_impossible_changes_name_the_field(change: str, words: str) -> None:
 
 def test_a_missing_recipe_names_those_there_are(tmp_path: Path) -> None:
     for name in ("nowhere.toml", str(tmp_path)):
-        with pytest.raises(ConfigError, match=r"There is no recipe .*codec, decoded, lite, paper-faceshq"):
+        with pytest.raises(ConfigError, match=r"There is no recipe .*codec, decoded, fast, guide, lite, paper-faceshq"):
             load_recipe(name)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="There is no recipe"):

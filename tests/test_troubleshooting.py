@@ -31,6 +31,7 @@ from fmboost_core.cli.device import memory_errors
 from fmboost_core.cli.measure import BenchCase, BenchSettings, in_new_process
 from fmboost_core.families import Party, require_same_family
 from fmboost_core.files.checkpoint import read_spec, save_model
+from fmboost_core.files.guide_file import load_guide
 from fmboost_core.files.locate import BUNDLED_MODELS
 from fmboost_core.imaging.picture import Picture
 from fmboost_core.imaging.write import write_picture
@@ -105,6 +106,11 @@ def _(tmp_path):
 def _(tmp_path):
     save_file(state_dict(GROUP), tmp_path / "theirs.safetensors")
     read_spec(tmp_path / "theirs.safetensors")
+
+
+@provokes("CheckpointError", "… is no guide network; `fmboost train-guide` makes one.")
+def _():
+    load_guide(BUNDLED_MODELS / "sd15-x2.safetensors")
 
 
 @provokes("CheckpointError", "… is neither safetensors nor a PyTorch checkpoint (it begins with …); take another file.")
@@ -192,6 +198,29 @@ def _(comfyui):
 def _(comfyui):
     start = comfyui.run("FMBoostNoiseAugment", latent=guide()).args[0]
     comfyui.run("FMBoostCFMSample", cfm=loaded(comfyui), start=start, guide=guide(9))
+
+
+@provokes(
+    "ConfigError",
+    "The method psu needs the VAE of the latent's family; connect one, or choose a model with a fast guide, such as "
+    "sd15-x2-direct.",
+)
+def _(comfyui):
+    comfyui.run("FMBoostUpscale", latent=guide(), cfm=loaded(comfyui))
+
+
+@provokes("ConfigError", "The input decode needs the VAE of the latent's family; connect one, or switch decode off.")
+def _(comfyui):
+    comfyui.run("FMBoostUpscale", latent=guide(), cfm=loaded(comfyui, "sd15-x2-direct"), decode=True)
+
+
+@provokes(
+    "ConfigError",
+    "The method fast needs a model with a guide network, such as sd15-x2-direct; connect its FMBoost Load CFM to the "
+    "input cfm.",
+)
+def _(comfyui):
+    comfyui.run("FMBoostPSUUpsample", latent=guide(), method="fast")
 
 
 @provokes("CheckpointError", "There is no model … any more; choose another one of: ….")
@@ -359,6 +388,24 @@ def _():
 
 def boost(model, codec, **options: Any) -> None:
     fmboost_core.boost(torch.randn(1, 4, 8, 8), model, codec, **options)
+
+
+@provokes(
+    "ConfigError",
+    "The guide method psu needs the VAE of the latent's family; give a codec, or a model with a fast guide.",
+)
+def _(model):
+    boost(model, None)
+
+
+@provokes("ConfigError", "An image needs the VAE of the latent's family; give a codec.")
+def _(model):
+    fmboost_core.upscale_image(torch.zeros(1, 3, 8, 8), model, None, upsample="bilinear")
+
+
+@provokes("ConfigError", "… has no guide network, which fast guides need; choose another guide method.")
+def _(model, codec):
+    boost(model, codec, upsample="fast")
 
 
 @provokes("ConfigError", "There is no solver …; choose one of ….")

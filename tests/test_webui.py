@@ -460,7 +460,7 @@ def test_the_infotext_holds_what_is_needed_and_no_more(hires: Any, stub: SimpleN
     hires.install(job, ["sub/own", 300, "heun", "psu", "64", False])
     hires.prepare(job)
     assert job.extra_generation_params == {
-        "FMBoost model": "sub/own", "FMBoost noise step": 300, "FMBoost solver": "heun",
+        "FMBoost model": "sub/own", "FMBoost noise step": 300, "FMBoost solver": "heun", "FMBoost guide": "psu",
     }  # fmt: skip
     pasted = {key: str(value) for key, value in job.extra_generation_params.items()}
     assert [from_infotext(name, pasted) for name in WIDGETS] == ["sub/own", 300, "heun", "psu", "auto", False]
@@ -540,6 +540,28 @@ def test_guides_from_latents_restore_nothing(hires: Any, small: torch.Tensor) ->
     (image,) = run(hires, Job(checkpoint), small[:1], "Automatic", -1, "euler", "bilinear", "auto", False)
     wanted = boost(small[:1], load_model(MODEL), checkpoint.codec, upsample="bilinear", seed=5)
     assert torch.allclose(image, checkpoint.decode_first_stage(wanted)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_a_direct_model_never_encodes(
+    hires: Any, small: torch.Tensor, monkeypatch: pytest.MonkeyPatch, refine: bool
+) -> None:
+    """One evaluation from latent to latent. The small image only restores, and only where no sampler follows."""
+    checkpoint, decoded = Checkpoint(), []
+    decode = checkpoint.decode_first_stage
+    monkeypatch.setattr(checkpoint, "decode_first_stage", lambda x: decoded.append(x.shape[-1]) or decode(x))
+    monkeypatch.setattr(checkpoint, "encode_first_stage", None)
+    job = Job(checkpoint)
+    found = run(hires, job, small[:1], "sd15-x2-direct", -1, "euler", "auto", "auto", refine)
+    wanted = boost(small[:1], load_model("sd15-x2-direct"), None, seed=5)
+    assert job.extra_generation_params["FMBoost model"] == "sd15-x2-direct"
+    assert "FMBoost guide" not in job.extra_generation_params
+    if refine:
+        assert torch.allclose(found[1], wanted, atol=1e-3) and not decoded
+    else:
+        large, seen = (decode(x).clamp(-1, 1) for x in (wanted, small[:1]))
+        assert torch.allclose(found[0], restored(large, seen)[0], atol=1e-3) and decoded == [8, 16]
+        assert job.hr_second_pass_steps == 1
 
 
 def test_a_batch_is_exactly_its_singles(hires: Any, small: torch.Tensor) -> None:

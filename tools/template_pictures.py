@@ -52,6 +52,7 @@ ROCKET = ("rocket", 180, 20, 400, 1.4)
 SHOTS = {
     "image_upscale": Shot("flux1-x2", "", 2, *FACE),
     "sd15_1k": Shot("sd15-x2", "taesd", 2, *CUP),
+    "sd15_1k_fast": Shot("sd15-x2-direct", "taesd", 2, *CAT),
     "lcm_1k": Shot("sd15-x2", "taesd", 2, *ROCKET),
     "hires_fix_replacement": Shot("sd15-x2", "taesd", 2, *CAT),
     "sd15_256_to_1k": Shot("sd15-x2", "taesd", 4, "coffee", 180, 100, 256, 1.0),

@@ -32,6 +32,7 @@ def add_command(commands: Any) -> None:
         help="numbers of function evaluations of the network (default 1 4)",
     )
     add("--repeat", type=count, default=3, metavar="N", help="take the median of N runs (default 3)")
+    add("--parts", action="store_true", help="measure the parts of upscaling a latent instead, each alone")
     add("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
     add_model(parser)
     add_tile(parser)
@@ -42,15 +43,18 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     from ..files.atomic import replacing
     from .device import default_model
-    from .measure import BenchSettings, as_json, measure_all, table
+    from .measure import BenchSettings, as_json, measure_all, measure_parts, parts_table, table
     from .progress import ProgressBar
 
     model = args.model or default_model(args.codec)
     settings = BenchSettings(model, args.codec, args.device, args.dtype, args.tile, args.repeat)
     _check_json(args.json)
     with ProgressBar("bench") as bar:
-        report = measure_all(settings, args.sizes, args.nfe, bar)
-    print(table(report))
+        if args.parts:
+            report, text = measure_parts(settings, args.sizes, bar), parts_table
+        else:
+            report, text = measure_all(settings, args.sizes, args.nfe, bar), table
+    print(text(report))
     if args.json is not None:
         with replacing(args.json) as temporary:
             temporary.write_text(as_json(report), encoding="utf-8")

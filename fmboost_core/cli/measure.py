@@ -1,4 +1,4 @@
-"""Time, memory and FLOP of upscaling, beside bicubic interpolation and the codec alone.
+"""Time, memory and FLOP of upscaling, beside bicubic interpolation and the codec alone; or those of its parts.
 
 Each case runs in a new process: Python and PyTorch keep memory that was freed, so that within one process the peak of
 a case would hide the peak of the next.
@@ -26,13 +26,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import FMBoostError
 from ..families import FAMILIES
-from ..files.checkpoint import load_model
+from ..files.checkpoint import load_model, read_spec
 from ..networks import NetworkConfig, build_network
 from ..networks.conditioning import Conditioning
 from ..sampling.guide import image_guide
 from ..sampling.hooks import Stage
 from ..sampling.upscaler import upscale_image
 from .device import Tools, choose_device, load_tools, memory_errors, wait_for
+from .parts import flop_of, part_names, parts
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class BenchCase:
-    """One measurement: a method ("bicubic", "psu" or "boost") from a square to a larger one, sides in pixels."""
+    """One measurement from a square to a larger one, sides in pixels.
+
+    method: "bicubic", "psu" or "boost" for images, or one of `part_names`.
+    """
 
     method: str
     start: int
@@ -59,13 +63,17 @@ class BenchCase:
 
 @dataclass(frozen=True)
 class BenchRow:
-    """A measured case: median of the seconds, the seconds of each run, NFE of a run, peak memory in bytes or None."""
+    """A measured case: median of the seconds, the seconds of each run, NFE of a run, peak memory in bytes or None.
+
+    flop: of a part; 0 for whole images.
+    """
 
     case: BenchCase
     seconds: float
     runs: tuple[float, ...]
     evaluations: int
     memory: int | None
+    flop: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,15 +104,33 @@ def measure_all(
             *(BenchCase("boost", start, side, n) for n in nfes),
         )
     ]
-    rows = []
-    for number, case in enumerate(cases, start=1):
-        rows.append(in_new_process(settings, case))
-        progress(number, len(cases))
+    rows = _measured(settings, cases, progress)
     gflop = {
         side: evaluation_flop(model.spec.network, -(-side // FAMILIES[model.spec.family].downscale_factor)) / 1e9
         for side in sides
     }
     return BenchReport(settings, _machine(settings.device), _memory_meaning(settings.device), gflop, tuple(rows))
+
+
+def measure_parts(settings: BenchSettings, sides: Sequence[int], progress: Callable[[int, int], None]) -> BenchReport:
+    """Measure each part of upscaling a latent to each side, which is rounded to whole latents."""
+    settings = replace(settings, device=str(choose_device(settings.device)))
+    spec = read_spec(settings.model)
+    unit, scale = FAMILIES[spec.family].downscale_factor, spec.scale
+    sizes = [(max(1, round(side / scale / unit)) * unit, max(1, round(side / unit)) * unit) for side in sides]
+    cases = [BenchCase(part, start, side) for start, side in sizes for part in part_names(spec.fast is not None)]
+    rows = _measured(settings, cases, progress)
+    return BenchReport(settings, _machine(settings.device), _memory_meaning(settings.device), {}, tuple(rows))
+
+
+def _measured(
+    settings: BenchSettings, cases: Sequence[BenchCase], progress: Callable[[int, int], None]
+) -> list[BenchRow]:
+    rows = []
+    for number, case in enumerate(cases, start=1):
+        rows.append(in_new_process(settings, case))
+        progress(number, len(cases))
+    return rows
 
 
 def evaluation_flop(network: NetworkConfig, latents: int) -> int:
@@ -145,14 +171,17 @@ def measure(settings: BenchSettings, case: BenchCase) -> BenchRow:
             job()
             wait_for(tools.device)
         runs.append(time.perf_counter() - began)
-    evaluations = sum(stage.evaluations for stage in stages) // settings.repeat
-    return BenchRow(case, statistics.median(runs), tuple(runs), evaluations, memory.read())
+    evaluations, peak = sum(stage.evaluations for stage in stages) // settings.repeat, memory.read()
+    flop = flop_of(job) if case.method in part_names(has_guide=True) else 0
+    return BenchRow(case, statistics.median(runs), tuple(runs), evaluations, peak, flop)
 
 
 def work(
     case: BenchCase, settings: BenchSettings, tools: Tools, on_stage: Callable[[Stage], None] | None = None
 ) -> Callable[[], Tensor]:
     """The work of a case: a function without arguments that returns the large image (1,3,side,side)."""
+    if case.method in part_names(has_guide=True):
+        return parts(tools, case.start, case.side)[case.method]
     generator = torch.Generator().manual_seed(0)
     image = (torch.rand(1, 3, case.start, case.start, generator=generator) * 2 - 1).to(tools.device)
     size = (case.side, case.side)
@@ -227,13 +256,31 @@ def as_json(report: BenchReport) -> str:
     return json.dumps(asdict(report), indent=1) + "\n"
 
 
-def table(report: BenchReport) -> str:
-    """The report as text, one line for each case, its time also as a multiple of the two references."""
+def parts_table(report: BenchReport) -> str:
+    """The report of `measure_parts` as text."""
+    lines = [*_heading(report), f"{'pixels':<14}{'part':<20}{'seconds':>11}{'GFLOP':>9}{'MB':>9}"]
+    for row in report.rows:
+        memory = "-" if row.memory is None else f"{row.memory / 1e6:.0f}"
+        lines.append(
+            f"{f'{row.case.start} -> {row.case.side}':<14}{row.case.method:<20}{row.seconds:>11.4f}"
+            f"{row.flop / 1e9:>9.4g}{memory:>9}"
+        )
+    return "\n".join(lines)
+
+
+def _heading(report: BenchReport) -> list[str]:
     s = report.settings
-    lines = [
+    return [
         f"{s.model} on {s.device}, {s.dtype}: {report.machine}",
         f"median of {s.repeat}; memory: {report.memory_meaning}",
         "",
+    ]
+
+
+def table(report: BenchReport) -> str:
+    """The report as text, one line for each case, its time also as a multiple of the two references."""
+    lines = [
+        *_heading(report),
         f"{'pixels':<14}{'method':<10}{'evaluations':>11}{'seconds':>11}{'x bicubic':>11}{'x PSU':>8}{'MB':>9}"
         f"{'GFLOP/eval.':>13}",
     ]

@@ -1,4 +1,4 @@
-"""The commands `train` and `train-codec`: shards of latents to a model file, or to a codec."""
+"""The commands `train`, `train-codec` and `train-guide`: shards of latents to a model, a codec or a fast guide."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .encode import CONTINUES
 
 
 def add_command(commands: Any) -> None:
-    """Add both commands to a parser's subparsers."""
+    """Add the commands to a parser's subparsers."""
     parser = commands.add_parser("train", help="train a model on shards of latents")
     parser.description = "Train a model on shards of latents. A stopped run continues from its checkpoint (.training)."
     _add_common(parser, "lite")
@@ -25,6 +25,14 @@ def add_command(commands: Any) -> None:
     parser.description = "Train a tiny codec on shards of latents and the photographs that they were encoded from."
     _add_common(parser, "codec")
     parser.set_defaults(run=run_codec, stopped=CONTINUES)
+
+    parser = commands.add_parser("train-guide", help="train a guide network on shards of latents")
+    parser.description = (
+        "Train a guide network, which makes guides of small latents without a VAE, to give those of pixel-space "
+        "upsampling. `fmboost train` goes on from it with start.guide, together with the flow."
+    )
+    _add_common(parser, "guide")
+    parser.set_defaults(run=run_guide, stopped=CONTINUES)
 
 
 def _add_common(parser: argparse.ArgumentParser, recipe: str) -> None:
@@ -75,4 +83,22 @@ def run_codec(args: argparse.Namespace) -> int:
         card = recipe.card
         save_codec(trainer.average.codec.cpu(), args.out, license=card.license, trained_on=card.trained_on)
         print(args.out)
+    return 0
+
+
+def run_guide(args: argparse.Namespace) -> int:
+    from ..files.guide_file import save_guide
+    from ..training.data.latents import load_shards
+    from ..training.guide import make_guide_trainer
+    from ..training.recipe import load_recipe
+    from ..training.session import run_to_end
+
+    recipe = load_recipe(args.recipe, args.set)
+    trainer = make_guide_trainer(recipe, load_shards(*args.latents))
+    try:
+        run_to_end(trainer, args.out)
+    finally:
+        if trainer.step and trainer.host.is_main_process:
+            save_guide(trainer.average, args.out)
+            print(args.out)
     return 0

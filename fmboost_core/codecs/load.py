@@ -24,7 +24,7 @@ _FIRST_FAMILY = "sd15"  # of files that do not name theirs
 def save_codec(codec: TinyVAE, path: Path, *, license: str, trained_on: str) -> None:
     """Write one of our own codecs (`tiny_codec`) in fp16, whole or not at all."""
     facts = {"license": license, "trained_on": trained_on, "family": codec.family or _FIRST_FAMILY}
-    save_weights(path, codec, {METADATA_KEY: json.dumps(facts)}, torch.float16)
+    save_weights(path, codec.state_dict(), {METADATA_KEY: json.dumps(facts)}, torch.float16)
 
 
 def load_codec(name: str | Path, family: str | None = None) -> TinyVAE:

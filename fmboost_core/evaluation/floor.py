@@ -17,6 +17,7 @@ from ..codecs.protocol import Codec
 from ..errors import require
 from ..metrics.fidelity import latent_mse
 from ..model import Model
+from ..sampling.fast_guide import fast_guide
 from ..sampling.guide import pixel_upsample
 from ..sampling.schedule import noise_augment, seeded_noise
 from ..sampling.upscaler import flow
@@ -51,6 +52,8 @@ def error_floor(
         photo = prepare(path, codec, config)
         guide = pixel_upsample(photo.low, codec, photo.size).float()
         psu = latent_mse(guide, photo.latent)
+        if model.guide is not None:
+            guide = fast_guide(model.guide, photo.low.float(), (guide.shape[-2], guide.shape[-1]))
         errors.append(latent_mse(flow(_start(model, guide, 0), guide, model, nfe=1), photo.latent) / psu)
         for nfe in nfes:
             variances[nfe].append(result_variance(model, guide, nfe) / psu)

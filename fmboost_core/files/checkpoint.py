@@ -12,13 +12,15 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, reason
 from ..model import Model
-from ..networks import NetworkConfig, build_network
+from ..networks import GuideConfig, NetworkConfig, build_network
+from ..networks.guide import GuideNetwork
 from ..spec import ModelSpec
 from .legacy.reference import ASSUMED, DERIVED, ReferenceOptions, read_reference, select_weights
 from .locate import find_weights
 from .weight_file import Entry, load_strictly, open_weights, require_fit, save_weights, sha256_of
 
 METADATA_KEY = "fmboost"  # of the specification in a file's metadata
+GUIDE = "guide."  # prefix of the guide network's weights
 
 # --- loading
 
@@ -62,9 +64,26 @@ def _specification(path: Path, text: str) -> ModelSpec:
 
 def _assemble(path: Path, spec: ModelSpec, entries: Mapping[str, Entry], ops: Any = nn) -> Model:
     """Build the network of the specification with exactly these weights, as float32."""
+    guide = None
+    if spec.fast is not None:
+        own = {name.removeprefix(GUIDE): entry for name, entry in entries.items() if name.startswith(GUIDE)}
+        entries = {name: entry for name, entry in entries.items() if not name.startswith(GUIDE)}
+        guide = empty_guide(path, spec.fast, len(own))
+        load_strictly(path, guide, own)
     network = _empty_network(path, spec.network, len(entries), ops)
     load_strictly(path, network, entries)
-    return Model(spec, network)
+    return Model(spec, network, guide)
+
+
+def empty_guide(path: Path, config: GuideConfig, tensors: int) -> GuideNetwork:
+    """Build the guide network on the meta device, without memory, if a file with this many tensors can fill it."""
+    if config.fewest_tensors > tensors:
+        raise CheckpointError(
+            f"{path} has {tensors} tensors of its guide network, which has at least {config.fewest_tensors}; copy or "
+            "download it again."
+        )
+    with torch.device("meta"):
+        return GuideNetwork(config)
 
 
 def _empty_network(path: Path, config: NetworkConfig, tensors: int, ops: Any = nn) -> nn.Module:
@@ -108,9 +127,12 @@ def save_model(model: Model, path: str | Path, dtype: torch.dtype | None = None)
     finite.
     """
     path = Path(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.network.state_dict().items()}
+    weights = model.network.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     require_fit(path, _empty_network(path, model.spec.network, len(shapes)), shapes)
-    save_weights(path, model.network, {METADATA_KEY: model.spec.to_json()}, dtype)
+    if model.guide is not None:
+        weights |= {GUIDE + name: tensor for name, tensor in model.guide.state_dict().items()}
+    save_weights(path, weights, {METADATA_KEY: model.spec.to_json()}, dtype)
 
 
 def convert(src: str | Path, dst: str | Path, *, dtype: torch.dtype | None = None, **options: Any) -> Model:
@@ -140,7 +162,7 @@ def describe(name_or_path: str | Path) -> dict[str, Any]:
         "path": str(path),
         "kind": "fmboost" if is_ours else "reference",
         "specification": asdict(model.spec),
-        "parameters": sum(p.numel() for p in model.network.parameters()),
+        "parameters": sum(p.numel() for part in (model.network, model.guide) if part for p in part.parameters()),
         "dtype": ", ".join(dtypes),
         "bytes": path.stat().st_size,
         "sha256": sha256_of(path),

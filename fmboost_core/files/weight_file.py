@@ -175,8 +175,10 @@ def _require_finite(path: Path, name: str, tensor: Tensor) -> None:
 # --- writing
 
 
-def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, str], dtype: torch.dtype | None) -> None:
-    """Write a network as safetensors in dtype (None: as it is), whole or not at all.
+def save_weights(
+    path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: torch.dtype | None
+) -> None:
+    """Write weights as safetensors in dtype (None: as it is), whole or not at all.
 
     Raises `CheckpointError` when the file cannot be written, is not named .safetensors, or a weight is not finite
     in that type. An existing file then stays as it was.
@@ -185,10 +187,7 @@ def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, str], dt
 
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} must be named .safetensors to be written.")
-    tensors = {
-        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
+    tensors = {name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous() for name, tensor in weights.items()}
     for name, tensor in tensors.items():
         _require_finite(path, name, tensor)
     # save_file would make the file readable by its owner alone.

@@ -31,6 +31,7 @@ from ..files.folder import save_folder
 from ..imaging.resample import pad_to
 from ..model import Model
 from ..networks.conditioning import Conditioning
+from ..networks.guide import GuideNetwork
 from ..sampling.checks import check_finite, check_pair, require_latent
 from ..sampling.hooks import Hooks
 from ..sampling.keywords import grouped
@@ -54,6 +55,9 @@ class FMBoostModel(ModelMixin, ConfigMixin):
         super().__init__()
         self.register_to_config(**json.loads(model.spec.to_json()))
         self.spec, self.unet = model.spec, model.network  # `network` is a field of the configuration
+        self._guide = (
+            model.guide,
+        )  # no submodule: offloading moves those when `forward` is called, guides come before
 
     def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The velocity (B,C,h,w): x (B,C,h,w) scaled, t (B,) in [0,1]."""
@@ -76,7 +80,12 @@ class FMBoostModel(ModelMixin, ConfigMixin):
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Write config.json and a model file of FMBoost, in the network's type. Other arguments have no effect."""
-        save_folder(Model(self.spec, self.unet), Path(save_directory))
+        save_folder(Model(self.spec, self.unet, self.guide_network), Path(save_directory))
+
+    @property
+    def guide_network(self) -> GuideNetwork | None:
+        """The guide network of a model with fast guides."""
+        return self._guide[0]
 
 
 class FMBoostUpscalePipeline(DiffusionPipeline):
@@ -102,7 +111,8 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
     @property
     def core(self) -> Model:
         """The core's model, whose evaluations go through the pipeline's module and its hooks."""
-        return Model(self.model.spec, self.model)
+        guide = self.model.guide_network
+        return Model(self.model.spec, self.model, guide and guide.to(self._execution_device, self.model.dtype))
 
     @property
     def interrupt(self) -> bool:
@@ -233,7 +243,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         large = upscaler.image(small, target, noise, restore)
         if output_type != "latent":
             return large
-        codec = periodic(upscaler.codec, upscaler.options.tileable)
+        codec = periodic(self._codec(), upscaler.options.tileable)
         return codec.encode(pad_to(large, codec.downscale_factor)).to(self.model.dtype)
 
     def _from_latents(
@@ -242,7 +252,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         if output_type == "latent":
             return upscaler.latent(small, target, noise)
         axes = upscaler.options.tileable
-        codec = periodic(upscaler.codec, axes)
+        codec = periodic(self._codec(), axes)
         seen = codec.decode(small.float()).clamp(-1, 1) if restore else None
         large = codec.decode(upscaler.latent(small, target, noise, seen).float())
         check_finite(large, "The decoded image")

@@ -44,11 +44,19 @@ def _resize_tileable(x: Tensor, size: tuple[int, int], mode: str, tileable: Tile
 
 def cover(x: Tensor, size: tuple[int, int], mode: str = "bilinear", tileable: Tileable = NOT_TILEABLE) -> Tensor:
     """Like `resize`, but keeps the aspect: as small as covers size, cut at the centre."""
-    height, width = x.shape[-2:]
-    ratio = max(size[0] / height, size[1] / width)
-    full = (max(size[0], round(height * ratio)), max(size[1], round(width * ratio)))
-    top, left = (full[0] - size[0]) // 2, (full[1] - size[1]) // 2
-    return resize(x, full, mode, tileable)[..., top : top + size[0], left : left + size[1]]
+    return centre(resize(x, covering((x.shape[-2], x.shape[-1]), size), mode, tileable), size)
+
+
+def covering(start: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The least (height, width) of start's aspect that covers size."""
+    ratio = max(size[0] / start[0], size[1] / start[1])
+    return max(size[0], round(start[0] * ratio)), max(size[1], round(start[1] * ratio))
+
+
+def centre(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle (B,C,height,width) of (B,C,H,W)."""
+    top, left = ((side - new) // 2 for side, new in zip(x.shape[-2:], size, strict=True))
+    return x[..., top : top + size[0], left : left + size[1]]
 
 
 def pad_to(images: Tensor, unit: int) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..errors import ConfigError
-from .config import PRESETS as PRESETS, UNetConfig as UNetConfig
+from .config import PRESETS as PRESETS, GuideConfig as GuideConfig, UNetConfig as UNetConfig
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,4 +1,4 @@
-"""The U-Net's configuration and its presets."""
+"""The configurations of the U-Net, with its presets, and of the guide network."""
 
 from __future__ import annotations
 
@@ -126,3 +126,37 @@ PRESETS = {
         classes=2,
     ),
 }
+
+
+@dataclass(frozen=True)
+class GuideConfig:
+    """The guide network's form.
+
+    channels: latent channels C. width, blocks: of the layers at the small latent's size.
+    fine_width, fine_blocks: of the layers at the target's size.
+    """
+
+    channels: int = 4
+    width: int = 128
+    blocks: int = 8
+    fine_width: int = 64
+    fine_blocks: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "width", "blocks", "fine_width", "fine_blocks"):
+            require(is_count(getattr(self, name)), name, getattr(self, name), "a whole number above 0")
+
+    @property
+    def fewest_tensors(self) -> int:
+        """A bound from below on the tensors of its state dict: five in each block."""
+        return 5 * (self.blocks + self.fine_blocks)
+
+    @property
+    def coarse_radius(self) -> int:
+        """How many small latents away an input still reaches the fine features."""
+        return 2 * self.blocks + 2
+
+    @property
+    def fine_radius(self) -> int:
+        """How many of the target's latents away a fine feature still reaches the guide."""
+        return 2 * self.fine_blocks + 1

@@ -21,10 +21,17 @@ class ScaleWarning(FMBoostWarning):
     """A latent looks like one of the VAE's raw scale."""
 
 
-def check_pair(model: Model, codec: Codec) -> None:
+def check_pair(model: Model, codec: Codec | None) -> None:
     """Refuse a baseline, and a codec of another family, before any work begins: `ConfigError`, `LatentError`."""
     check_objective(model)
-    require_same_family(model.party, codec_party(codec))
+    if codec is not None:
+        require_same_family(model.party, codec_party(codec))
+
+
+def require_codec(codec: Codec | None, what: str, advice: str) -> None:
+    """Raise `ConfigError` where there is no codec. what: the subject of the sentence, which needs one."""
+    if codec is None:
+        raise ConfigError(f"{what} needs the VAE of the latent's family; {advice}.")
 
 
 def check_objective(model: Model) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..codecs.protocol import Codec
-from ..imaging.resample import cover, pad_to, resize
+from ..imaging.resample import centre, cover, covering, pad_to, resize
+from ..networks.guide import GuideNetwork
+from ..spec import GUIDES
 from ..tiles import NOT_TILEABLE, Tileable
+from .fast_guide import fast_guide
 
-UPSAMPLERS = ("psu", "bilinear", "nearest")
+UPSAMPLERS = GUIDES
 
 
 def latent_size(size: tuple[int, int], downscale_factor: int) -> tuple[int, int]:
@@ -43,3 +47,30 @@ def latent_upsample(
     """Bilinear or nearest-neighbour interpolation of a latent to size (height, width) in latents (paper Table 4)."""
     fit = resize if distort else cover
     return fit(latent, size, mode, tileable)
+
+
+@dataclass(frozen=True)
+class LatentUpsampling:
+    """How a guide is made of a scaled latent alone, without a codec: by a fast guide, or by interpolation.
+
+    method: one of `UPSAMPLERS` but "psu". network: the guide network of "fast". tile: side of its tiles in the guide's
+    latents, or None. tileable: the axes along which the latent is.
+    """
+
+    method: str
+    network: GuideNetwork | None = None
+    tile: int | None = None
+    tileable: Tileable = NOT_TILEABLE
+
+    @property
+    def kind(self) -> str:
+        """The kind of these guides, one of `GUIDE_KINDS`: a fast guide stands for one that was encoded."""
+        return "latent" if self.method == "fast" else "resized"
+
+    def __call__(self, latent: Tensor, size: tuple[int, int], distort: bool = True) -> Tensor:
+        """The guide of size (height, width) in latents; distort: as in `image_guide`."""
+        if self.method != "fast":
+            return latent_upsample(latent, size, self.method, distort, self.tileable)
+        assert self.network is not None
+        full = size if distort else covering((latent.shape[-2], latent.shape[-1]), size)
+        return centre(fast_guide(self.network, latent, full, self.tile, self.tileable), size)

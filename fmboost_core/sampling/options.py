@@ -43,11 +43,13 @@ class SamplingOptions:
         alpha_bar: of a start that exists already; noise_step is then not looked at. Raises `ConfigError` for an
         unknown name and for an nfe that the solver's steps cannot spend.
         """
-        nfe = spec.nfe if self.nfe is None else self.nfe
-        check_solver(self.solver, nfe, own=self.nfe is None)
         upsample = spec.guide if self.upsample is None else self.upsample
         if upsample not in UPSAMPLERS:
             raise ConfigError(f"There is no upsampling {upsample!r}; choose one of {', '.join(UPSAMPLERS)}.")
+        if upsample == "fast" and spec.fast is None:
+            raise ConfigError(f"{spec.name} has no guide network, which fast guides need; choose another guide method.")
+        nfe = spec.nfe if self.nfe is None else self.nfe
+        check_solver(self.solver, nfe, own=self.nfe is None)
         if alpha_bar is None:
             alpha_bar = start_alpha_bar(spec, spec.noise_step if self.noise_step is None else self.noise_step)
         axes = parse_tileable(self.tileable)

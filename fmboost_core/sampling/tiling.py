@@ -59,12 +59,17 @@ def choose_tiling(
     """
     stride = config.stride
     whole = -(-max(height, width) // stride) * stride
-    if tile is None or (tile == "auto" and max(height, width) <= AUTO_TILE * 3 // 2):
+    if tile is None or (tile == "auto" and auto_tile(height, width) is None):
         return Tiling(whole, _overlap(config, overlap), tileable) if any(tileable) else Tiling(whole, 0)
     side = AUTO_TILE if tile == "auto" else tile
     if isinstance(side, bool) or not isinstance(side, int) or side < 1:
         raise ConfigError(f'tile must be "auto", None or a whole number of latents above 0, but it is {tile!r}.')
     return Tiling(min(whole, -(-side // stride) * stride), _overlap(config, overlap), tileable)
+
+
+def auto_tile(height: int, width: int) -> int | None:
+    """The side of the tiles that "auto" stands for in a latent (height, width); None: no tiles."""
+    return AUTO_TILE if max(height, width) > AUTO_TILE * 3 // 2 else None
 
 
 def _overlap(config: NetworkConfig, overlap: int | None) -> int:

@@ -1,6 +1,7 @@
 """Upscaling: a small latent or image becomes a large one.
 
     guide = E(UP(D(latent)))                                    pixel-space upsampling (PSU): guide.py
+    or      a network's, of the latent alone                    the fast guide: fast_guide.py, networks/guide.py
     start = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise   noise augmentation: schedule.py
     end   = start + integral of v(x, t, guide), t: 0 -> 1       the flow: flow.py, solvers.py, tiling.py, networks/
     image = D(end), with the small image's content              restoring: restore.py
@@ -20,13 +21,23 @@ from torch import Tensor
 from ..codecs.periodic import periodic
 from ..codecs.protocol import Codec
 from ..errors import LatentError
+from ..families import FAMILIES
 from ..imaging.alpha import fill_hidden
 from ..imaging.resample import cover, resize
 from ..model import Model
 from .cascade import Cascade
-from .checks import check_crop, check_decoded, check_finite, check_image, check_latent, check_objective, check_pair
+from .checks import (
+    check_crop,
+    check_decoded,
+    check_finite,
+    check_image,
+    check_latent,
+    check_objective,
+    check_pair,
+    require_codec,
+)
 from .flow import Flow
-from .guide import latent_size
+from .guide import LatentUpsampling, latent_size
 from .hooks import Hooks, Stage
 from .keywords import grouped
 from .options import ResolvedOptions, SamplingOptions
@@ -43,6 +54,7 @@ if TYPE_CHECKING:
 class Upscaler:
     """A model and a codec of one family with sampling options; it upscales latents and images in stages.
 
+    codec: it may be None for latents whose guides are made of latents, as by a model with a fast guide.
     Options that are not resolved yet are resolved here, against the model's specification. Raises `ConfigError` for
     options that do not fit the model, `LatentError` for a codec of another family.
     """
@@ -50,13 +62,16 @@ class Upscaler:
     def __init__(
         self,
         model: Model,
-        codec: Codec,
+        codec: Codec | None,
         options: SamplingOptions | ResolvedOptions | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         check_pair(model, codec)
         self.model, self.codec, self.hooks = model, codec, hooks or Hooks()
         self.options = (options or SamplingOptions()).resolve(model.spec)
+        self.unit = FAMILIES[model.spec.family].downscale_factor
+        if self.options.upsample == "psu":
+            require_codec(codec, "The guide method psu", "give a codec, or a model with a fast guide")
 
     def latent(self, latent: Tensor, target: Target, noise: Noise, image: Tensor | None = None) -> Tensor:
         """The large latent (B,C,H,W) of the small one (B,C,h,w), both scaled, in the small one's type.
@@ -65,7 +80,7 @@ class Upscaler:
         image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
         """
         check_latent(latent, self.model)
-        unit = self.codec.downscale_factor
+        unit = self.unit
         if image is not None:
             check_decoded(image, latent, unit)
         start = (latent.shape[-2] * unit, latent.shape[-1] * unit)
@@ -81,6 +96,7 @@ class Upscaler:
         noise: see `latent`. restore: whether the small image's content is put back (`restore.back_projected`).
         """
         check_image(image)
+        require_codec(self.codec, "An image", "give a codec")
         start = (image.shape[-2], image.shape[-1])
         end = target.pixels(start, self.model.spec.scale)
         check_crop(start, end, target.distorts, self.options.tileable)
@@ -94,7 +110,7 @@ class Upscaler:
         return (torch.cat([large, alpha], dim=1) if alpha.numel() else large).to(image)
 
     def _cascade(self, sizes: Sequence[tuple[int, int]], noise: Noise) -> Cascade:
-        latents = [latent_size(size, self.codec.downscale_factor) for size in sizes]
+        latents = [latent_size(size, self.unit) for size in sizes]
         o, network = self.options, self.model.spec.network
         tilings = [choose_tiling(network, *size, o.tile, o.overlap, o.tileable) for size in latents]
         tiles = sum(tiling.count(*size) for tiling, size in zip(tilings, latents, strict=True))
@@ -105,7 +121,13 @@ class Upscaler:
             check_finite(guide, "The guide (the upsampled input)")
             return self._sample(flow, guide, kind, noise, tilings[index], (index, sizes))
 
-        return Cascade(periodic(self.codec, o.tileable), sizes, o.upsample, sample, o.tileable)
+        codec = None if self.codec is None else periodic(self.codec, o.tileable)
+        upsampling = None
+        if o.upsample != "psu":
+            largest = max(max(size) for size in latents)
+            tile = min(tiling.tile for tiling in tilings)
+            upsampling = LatentUpsampling(o.upsample, self.model.guide, tile if tile < largest else None, o.tileable)
+        return Cascade(codec, sizes, sample, self.unit, upsampling, o.tileable)
 
     def _sample(
         self, flow: Flow, guide: Tensor, kind: str, noise: Noise, tiling: Tiling,
@@ -127,7 +149,7 @@ class Upscaler:
 def boost(
     latent: Tensor,
     model: Model,
-    codec: Codec,
+    codec: Codec | None,
     *,
     seed: Seed = 0,
     noise: Noise | None = None,
@@ -137,6 +159,7 @@ def boost(
     """Upscale a small scaled latent.
 
     latent: (B,C,h,w) floats of the model's family, any h, w >= 1. Returns (B,C,H,W) of the same type and device.
+    codec: see `Upscaler`; a model with a fast guide needs none.
     seed: item i draws its noise from a generator seeded with seed + i, or with the i-th of a list; the stages draw in
         order. It may be a `torch.Generator`, see `seeded_noise`. noise: instead, a callable that takes a shape and
         returns standard normal noise of that shape.
@@ -168,7 +191,7 @@ def upscale_image(
     A fourth channel is alpha, -1 where it is transparent.
 
     The first guide is encoded from the image itself. restore: whether the result, reduced again, is to be the small
-    image, so that colours, text and faces stay and the flow only adds to them; it needs upsample="psu". The other
+    image, so that colours, text and faces stay and the flow only adds to them. The other
     arguments are those of `boost`.
     """
     target, options, hooks = grouped(keywords, Target, SamplingOptions, Hooks)

@@ -1,13 +1,18 @@
-"""Values of the hosts' widgets that stand for the model's own number, and the place of a host's progress bar."""
+"""Values of the hosts' widgets that stand for the model's own ones, and the place of a host's progress bar."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
 OWN_NFE = 0
 OWN_NOISE_STEP = -1
+OWN_METHOD = "auto"
 
 
-def or_none(value: int, own: int) -> int | None:
-    """A widget's number for `SamplingOptions`: None where it is `own`, which stands for the model's own number."""
+def or_none(value: Value, own: Value) -> Value | None:
+    """A widget's value for `SamplingOptions`: None where it is `own`, which stands for the model's own."""
     return None if value == own else value
 
 

@@ -63,7 +63,7 @@ def placed(network: Network, device: torch.device) -> Network:
 def checkpoint_activations(network: nn.Module) -> None:
     """Activation checkpointing: recompute each block in the backward pass (Chen et al., arXiv 1604.06174)."""
     for name in ("input_blocks", "middle_block", "output_blocks"):
-        blocks = getattr(network, name, None)
+        blocks = getattr(getattr(network, "flow", network), name, None)
         if blocks is None:
             raise ConfigError("loop.checkpointing is for U-Nets; set it to false for this network.")
         for block in blocks if isinstance(blocks, nn.ModuleList) else [blocks]:

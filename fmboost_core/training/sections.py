@@ -22,7 +22,10 @@ class DataSection:
 
     crop: side in latents.
     batch: crops of an optimiser step, over all processes and accumulated parts together.
-    upsampling: how guides are made, "psu" (pixel-space upsampling), "bilinear" or "nearest" (in latent space).
+    upsampling: how guides are made: "psu" (pixel-space upsampling), "fast" (by a guide network, which trains too),
+        "bilinear" or "nearest" (in latent space).
+    part: side in latents of the part of each crop that the flow sees, anywhere in the crop; the guide network sees the
+        whole crop, as it looks further. 0: the whole (fast).
     shares: proportions in which groups of guides are drawn, such as {latent = 0.8, image = 0.2}; a group that is not
         named is not drawn. Empty: all groups alike.
     """
@@ -30,11 +33,13 @@ class DataSection:
     crop: int = 32
     batch: int = 16
     upsampling: str = "psu"
+    part: int = 0
     shares: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(self.crop > 0, "data.crop", self.crop, "above 0")
         require(self.batch > 0, "data.batch", self.batch, "above 0")
+        require(0 <= self.part <= self.crop, "data.part", self.part, f"0 to data.crop, which is {self.crop}")
         require(self.upsampling in UPSAMPLERS, "data.upsampling", self.upsampling, " or ".join(UPSAMPLERS))
 
 
@@ -62,9 +67,11 @@ class ObjectiveSection:
     overshoot: weight of what leaves the range of the ground truth nearby: grain on flat areas, rims (decoded).
     window: side in latents of the part of each crop that is decoded, anywhere in it (decoded).
     last_share: share of the decoded crops that begin at the last of four steps (decoded).
+    steps: 4, or 1 for a model of a single evaluation, whose steps take less time (decoded).
     features: weight of the distance of ImageNet features (decoded).
     critics: weight of critics, which learn to tell the results from the ground truth (decoded).
     informed: whether the critics see the guide, decoded, beside each image (decoded).
+    anchor: weight of the squared distance of fast guides from PSU's.
     network: whose features these are: lite0 to lite4 of EfficientNet, from its package, or a file with lite0's weights.
     """
 
@@ -87,9 +94,11 @@ class ObjectiveSection:
     overshoot: float = 0.0
     window: int = 16
     last_share: float = 0.0
+    steps: int = 4
     features: float = 0.0
     critics: float = 0.0
     informed: bool = False
+    anchor: float = 0.0
     network: str = "lite0"
 
     def __post_init__(self) -> None:
@@ -116,10 +125,12 @@ class ObjectiveSection:
             "overshoot",
             "features",
             "critics",
+            "anchor",
         ):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"objective.{name}", value, "0 or above and finite")
         require(0 <= self.last_share <= 1, "objective.last_share", self.last_share, "between 0 and 1")
+        require(self.steps in (1, 4), "objective.steps", self.steps, "1 or 4")
         least = LEAST_PERCEIVED if self.features or self.critics else 2
         require(least <= self.window <= 1024, "objective.window", self.window, f"{least} to 1024")
         needed = "the codec to decode with, for objective 'decoded'"
@@ -136,10 +147,12 @@ class StartSection:
     model: name or path of a trained model to start from, which is also reflow's teacher; of a codec, builtin
         or a file. "": fresh weights.
     frozen: prefixes of the names of parameters that do not train, such as "input_blocks.0".
+    guide: the file of the guide network to start from, for fast guides. "": fresh weights.
     """
 
     model: str = ""
     frozen: tuple[str, ...] = ()
+    guide: str = ""
 
 
 @dataclass(frozen=True)

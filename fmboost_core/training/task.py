@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from ..networks import NetworkConfig
 from ..networks.conditioning import Conditioning
 from .data.crops import LatentCrops
 from .losses import make_objective
+from .losses.decoded import Decoded
 from .losses.decoder import Decoder
 from .losses.diffusion import SIGNALS
+from .losses.hashed import random_bits, windows
 from .losses.objective import Examples, Objective, Predict
 from .losses.perception import Perception
 from .recipe import Recipe
+from .sections import ObjectiveSection
 
 Network = Callable[..., Tensor]
 
+PARTS = 0x6A17  # tells the bits that place a part of a crop from others of the same seed
 OTHER_STEPS = 0.6  # share of crops that start at another noise step than the recipe's own, where it has a range
 
 
@@ -35,6 +40,16 @@ def conditioned(network: Network, config: NetworkConfig, kind: Tensor, alpha_bar
     return lambda x, t, guide: network(x, t, Conditioning(guide, kinds, levels))
 
 
+def draw_signals(objective: ObjectiveSection, batch: int, generator: torch.Generator) -> Tensor:
+    """The signal kept in each start (B,): at the recipe's noise step, or for most at any step of its range."""
+    steps = torch.full((batch,), objective.noise_step)
+    if objective.noise_steps:
+        least, greatest = objective.noise_steps
+        others = torch.randint(least, greatest + 1, (batch,), generator=generator)
+        steps = others.where(torch.rand(batch, generator=generator) < OTHER_STEPS, objective.noise_step)
+    return SIGNALS[steps]
+
+
 @dataclass(frozen=True)
 class TrainingTask:
     """A recipe's crops and objective. teacher: of "reflow"; decoder, perception: of "decoded"."""
@@ -45,19 +60,44 @@ class TrainingTask:
     decoder: Decoder | None = None
     perception: Perception | None = None
 
-    def draw(self, batch: int, generator: torch.Generator) -> Examples:
-        """The examples of a step, all of them from one generator."""
-        high, guide, kind = self.crops.draw(batch, generator)
-        signal = self._signals(batch, generator)
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The examples of a step, all of them from one generator: the fields of `Examples`.
+
+        With fast guides the small latents follow (B,C,h/scale,w/scale), and the guide is still PSU's.
+        """
+        high, guide, kind, low = self.crops.draw(batch, generator)
+        signal = draw_signals(self.recipe.objective, batch, generator)
         noise = torch.randn(batch, 2, *high.shape[1:], generator=generator)
         times = self.objective(kind, signal).times(batch, generator)
-        return Examples(high, guide, kind, signal, noise, times, torch.randint(2**31, (batch,), generator=generator))
+        seed = torch.randint(2**31, (batch,), generator=generator)
+        drawn = Examples(high, guide, kind, signal, noise, times, seed)
+        return drawn if low is None else (*drawn, low)
 
-    def loss(self, network: Network, *examples: Tensor) -> Tensor:
-        """The mean loss; examples: the fields of `Examples`, whole or a part of them."""
-        parts = Examples(*examples)
-        objective = self.objective(parts.kind, parts.alpha_bar)
-        return objective.loss(self.predict(network, parts.kind, parts.alpha_bar), parts)
+    def loss(self, network: Network, *drawn: Tensor) -> Tensor:
+        """The mean loss; drawn: what `draw` returns, whole or the same items of each."""
+        examples, psu = self.with_guides(network, *drawn)
+        objective = self.objective(examples.kind, examples.alpha_bar)
+        anchor: Tensor | float = 0.0
+        if psu is not None:
+            anchor = self.recipe.objective.anchor * mse_loss(examples.guide, psu)
+            objective = replace(objective, shown=psu) if isinstance(objective, Decoded) else objective
+        return objective.loss(self.predict(network, examples.kind, examples.alpha_bar), examples) + anchor
+
+    def with_guides(self, network: Network, *drawn: Tensor) -> tuple[Examples, Tensor | None]:
+        """The examples of what `draw` returned, with the network's own guides where those are fast, and PSU's then.
+
+        The guide network sees whole crops, the flow a part of each.
+        """
+        if len(drawn) == len(Examples._fields):
+            return Examples(*drawn), None
+        *others, low = drawn
+        examples = Examples(*others)
+        psu = examples.guide
+        made = network(low, size=(psu.shape[-2], psu.shape[-1])).float()
+        side = self.recipe.data.part or psu.shape[-1]
+        corners = random_bits(examples.seed ^ PARTS, 2) % (psu.shape[-1] - side + 1)
+        high, made, psu = (windows(x, corners, (side, side)) for x in (examples.high, made, psu))
+        return examples._replace(high=high, guide=made, noise=examples.noise[..., :side, :side]), psu
 
     def predict(self, network: Network, kind: Tensor, alpha_bar: Tensor) -> Predict:
         """`conditioned`, for a network of this recipe."""
@@ -67,13 +107,3 @@ class TrainingTask:
         """The objective; kind and alpha_bar (B,) condition the teacher too, if there is one."""
         teacher = None if self.teacher is None else self.predict(self.teacher, kind, alpha_bar)
         return make_objective(self.recipe.objective, teacher, self.decoder, self.perception)
-
-    def _signals(self, batch: int, generator: torch.Generator) -> Tensor:
-        """The signal kept in each start (B,): at the recipe's noise step, or for most at any step of its range."""
-        own = self.recipe.objective.noise_step
-        steps = torch.full((batch,), own)
-        if self.recipe.objective.noise_steps:
-            least, greatest = self.recipe.objective.noise_steps
-            others = torch.randint(least, greatest + 1, (batch,), generator=generator)
-            steps = others.where(torch.rand(batch, generator=generator) < OTHER_STEPS, own)
-        return SIGNALS[steps]

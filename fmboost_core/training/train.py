@@ -23,6 +23,7 @@ from ..sampling.schedule import alpha_bar
 from ..spec import ModelSpec
 from .data.crops import LatentCrops, PhotoCrops
 from .data.latents import LatentSet
+from .guide import GuidedFlow, guided_flow
 from .loop import Trainer, placed
 from .losses.codec import CodecPasses, codec_loss
 from .losses.decoder import Decoder
@@ -54,12 +55,13 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
     require_family(recipe, data)
     crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling)
     torch.manual_seed(recipe.loop.seed)
-    network = build_network(recipe.network)
+    fast = recipe.data.upsampling == "fast"
+    network: nn.Module = guided_flow(recipe) if fast else build_network(recipe.network)
     if recipe.start.model:
         trained = load_model(recipe.start.model)
         if recipe.objective.name in CONTINUING:
             _require_flow(recipe, trained.spec)
-        start_from(network, trained)
+        start_from(network.flow if isinstance(network, GuidedFlow) else network, trained)
     teacher = deepcopy(network).requires_grad_(False) if recipe.objective.name == "reflow" else None
     freeze(network, recipe.start.frozen)
     decoder = _decoder(recipe) if recipe.objective.name == "decoded" else None
@@ -135,6 +137,7 @@ def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:
 def finished(recipe: Recipe, network: nn.Module, scale: int, name: str) -> Model:
     """The trained network as a model. Its specification names the baseline, or the start of the flow."""
     family = FAMILIES[recipe.card.family]
+    flow, guide = (network.flow, network.guide) if isinstance(network, GuidedFlow) else (network, None)
     continued = recipe.objective.name in CONTINUING
     objective = "cfm" if continued else recipe.objective.name
     own = (recipe.objective.noise_step, alpha_bar(recipe.objective.noise_step))
@@ -144,9 +147,10 @@ def finished(recipe: Recipe, network: nn.Module, scale: int, name: str) -> Model
         latent_shift=family.shift, scale=scale, noise_step=step, alpha_bar=signal,
         noise_steps=recipe.objective.noise_steps or (step,),
         guide=recipe.data.upsampling, objective=objective, nfe=recipe.card.nfe,
+        fast=None if guide is None else guide.config,
         license=recipe.card.license, trained_on=recipe.card.trained_on,
     )  # fmt: skip
-    return Model(spec, network)
+    return Model(spec, flow, guide)
 
 
 def write(model: Model, path: Path) -> None:

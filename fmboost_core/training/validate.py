@@ -14,7 +14,6 @@ from ..sampling.schedule import alpha_bar
 from .data.crops import LatentCrops
 from .data.latents import LatentSet
 from .loop import step_generator
-from .losses.objective import Examples
 from .task import TrainingTask
 from .train import require_family
 
@@ -36,7 +35,7 @@ class Validation:
             )
         crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling)
         self.task = replace(task, crops=crops)
-        self.examples: Examples = self.task.draw(CROPS, step_generator(0, 0))
+        self.drawn = self.task.draw(CROPS, step_generator(0, 0))
 
     def __call__(self, network: nn.Module) -> tuple[float, Tensor | None]:
         """The validation loss, and the images if there is a codec."""
@@ -46,7 +45,7 @@ class Validation:
     def loss(self, network: nn.Module) -> float:
         """The mean loss of the validation crops."""
         device = next(network.parameters()).device
-        parts = zip(*(x.to(device).split(16) for x in self.examples), strict=True)
+        parts = zip(*(x.to(device).split(16) for x in self.drawn), strict=True)
         losses = [self.task.loss(network, *part) for part in parts]
         return float(torch.stack(losses).mean())
 
@@ -56,7 +55,8 @@ class Validation:
         if self.codec is None:
             return None
         device = next(network.parameters()).device
-        high, guide, kind, _, noise, _, _ = (x[:IMAGES].to(device) for x in self.examples)
+        examples, _ = self.task.with_guides(network, *(x[:IMAGES].to(device) for x in self.drawn))
+        high, guide, kind, _, noise, _, _ = examples
         signal = torch.full((len(kind),), alpha_bar(self.task.recipe.objective.noise_step), device=device)
         predict, objective = self.task.predict(network, kind, signal), self.task.objective(kind, signal)
         results = [objective.sample(predict, guide, noise[:, 0], nfe) for nfe in NFE]

@@ -14,7 +14,7 @@ from fmboost_core.files.weight_file import open_weights, save_weights
 
 def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.safetensors"
-    save_weights(path, nn.Linear(2, 2), {}, None)
+    save_weights(path, nn.Linear(2, 2).state_dict(), {}, None)
     before = path.read_bytes()
 
     def cut(partial: Path, _content: bytes) -> None:
@@ -23,14 +23,14 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", cut)
-    assert "No space left" in refusal(lambda: save_weights(path, nn.Linear(2, 2), {}, None), path)
+    assert "No space left" in refusal(lambda: save_weights(path, nn.Linear(2, 2).state_dict(), {}, None), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_written_file_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
-    save_weights(tmp_path / "a.safetensors", nn.Linear(2, 2), {}, None)
+    save_weights(tmp_path / "a.safetensors", nn.Linear(2, 2).state_dict(), {}, None)
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
@@ -39,7 +39,9 @@ def test_writing_refuses_other_places_and_values(tmp_path: Path) -> None:
     nn.init.constant_(large.bias, 1e6)
     (tmp_path / "none").touch()
     for name, dtype in (("a.ckpt", None), ("none/a.safetensors", None), ("a.safetensors", torch.float16)):
-        message = refusal(lambda name=name, dtype=dtype: save_weights(tmp_path / name, large, {}, dtype), tmp_path)
+        message = refusal(
+            lambda name=name, dtype=dtype: save_weights(tmp_path / name, large.state_dict(), {}, dtype), tmp_path
+        )
         assert ("the weight bias" in message) == (dtype is torch.float16)
     assert list(tmp_path.iterdir()) == [tmp_path / "none"]
 

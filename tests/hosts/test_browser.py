@@ -40,6 +40,7 @@ LINES = {
     "image_upscale": ("FMBoostUpscaleImage", "96x64 → 192x128, 1 stage, 4 evaluations"),
     "lcm_1k": ("FMBoostUpscale", ONE_STAGE),
     "sd15_1k": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
+    "sd15_1k_fast": ("FMBoostUpscale", "512x512 → 1024x1024, 1 stage, 1 evaluation"),
     "sd15_256_to_1k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024, 2 stages, 8 evaluations"),
     "sd35_2k": ("FMBoostUpscale", TO_2K),
     "sdxl_2k": ("FMBoostUpscale", TO_2K),

@@ -65,7 +65,9 @@ def start_graph(picture: str, vae: str = "taesd") -> Graph:
 def chain(graph: Graph, latent: list[Any], **sample: Any) -> Graph:
     """5: guide, 6: start, 7: end."""
     return graph | {
-        "5": node("FMBoostPSUUpsample", latent=latent, vae=["2", 0], **SIZE, method="psu", tiled_vae=False),
+        "5": node(
+            "FMBoostPSUUpsample", latent=latent, vae=["2", 0], cfm=["4", 0], **SIZE, method="auto", tiled_vae=False
+        ),
         "6": node(
             "FMBoostNoiseAugment", latent=["5", 0], cfm=["4", 0], noise_step=-1, seed=7, family="sd15"
         ),
@@ -200,7 +202,9 @@ def test_without_a_number_of_evaluations_it_is_the_models_own(
 ) -> None:  # fmt: skip
     """In the chain and in the one node; the picture's node as on the command line, below."""
     graph = chain(start_graph(picture), ["3", 0], nfe=0)
-    graph["8"] = node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 0})
+    graph["8"] = node(
+        "FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 0, "method": "auto"}
+    )
     graph["4"]["inputs"]["model"] = FAST
     own = [latent_of(comfyui, graph, [source, 0]) for source in ("7", "8")]
     graph["7"]["inputs"]["nfe"] = 1

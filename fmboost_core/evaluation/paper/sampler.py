@@ -10,6 +10,7 @@ from torch import Tensor
 from ...codecs.protocol import Codec
 from ...model import Model
 from ...sampling.cascade import Cascade
+from ...sampling.guide import LatentUpsampling
 from ...sampling.schedule import seeded_noise
 from ...sampling.target import stage_sizes
 from ...training.losses import objective_of
@@ -44,4 +45,6 @@ class Sampler:
 
         sizes = stage_sizes((photo.small.shape[-2], photo.small.shape[-1]), photo.size, spec.scale)
         image = photo.small if self.kind == "image" else None
-        return Cascade(codec, sizes, spec.guide, sample).latent(photo.low, image, kind=self.kind)
+        upsampling = None if spec.guide == "psu" else LatentUpsampling(spec.guide, self.model.guide)
+        cascade = Cascade(codec, sizes, sample, codec.downscale_factor, upsampling)
+        return cascade.latent(photo.low, image, kind=self.kind)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import ConfigError
+from ...errors import ConfigError, require
 from ...imaging.resample import resize
 from ...networks.conditioning import ENCODED_KINDS, GUIDE_KINDS
 from .latents import LatentSet
@@ -59,16 +59,21 @@ class CropSampler:
         return int(torch.randint(side - self.crop + 1, (), generator=generator))
 
 
-def _cut(array: NDArray[Any], top: int, left: int, side: int) -> Tensor:
+def cut(array: NDArray[Any], top: int, left: int, side: int) -> Tensor:
+    """A square (C,side,side) of an array (C,H,W), in float32 and in memory of its own."""
     return torch.from_numpy(array[:, top : top + side, left : left + side].copy()).float()
 
 
 class Batch(NamedTuple):
-    """Latents of the ground truth and guides, fp32 (B,C,crop,crop); what the guides were made from (B,)."""
+    """Latents of the ground truth and guides, fp32 (B,C,crop,crop); what the guides were made from (B,).
+
+    low: the small latents (B,C,crop/scale,crop/scale) at the same places, for fast guides; the guides are then PSU's.
+    """
 
     high: Tensor
     guide: Tensor
     kind: Tensor
+    low: Tensor | None = None
 
 
 class LatentCrops:
@@ -82,10 +87,15 @@ class LatentCrops:
 
         A group is what a guide was made from ("latent", "image" or "resized"), and how else it was made: the name of
         another codec, "boosted" and "disturbed" low-resolution latents, as in `latent:CODEC:boosted`.
-        upsampling: one of `guide.UPSAMPLERS`; only "psu" has groups and takes shares.
+        upsampling: one of `guide.UPSAMPLERS`; only "psu" and "fast" take shares, "fast" of latents.
         """
         self.crop, self.scale, self.upsampling = crop, data.scale, upsampling
-        if upsampling == "psu":
+        # Small latents and guides lie at the same places, in steps of whole small latents.
+        self.unit = data.scale if upsampling == "fast" else 1
+        require(crop % self.unit == 0, "data.crop", crop, f"a multiple of the shards' scale, {data.scale}")
+        if upsampling == "fast":
+            self.choices = [(s, "latent") for s in data.samples if "low" in s.arrays and "latent" in s.arrays]
+        elif upsampling == "psu":
             self.choices = [(s, kind) for s in data.samples for kind in ENCODED_KINDS if kind in s.arrays]
             if any(group.startswith("resized") for group in shares):
                 self.choices += [(s, "resized") for s in data.samples if "low" in s.arrays]
@@ -101,26 +111,31 @@ class LatentCrops:
                 f"The shards have nothing to make guides for upsampling {upsampling} from; encode them again "
                 "with other --guides."
             )
-        groups = [_group(sample, kind) for sample, kind in self.choices]
+        groups = [group_of(sample, kind) for sample, kind in self.choices]
         unknown = sorted(set(shares) - set(groups))
         if unknown:
             known = ", ".join(sorted(set(groups)))
             raise ConfigError(f"data.shares names {', '.join(unknown)}, but the shards' groups of guides are {known}.")
         self._resized: dict[int, Tensor] = {}  # by the identity of their samples: whole, so each is resized once
-        sizes = [sample.arrays["high"].shape[-2:] for sample, _ in self.choices]
-        self.sampler = CropSampler(sizes, crop, groups)
+        sizes = [[side // self.unit for side in sample.arrays["high"].shape[-2:]] for sample, _ in self.choices]
+        self.sampler = CropSampler(list(map(tuple, sizes)), crop // self.unit, groups)
         self.sampler.set_shares(shares or dict.fromkeys(groups, 1.0))
 
     def draw(self, batch: int, generator: torch.Generator) -> Batch:
-        where = self.sampler.draw(batch, generator)
-        high = [_cut(self.choices[i][0].arrays["high"], top, left, self.crop) for i, top, left in where]
+        small, u = self.sampler.draw(batch, generator), self.unit
+        where = [(i, u * top, u * left) for i, top, left in small]
+        high = [cut(self.choices[i][0].arrays["high"], top, left, self.crop) for i, top, left in where]
         guide = [self._guide(*self.choices[i], top, left) for i, top, left in where]
         kinds = [GUIDE_KINDS.index(self.choices[i][1]) for i, _, _ in where]
-        return Batch(torch.stack(high), torch.stack(guide), torch.tensor(kinds))
+        low = None
+        if self.upsampling == "fast":
+            side = self.crop // u
+            low = torch.stack([cut(self.choices[i][0].arrays["low"], top, left, side) for i, top, left in small])
+        return Batch(torch.stack(high), torch.stack(guide), torch.tensor(kinds), low)
 
     def _guide(self, sample: Sample, kind: str, top: int, left: int) -> Tensor:
         if kind != "resized":
-            return _cut(sample.arrays[kind], top, left, self.crop)
+            return cut(sample.arrays[kind], top, left, self.crop)
         if id(sample) not in self._resized:
             self._resized[id(sample)] = self._resize(torch.from_numpy(sample.arrays["low"].copy()).float()[None])
         return self._resized[id(sample)][:, top : top + self.crop, left : left + self.crop]
@@ -131,7 +146,8 @@ class LatentCrops:
         return resize(low, size, "bilinear" if self.upsampling == "psu" else self.upsampling)[0]
 
 
-def _group(sample: Sample, kind: str) -> str:
+def group_of(sample: Sample, kind: str) -> str:
+    """The group of a sample's guides of a kind (`LatentCrops`)."""
     facts = sample.facts
     origins = [facts.get("guide_codec"), facts.get("boosted") and "boosted", facts.get("disturb") and "disturbed"]
     return ":".join([kind, *filter(None, origins)])
@@ -153,6 +169,6 @@ class PhotoCrops:
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         where, f = self.sampler.draw(batch, generator), self.downscale_factor
-        photos = torch.stack([_cut(self.photos[i], f * top, f * left, f * self.crop) for i, top, left in where])
-        latents = torch.stack([_cut(self.latents[i], top, left, self.crop) for i, top, left in where])
+        photos = torch.stack([cut(self.photos[i], f * top, f * left, f * self.crop) for i, top, left in where])
+        latents = torch.stack([cut(self.latents[i], top, left, self.crop) for i, top, left in where])
         return photos / 127.5 - 1, latents

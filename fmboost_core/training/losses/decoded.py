@@ -39,7 +39,9 @@ class Decoded:
     octave: noise steps that double the weight of texture and lines. A network that is conditioned on the noise level
     then trades fidelity for detail by its noise step. 0: the weight is the same at all steps.
     last_share: share of the times after 0 that are 3/4, where the last of four steps begins.
+    steps: 4, or 1: all times are 0, for a model of a single evaluation.
     perceive: a further loss of the images (`Perception`). informed: it is shown the decoded guide too.
+    shown: latents (B,C,h,w) that it is shown instead, where the guide itself is still learning.
     """
 
     flow: CouplingFlow
@@ -52,12 +54,16 @@ class Decoded:
     last_share: float = 0.0
     perceive: Perceive | None = None
     informed: bool = False
+    steps: int = STEPS_BEFORE + 1
+    shown: Tensor | None = None
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
         """Half are 0, a quarter are the times of four Euler steps, a quarter are uniform from 1/8 to 7/8.
 
-        Of the later half, `last_share` are 3/4 instead.
+        Of the later half, `last_share` are 3/4 instead. With a single step, all are 0.
         """
+        if self.steps == 1:
+            return torch.zeros(count)
         anywhere = 1 / 8 + 3 / 4 * torch.rand(count, generator=generator)
         fourths = torch.randint(1, 4, (count,), generator=generator) / 4
         # In equal numbers at every step: shapes that change are slow on a GPU, and compiled anew.
@@ -89,7 +95,7 @@ class Decoded:
         """
         steps = (4 * t).round()
         x = start
-        for i in range(STEPS_BEFORE):
+        for i in range(self.steps - 1):
             left = (i < steps).to(x)
             length = t / steps.clamp(min=1) * left
             x = x + per_item(length) * predict(x, i * length, guide).float()
@@ -107,12 +113,13 @@ class Decoded:
         with torch.no_grad():
             truth = self.decode(self._part(high, seed)).float()
             shown = self.perceive is not None and self.informed
-            seen = self.decode(self._part(guide, seed)).float().clamp(-1, 1) if shown else None
+            seen = self.decode(self._part(guide if self.shown is None else self.shown, seed)) if shown else None
         made = self.decode(self._part(end, seed)).float()
         loss = self.latents(end, high, texture) + self.images(made, truth, texture)
-        return (
-            loss if self.perceive is None else loss + self.perceive(made.clamp(-1, 1), truth.clamp(-1, 1), seen, seed)
-        )
+        if self.perceive is None:
+            return loss
+        seen = None if seen is None else seen.float().clamp(-1, 1)
+        return loss + self.perceive(made.clamp(-1, 1), truth.clamp(-1, 1), seen, seed)
 
     def _part(self, latents: Tensor, seed: Tensor) -> Tensor:
         """The window of each of the latents (B,C,h,w), at a place that follows from its seed (B,)."""
