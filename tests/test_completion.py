@@ -46,7 +46,7 @@ def in_folder(tmp_path: Path, monkeypatch) -> None:
 
 ASKED = [
     ("doc", {"doctor"}),
-    ("", set(app.COMMANDS) | {"train-codec"}),
+    ("", set(app.COMMANDS) | {"train-codec", "train-guide"}),
     ("upscale --model sdxl", {"sdxl-x2", "sdxl-x4"}),
     ("upscale --model sd15-", {"sd15-mine.safetensors", *(n for n in bundled_models() if n.startswith("sd15-"))}),
     ("upscale --codec b", {"builtin"}),
