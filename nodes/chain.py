@@ -80,19 +80,19 @@ class PSUUpsample(io.ComfyNode):
                 require_codec(codec, "The method psu", inputs.VAE_ADVICE)
             party = None if codec is None else codec.examined() if encodes else codec.party
             samples = checked(latent, None if cfm is None else cfm.party, party, model)
-        # What the VAE has encoded is of its family.
-        family = (codec.family if codec and encodes else None) or _family_of(model, cfm)
-        target, unit = inputs.target_of(**size), codec.downscale_factor if codec else inputs.UNIT
-        start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
-        end = target.pixels(start, inputs.DEFAULT_SCALE, unit)
-        check_crop(start, end, target.distorts, axes)
-        large, kind = latent_size(end, unit), "latent"
-        if codec and encodes:
-            guide = pixel_upsample(samples, periodic(codec, axes), end, target.distorts, axes)
-        elif method == "fast":
-            guide = _fast_guide(samples, cfm, large, target.distorts, axes)
-        else:
-            guide, kind = latent_upsample(samples, large, method, target.distorts, axes), "resized"
+            # What the VAE has encoded is of its family.
+            family = (codec.family if codec and encodes else None) or _family_of(model, cfm)
+            target, unit = inputs.target_of(**size), codec.downscale_factor if codec else inputs.UNIT
+            start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
+            end = target.pixels(start, inputs.DEFAULT_SCALE, unit)
+            check_crop(start, end, target.distorts, axes)
+            large, kind = latent_size(end, unit), "latent"
+            if codec and encodes:
+                guide = pixel_upsample(samples, periodic(codec, axes), end, target.distorts, axes)
+            elif method == "fast":
+                guide = _fast_guide(samples, cfm, large, target.distorts, axes)
+            else:
+                guide, kind = latent_upsample(samples, large, method, target.distorts, axes), "resized"
         return io.NodeOutput(with_raw(latent, guide, family) | {KIND: kind}, ui=host.shown(notes))
 
 

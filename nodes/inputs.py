@@ -21,6 +21,7 @@ CFM = io.Custom("FMBOOST_CFM")
 SIZE_BY = ("scale", "width x height", "megapixels")
 DEFAULT_SCALE = 2.0
 UNIT = 8  # pixels per latent, where no VAE tells it
+VAE_ADVICE = "connect one, or choose a model with a fast guide, such as sd15-x2-direct"
 
 
 def size_inputs(unit: int = 8) -> list[io.Input]:
@@ -82,9 +83,6 @@ def method_input() -> io.Input:
         tooltip="auto: the model's own. psu: decode, upscale the picture, encode. fast: by the model's guide network, "
         "without the VAE. bilinear and nearest upscale the latent itself: without the VAE, but with artefacts.",
     )  # fmt: skip
-
-
-VAE_ADVICE = "connect one, or choose a model with a fast guide, such as sd15-x2-direct"
 
 
 def optional_vae_input() -> io.Input:

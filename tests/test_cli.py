@@ -29,6 +29,7 @@ from fmboost_core.cli.record import RECORD
 from fmboost_core.codecs.tiny import taesd
 from fmboost_core.errors import Cancelled, ConfigError
 from fmboost_core.files.checkpoint import load_model, save_model
+from fmboost_core.files.weight_file import weights_digest
 from fmboost_core.model import Model
 from fmboost_core.networks.config import PRESETS, GuideConfig
 from fmboost_core.networks.guide import GuideNetwork
@@ -494,6 +495,14 @@ def test_bench_measures_the_parts(tools, tmp_path, capsys, monkeypatch):
     assert flop["decoding"] == 4 * flop["decoding small"]
     assert flop["interpolated guide"] == flop["restoring"] == 0  # no convolutions
     assert "fast guide" in capsys.readouterr().out
+
+
+def test_the_record_knows_a_guide_network_by_its_weights():
+    """`--skip-existing` makes pictures anew when the guide network alone has changed."""
+    network, config = torch.nn.Linear(2, 2), GuideConfig(width=8, blocks=1, fine_width=4, fine_blocks=1)
+    guides = [randomised(GuideNetwork(config), seed) for seed in (0, 1)]
+    found = [weights_digest(network, guide) for guide in (None, *guides)]
+    assert len(set(found)) == 3 and found[0] == weights_digest(network)
 
 
 def test_a_case_is_measured_in_a_process_of_its_own(tools):

@@ -111,6 +111,16 @@ def test_the_radii_are_what_is_reached(guide: GuideNetwork) -> None:
     assert 61 + reach - 3 <= last <= 61 + reach + 1
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 1)])
+def test_the_smallest_latents_have_guides(guide: GuideNetwork, shape: tuple[int, int]) -> None:
+    small, size = torch.ones(1, 4, *shape), (3 * shape[0], 3 * shape[1])
+    for axes in (Tileable(), Tileable(True, True)):
+        assert fast_guide(guide, small, size, None, axes).isfinite().all()
+        assert torch.allclose(
+            fast_guide(guide, small, size, 2, axes), fast_guide(guide, small, size, None, axes), atol=1e-5
+        )
+
+
 def test_a_batch_of_guides_equals_its_singles(guide: GuideNetwork, latent: torch.Tensor) -> None:
     both = fast_guide(guide, latent, (40, 52))
     assert torch.allclose(both, torch.cat([fast_guide(guide, x, (40, 52)) for x in latent.split(1)]), atol=1e-5)
@@ -143,6 +153,7 @@ def test_other_files_are_no_guide_networks(guide: GuideNetwork, codec: TinyVAE, 
     table, path = asdict(SMALL), tmp_path / "w.safetensors"
     for wrong, said in (
         (json.dumps(table | {"width": 0}), "width must be"),
+        (json.dumps(table | {"width": 2**62}), "describes a network that cannot be built"),
         (json.dumps(table | {"blocks": 10**6}), "has at least"),
         (json.dumps(table | {"channels": 16}), "of another shape"),
         (json.dumps(table | {"depth": 3}), "does not know: depth"),
@@ -162,6 +173,7 @@ def test_a_model_file_holds_its_guide_network(fast: Model, latent: torch.Tensor,
     assert torch.allclose(boost(latent, again, None, seed=3), boost(latent, fast, None, seed=3), atol=1e-4)
     networks = (fast.network, fast.guide)
     assert describe(path)["parameters"] == sum(p.numel() for part in networks if part for p in part.parameters())
+    assert torch.allclose(load_guide(path)(latent, (40, 52)), fast.guide(latent, (40, 52)), atol=1e-5)  # to train on
     text = fast.spec.to_json()
     for wrong, said in (
         (text.replace('"guide": "fast"', '"guide": "psu"'), "fast must be"),

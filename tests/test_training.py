@@ -547,7 +547,7 @@ def test_validation_is_the_same_every_time_and_is_of_its_own_shards(latents: Pat
     trainer, task = make_trainer(recipe_for(), data)
     first, again = Validation(task, data, None), Validation(task, data, None)
     assert first(trainer.average) == again(trainer.average) == (first.loss(trainer.average), None)
-    by_hand = task.loss(trainer.average, *first.examples)
+    by_hand = task.loss(trainer.average, *first.drawn)
     assert first.loss(trainer.average) == pytest.approx(float(by_hand), rel=1e-5)
     for facts, channels, words in (({"scale": 4}, 4, "of scale 4"), ({"scale": 2}, 16, "16 channels")):
         high = np.zeros((channels, 8, 8), np.float16)

@@ -51,7 +51,7 @@ def load_tools(model: str | None, codec: str, device: str, dtype: str) -> Tools:
     network = load_model(model or default_model(codec))
     autoencoder = load_codec(codec, network.spec.family if codec == BUILTIN else None)
     check_pair(network, autoencoder)
-    weights = {"model": weights_digest(network.network), "codec": weights_digest(autoencoder)}
+    weights = {"model": weights_digest(network.network, network.guide), "codec": weights_digest(autoencoder)}
     return Tools(network.to(where, kind), move(autoencoder, where, kind), where, weights)
 
 

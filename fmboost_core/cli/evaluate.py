@@ -159,7 +159,7 @@ def _compare_models(
     }  # fmt: skip
     results = Results(args.out, settings)
     for label, model in models.items():
-        results.claim(label, weights_digest(model.network))
+        results.claim(label, weights_digest(model.network, model.guide))
     grid = SamplingGrid(tuple(args.nfe or ()), tuple(args.noise_step or ()), args.solver, args.seed, args.restore)
     methods, restored = grid.methods(models, codec)
     return model_comparison(photos, methods, codec, config, device, restored), results

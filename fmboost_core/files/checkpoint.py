@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +21,8 @@ from .weight_file import Entry, load_strictly, open_weights, require_fit, save_w
 
 METADATA_KEY = "fmboost"  # of the specification in a file's metadata
 GUIDE = "guide."  # prefix of the guide network's weights
+
+Network = TypeVar("Network", bound=nn.Module)
 
 # --- loading
 
@@ -82,8 +84,7 @@ def empty_guide(path: Path, config: GuideConfig, tensors: int) -> GuideNetwork:
             f"{path} has {tensors} tensors of its guide network, which has at least {config.fewest_tensors}; copy or "
             "download it again."
         )
-    with torch.device("meta"):
-        return GuideNetwork(config)
+    return _on_meta(path, lambda: GuideNetwork(config))
 
 
 def _empty_network(path: Path, config: NetworkConfig, tensors: int, ops: Any = nn) -> nn.Module:
@@ -94,9 +95,14 @@ def _empty_network(path: Path, config: NetworkConfig, tensors: int, ops: Any = n
             f"{path} has {tensors} tensors, too few for its network, which has at least {config.fewest_tensors}; copy "
             "or download it again."
         )
+    return _on_meta(path, lambda: build_network(config, ops))
+
+
+def _on_meta(path: Path, build: Callable[[], Network]) -> Network:
+    """A network on the meta device; `CheckpointError` where that cannot be."""
     try:
         with torch.device("meta"):
-            return build_network(config, ops)
+            return build()
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(
             f"{path} describes a network that cannot be built ({reason(error)}); take another file."

@@ -1,4 +1,4 @@
-"""Files of guide networks alone, which a training with a fast guide starts from."""
+"""Guide networks in files: alone, as a training with a fast guide starts from, or with the model they belong to."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ from ..errors import CheckpointError, ConfigError, reason
 from ..networks.config import GuideConfig
 from ..networks.guide import GuideNetwork
 from ..spec import built
-from .checkpoint import empty_guide
-from .locate import find_file
+from .checkpoint import METADATA_KEY as MODEL_KEY, empty_guide, load_model
+from .locate import bundled_models, find_file, find_weights
 from .weight_file import load_strictly, open_weights, save_weights
 
 METADATA_KEY = "fmboost_guide"  # of the configuration in a file's metadata
 
 
 def load_guide(path: str | Path) -> GuideNetwork:
-    """A guide network on the CPU, in float32. Raises `CheckpointError` that names the file and its fault."""
+    """A guide network on the CPU, in float32: of a file of its own, or of a model with fast guides, named or in a file.
+
+    Raises `CheckpointError` that names the file and its fault.
+    """
+    if str(path) in bundled_models():
+        path = find_weights(path)
     path = find_file(str(path))
     with open_weights(path) as file:
+        if MODEL_KEY in file.metadata:
+            guide = load_model(path).guide
+            if guide is not None:
+                return guide
         if METADATA_KEY not in file.metadata:
             raise CheckpointError(f"{path} is no guide network; `fmboost train-guide` makes one.")
         try:

@@ -208,9 +208,10 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(network: nn.Module) -> str:
-    """A short digest of a network's weights."""
+def weights_digest(*networks: nn.Module | None) -> str:
+    """A short digest of the weights of networks; None counts as nothing."""
     summary = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        summary.update(name.encode() + tensor.cpu().numpy().tobytes())
+    for network in filter(None, networks):
+        for name, tensor in sorted(network.state_dict().items()):
+            summary.update(name.encode() + tensor.cpu().numpy().tobytes())
     return summary.hexdigest()[:16]

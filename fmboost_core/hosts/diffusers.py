@@ -55,9 +55,8 @@ class FMBoostModel(ModelMixin, ConfigMixin):
         super().__init__()
         self.register_to_config(**json.loads(model.spec.to_json()))
         self.spec, self.unet = model.spec, model.network  # `network` is a field of the configuration
-        self._guide = (
-            model.guide,
-        )  # no submodule: offloading moves those when `forward` is called, guides come before
+        # In a tuple, so that it is no submodule: offloading moves those at `forward`, and guides come before.
+        self._guide = (model.guide,)
 
     def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The velocity (B,C,h,w): x (B,C,h,w) scaled, t (B,) in [0,1]."""

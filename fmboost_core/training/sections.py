@@ -147,7 +147,7 @@ class StartSection:
     model: name or path of a trained model to start from, which is also reflow's teacher; of a codec, builtin
         or a file. "": fresh weights.
     frozen: prefixes of the names of parameters that do not train, such as "input_blocks.0".
-    guide: the file of the guide network to start from, for fast guides. "": fresh weights.
+    guide: the guide network to start from, for fast guides: its file, or a model that has one. "": fresh weights.
     """
 
     model: str = ""

@@ -20,7 +20,6 @@ from .losses.hashed import random_bits, windows
 from .losses.objective import Examples, Objective, Predict
 from .losses.perception import Perception
 from .recipe import Recipe
-from .sections import ObjectiveSection
 
 Network = Callable[..., Tensor]
 
@@ -40,16 +39,6 @@ def conditioned(network: Network, config: NetworkConfig, kind: Tensor, alpha_bar
     return lambda x, t, guide: network(x, t, Conditioning(guide, kinds, levels))
 
 
-def draw_signals(objective: ObjectiveSection, batch: int, generator: torch.Generator) -> Tensor:
-    """The signal kept in each start (B,): at the recipe's noise step, or for most at any step of its range."""
-    steps = torch.full((batch,), objective.noise_step)
-    if objective.noise_steps:
-        least, greatest = objective.noise_steps
-        others = torch.randint(least, greatest + 1, (batch,), generator=generator)
-        steps = others.where(torch.rand(batch, generator=generator) < OTHER_STEPS, objective.noise_step)
-    return SIGNALS[steps]
-
-
 @dataclass(frozen=True)
 class TrainingTask:
     """A recipe's crops and objective. teacher: of "reflow"; decoder, perception: of "decoded"."""
@@ -66,7 +55,7 @@ class TrainingTask:
         With fast guides the small latents follow (B,C,h/scale,w/scale), and the guide is still PSU's.
         """
         high, guide, kind, low = self.crops.draw(batch, generator)
-        signal = draw_signals(self.recipe.objective, batch, generator)
+        signal = self._signals(batch, generator)
         noise = torch.randn(batch, 2, *high.shape[1:], generator=generator)
         times = self.objective(kind, signal).times(batch, generator)
         seed = torch.randint(2**31, (batch,), generator=generator)
@@ -107,3 +96,13 @@ class TrainingTask:
         """The objective; kind and alpha_bar (B,) condition the teacher too, if there is one."""
         teacher = None if self.teacher is None else self.predict(self.teacher, kind, alpha_bar)
         return make_objective(self.recipe.objective, teacher, self.decoder, self.perception)
+
+    def _signals(self, batch: int, generator: torch.Generator) -> Tensor:
+        """The signal kept in each start (B,): at the recipe's noise step, or for most at any step of its range."""
+        own = self.recipe.objective.noise_step
+        steps = torch.full((batch,), own)
+        if self.recipe.objective.noise_steps:
+            least, greatest = self.recipe.objective.noise_steps
+            others = torch.randint(least, greatest + 1, (batch,), generator=generator)
+            steps = others.where(torch.rand(batch, generator=generator) < OTHER_STEPS, own)
+        return SIGNALS[steps]

@@ -56,7 +56,7 @@ def evaluate_table(
         },
     )  # fmt: skip
     for network, model in networks.items():
-        results.claim(network, weights_digest(model.network))
+        results.claim(network, weights_digest(model.network, model.guide))
     run(table_comparison(table, networks, setup), results, METRICS, Artifacts(folder), progress)
     return _summary(table, results, setup)
 

@@ -59,8 +59,7 @@ class CropSampler:
         return int(torch.randint(side - self.crop + 1, (), generator=generator))
 
 
-def cut(array: NDArray[Any], top: int, left: int, side: int) -> Tensor:
-    """A square (C,side,side) of an array (C,H,W), in float32 and in memory of its own."""
+def _cut(array: NDArray[Any], top: int, left: int, side: int) -> Tensor:
     return torch.from_numpy(array[:, top : top + side, left : left + side].copy()).float()
 
 
@@ -111,31 +110,31 @@ class LatentCrops:
                 f"The shards have nothing to make guides for upsampling {upsampling} from; encode them again "
                 "with other --guides."
             )
-        groups = [group_of(sample, kind) for sample, kind in self.choices]
+        groups = [_group(sample, kind) for sample, kind in self.choices]
         unknown = sorted(set(shares) - set(groups))
         if unknown:
             known = ", ".join(sorted(set(groups)))
             raise ConfigError(f"data.shares names {', '.join(unknown)}, but the shards' groups of guides are {known}.")
         self._resized: dict[int, Tensor] = {}  # by the identity of their samples: whole, so each is resized once
-        sizes = [[side // self.unit for side in sample.arrays["high"].shape[-2:]] for sample, _ in self.choices]
-        self.sampler = CropSampler(list(map(tuple, sizes)), crop // self.unit, groups)
+        sizes = [tuple(n // self.unit for n in sample.arrays["high"].shape[-2:]) for sample, _ in self.choices]
+        self.sampler = CropSampler(sizes, crop // self.unit, groups)
         self.sampler.set_shares(shares or dict.fromkeys(groups, 1.0))
 
     def draw(self, batch: int, generator: torch.Generator) -> Batch:
         small, u = self.sampler.draw(batch, generator), self.unit
         where = [(i, u * top, u * left) for i, top, left in small]
-        high = [cut(self.choices[i][0].arrays["high"], top, left, self.crop) for i, top, left in where]
+        high = [_cut(self.choices[i][0].arrays["high"], top, left, self.crop) for i, top, left in where]
         guide = [self._guide(*self.choices[i], top, left) for i, top, left in where]
         kinds = [GUIDE_KINDS.index(self.choices[i][1]) for i, _, _ in where]
         low = None
         if self.upsampling == "fast":
             side = self.crop // u
-            low = torch.stack([cut(self.choices[i][0].arrays["low"], top, left, side) for i, top, left in small])
+            low = torch.stack([_cut(self.choices[i][0].arrays["low"], top, left, side) for i, top, left in small])
         return Batch(torch.stack(high), torch.stack(guide), torch.tensor(kinds), low)
 
     def _guide(self, sample: Sample, kind: str, top: int, left: int) -> Tensor:
         if kind != "resized":
-            return cut(sample.arrays[kind], top, left, self.crop)
+            return _cut(sample.arrays[kind], top, left, self.crop)
         if id(sample) not in self._resized:
             self._resized[id(sample)] = self._resize(torch.from_numpy(sample.arrays["low"].copy()).float()[None])
         return self._resized[id(sample)][:, top : top + self.crop, left : left + self.crop]
@@ -146,8 +145,7 @@ class LatentCrops:
         return resize(low, size, "bilinear" if self.upsampling == "psu" else self.upsampling)[0]
 
 
-def group_of(sample: Sample, kind: str) -> str:
-    """The group of a sample's guides of a kind (`LatentCrops`)."""
+def _group(sample: Sample, kind: str) -> str:
     facts = sample.facts
     origins = [facts.get("guide_codec"), facts.get("boosted") and "boosted", facts.get("disturb") and "disturbed"]
     return ":".join([kind, *filter(None, origins)])
@@ -169,6 +167,6 @@ class PhotoCrops:
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         where, f = self.sampler.draw(batch, generator), self.downscale_factor
-        photos = torch.stack([cut(self.photos[i], f * top, f * left, f * self.crop) for i, top, left in where])
-        latents = torch.stack([cut(self.latents[i], top, left, self.crop) for i, top, left in where])
+        photos = torch.stack([_cut(self.photos[i], f * top, f * left, f * self.crop) for i, top, left in where])
+        latents = torch.stack([_cut(self.latents[i], top, left, self.crop) for i, top, left in where])
         return photos / 127.5 - 1, latents

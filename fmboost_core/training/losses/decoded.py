@@ -112,14 +112,18 @@ class Decoded:
         """The weighted distances (B,) of latents, and of the images that they decode to."""
         with torch.no_grad():
             truth = self.decode(self._part(high, seed)).float()
-            shown = self.perceive is not None and self.informed
-            seen = self.decode(self._part(guide if self.shown is None else self.shown, seed)) if shown else None
+            seen = self._seen(guide, seed)
         made = self.decode(self._part(end, seed)).float()
         loss = self.latents(end, high, texture) + self.images(made, truth, texture)
         if self.perceive is None:
             return loss
-        seen = None if seen is None else seen.float().clamp(-1, 1)
         return loss + self.perceive(made.clamp(-1, 1), truth.clamp(-1, 1), seen, seed)
+
+    def _seen(self, guide: Tensor, seed: Tensor) -> Tensor | None:
+        """What informed critics see beside the images (B,3,H,W) in [-1,1]; None where there are none."""
+        if self.perceive is None or not self.informed:
+            return None
+        return self.decode(self._part(guide if self.shown is None else self.shown, seed)).float().clamp(-1, 1)
 
     def _part(self, latents: Tensor, seed: Tensor) -> Tensor:
         """The window of each of the latents (B,C,h,w), at a place that follows from its seed (B,)."""
