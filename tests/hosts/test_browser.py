@@ -86,11 +86,13 @@ def nodes_of(name: str) -> list[dict[str, Any]]:
 
 
 def own_numbers(name: str, node: str) -> list[str]:
-    """The line that tells the noise step of the template's model, on a node that asks for the model's own."""
-    kind = next(entry["type"] for entry in nodes_of(name) if str(entry["id"]) == node)
+    """The line that tells the numbers of the template's model, on a node that asks for the model's own."""
+    twin = json.loads((PACK / "tests/workflows" / f"{name}.api.json").read_text(encoding="utf-8"))
     (loader,) = (entry for entry in nodes_of(name) if entry["type"] == "FMBoostLoadCFM")
-    step = load_model(loader["widgets_values"][0]).spec.noise_step
-    return [] if kind == "FMBoostPSUUpsample" else [f"the model's own: noise_step {step}"]
+    spec, asked = load_model(loader["widgets_values"][0]).spec, twin[node]["inputs"]
+    own = {"nfe": (0, spec.nfe), "noise_step": (-1, spec.noise_step)}  # the widget's value, and what it stands for
+    told = [f"{widget} {number}" for widget, (value, number) in own.items() if asked.get(widget) == value]
+    return [f"the model's own: {', '.join(told)}"] if told else []
 
 
 def workflow_with(kind: str) -> str:
