@@ -3,6 +3,7 @@
 import json
 import random
 import resource
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +14,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import TINY, make_model
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fmboost_core import boost
 from fmboost_core.cli.processes import share
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ConfigError, FileError, FMBoostError, FMBoostWarning, LatentError
+from fmboost_core.errors import (
+    CheckpointError,
+    ConfigError,
+    FileError,
+    FMBoostError,
+    FMBoostWarning,
+    LatentError,
+    MissingDependencyError,
+)  # fmt: skip
 from fmboost_core.imaging.resample import resize
 from fmboost_core.networks.conditioning import GUIDE_KINDS
 from fmboost_core.sampling.guide import pixel_upsample
@@ -31,6 +42,7 @@ from fmboost_core.training.data.encode import Encoding, ShardMaker, disturbed, r
 from fmboost_core.training.data.latents import LatentSet, load_shards
 from fmboost_core.training.data.photos import View, find_photos, load_view, plan_views
 from fmboost_core.training.data.shards import Sample, read_shard, write_shard
+from fmboost_core.training.data.teacher import as_teacher, load_teacher
 
 
 @pytest.fixture
@@ -392,6 +404,42 @@ def test_low_latents_can_be_a_model_s_results_and_disturbed(photos: Path, codec:
                 guide = pixel_upsample(expected, codec, (image.shape[-2], image.shape[-1]))
                 assert torch.allclose(torch.from_numpy(sample.arrays["latent"].copy()).float()[None], guide, atol=0.02)
     LatentCrops(data, 4, {"latent:boosted": 0.5, "latent:boosted:disturbed": 0.5})
+
+
+def test_a_teacher_makes_the_ground_truth_of_decoded_small_latents(
+    photos: Path, codec: TinyVAE, tmp_path: Path
+) -> None:
+    """A teacher of four times is reduced to two; what it is shown is what the latent holds, disturbed or not."""
+    teacher = as_teacher(lambda image: 1 - image.repeat_interleave(4, 2).repeat_interleave(4, 3), torch.float32)
+    how = Encoding(guides=("latent",), teacher="negative", disturb=True, seed=5)
+    made(photos, codec, tmp_path / "taught", how, teacher=teacher)
+    sample, *_ = load_shards(tmp_path / "taught").samples
+    low, high = (torch.from_numpy(sample.arrays[name].copy()).float()[None] for name in ("low", "high"))
+    with torch.inference_mode():
+        seen = codec.decode(low).clamp(-1, 1)
+        negative = F.interpolate(seen.repeat_interleave(4, 2).repeat_interleave(4, 3), scale_factor=0.5,
+                                 mode="bicubic", antialias=True)  # fmt: skip
+        assert torch.allclose(high, codec.encode(-negative.clamp(-1, 1)), atol=0.02)
+    LatentCrops(load_shards(tmp_path / "taught"), 4, {"latent:disturbed:taught": 1})
+
+
+def test_a_teacher_is_of_small_latents_alone() -> None:
+    with pytest.raises(ConfigError, match="and a teacher, make guides from latents alone"):
+        Encoding(teacher="any")
+
+
+def test_a_teacher_s_file_must_be_an_upscaler(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("spandrel")
+    foreign = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(1)}, foreign)
+    with pytest.raises(CheckpointError, match="no upscaler that spandrel knows"):
+        load_teacher(foreign, torch.device("cpu"))
+
+
+def test_without_spandrel_a_teacher_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(MissingDependencyError, match="pip install spandrel"):
+        load_teacher(tmp_path / "any.pth", torch.device("cpu"))
 
 
 def test_codecs_of_two_families_do_not_share_shards(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:

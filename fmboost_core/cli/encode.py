@@ -43,6 +43,10 @@ def add_command(commands: Any) -> None:
         help="small latents are results of this model, as in a second stage (with --guides latent)",
     )  # fmt: skip
     add("--disturb", action="store_true", help="disturb the small latents a little (with --guides latent)")
+    add(
+        "--teacher", type=Path, metavar="FILE",
+        help="the ground truth is what this upscaler makes of the decoded small latents (with --guides latent)",
+    )  # fmt: skip
     add("--seed", type=int, default=0, help="of the photographs' order, degradations and disturbances (default 0)")
     add_device(parser)
     add("--bf16", action="store_true", help="compute in bfloat16, twice as fast where the processor has it")
@@ -56,8 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import require
     from ..fallback import move
     from ..files.checkpoint import describe, load_model
+    from ..files.weight_file import sha256_of
     from ..training.data.encode import Encoding, ShardMaker
     from ..training.data.photos import find_photos, plan_views
+    from ..training.data.teacher import load_teacher
     from ..training.progress import ProgressLog
     from .device import choose_device
     from .processes import share
@@ -72,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     views = views[: args.limit]
     model = load_model(args.boosted).to(device) if args.boosted else None
+    teacher = load_teacher(args.teacher, device, dtype) if args.teacher else None
     how = Encoding(
         scale=args.scale,
         guides=tuple(args.guides),
@@ -82,8 +89,11 @@ def run(args: argparse.Namespace) -> int:
         # The hash tells two models of one name apart.
         boosted=f"{model.spec.name} {describe(args.boosted)['sha256'][:16]}" if model else "",
         disturb=args.disturb,
+        teacher=f"{args.teacher.stem} {sha256_of(args.teacher)[:16]}" if teacher else "",
     )
-    maker = ShardMaker(views, how, codec, args.out, guide_codec=guide_codec, model=model, device=device)
+    maker = ShardMaker(
+        views, how, codec, args.out, guide_codec=guide_codec, model=model, teacher=teacher, device=device
+    )  # fmt: skip
     try:
         maker.make(share(maker.shards), ProgressLog("views"))
     finally:

@@ -85,7 +85,8 @@ class LatentCrops:
         """shares: proportions of the groups; a group that is not named is not drawn; empty: all groups alike.
 
         A group is what a guide was made from ("latent", "image" or "resized"), and how else it was made: the name of
-        another codec, "boosted" and "disturbed" low-resolution latents, as in `latent:CODEC:boosted`.
+        another codec, "boosted" and "disturbed" low-resolution latents, as in `latent:CODEC:boosted`; "taught" by a
+        teacher.
         upsampling: one of `guide.UPSAMPLERS`; only "psu" and "fast" take shares, "fast" of latents.
         """
         self.crop, self.scale, self.upsampling = crop, data.scale, upsampling
@@ -147,8 +148,8 @@ class LatentCrops:
 
 def _group(sample: Sample, kind: str) -> str:
     facts = sample.facts
-    origins = [facts.get("guide_codec"), facts.get("boosted") and "boosted", facts.get("disturb") and "disturbed"]
-    return ":".join([kind, *filter(None, origins)])
+    ways = {"boosted": "boosted", "disturb": "disturbed", "teacher": "taught"}
+    return ":".join(filter(None, [kind, facts.get("guide_codec"), *(ways[fact] for fact in ways if facts.get(fact))]))
 
 
 class PhotoCrops:

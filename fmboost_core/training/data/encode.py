@@ -5,7 +5,8 @@ photograph; and guides of the size of high, named after `ENCODED_KINDS`: `latent
 E(UP(reduced photograph)).
 
 At sampling, a low-resolution latent comes from a diffusion model or an earlier stage and is no encoding of a
-photograph. `low` can imitate that: it can be the result of a trained model, or be disturbed.
+photograph. `low` can imitate that: it can be the result of a trained model, or be disturbed. And `high` can be the
+latent of what a teacher makes of the decoded `low`, instead of the photograph's (teacher.py).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ...sampling.upscaler import boost
 from .degrade import Degradation, degrade, plan
 from .photos import View, load_view
 from .shards import Sample, read_shard, write_shard
+from .teacher import Teacher
 
 SHARD_VIEWS = 64
 PLAN = "encode.json"  # in the folder of the shards: their views and how they were encoded
@@ -57,7 +59,9 @@ class Encoding:
     boosted: name and hash of the model whose results are the low latents, as in a second stage; it starts from
         photographs that are reduced once more. "": low latents are encodings.
     disturb: whether low latents are `disturbed`.
-    boosted and disturb make guides from latents alone.
+    teacher: name and hash of the upscaler whose images of the decoded low latents are the ground truth; "": photographs
+        are.
+    boosted, disturb and teacher make guides from latents alone.
     """
 
     scale: int = 2
@@ -68,14 +72,17 @@ class Encoding:
     codec: str = ""
     boosted: str = ""
     disturb: bool = False
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         if not 2 <= self.scale <= 16:
             raise ConfigError(f"scale must be a whole number from 2 to 16, but it is {self.scale!r}.")
         if not self.guides or not set(self.guides) <= set(ENCODED_KINDS):
             raise ConfigError(f"guides must be {', '.join(ENCODED_KINDS)} or both, but they are {list(self.guides)}.")
-        if (self.boosted or self.disturb) and tuple(self.guides) != ("latent",):
-            raise ConfigError("Boosted and disturbed latents make guides from latents alone: take --guides latent.")
+        if (self.boosted or self.disturb or self.teacher) and tuple(self.guides) != ("latent",):
+            raise ConfigError(
+                "Boosted and disturbed latents, and a teacher, make guides from latents alone: take --guides latent."
+            )
 
 
 def reduced(image: Tensor, scale: int, degradation: Degradation | None = None) -> Tensor:
@@ -118,15 +125,16 @@ class ShardMaker:
 
     def __init__(
         self, views: Sequence[View], how: Encoding, codec: Codec, out: Path, *, guide_codec: Codec | None = None,
-        model: Model | None = None, device: torch.device | None = None,
+        model: Model | None = None, teacher: Teacher | None = None, device: torch.device | None = None,
     ) -> None:  # fmt: skip
-        """guide_codec, model: those that `how` names; None: codec makes the guides, low latents are encodings.
+        """guide_codec, model, teacher: those that `how` names; None: codec makes the guides, low latents are encodings,
+        photographs are the ground truth.
 
         Raises `LatentError` for codecs and a model of different families, `ConfigError` where the model cannot boost,
         its scale is no whole number, or `out` holds another plan.
         """
         self.views, self.how, self.out, self.device = views, how, out, device or torch.device("cpu")
-        self.codec, self.guide_codec, self.model = codec, guide_codec or codec, model
+        self.codec, self.guide_codec, self.model, self.teacher = codec, guide_codec or codec, model, teacher
         require_same_family(codec_party(codec), codec_party(self.guide_codec))
         if model:
             check_pair(model, self.guide_codec)
@@ -199,11 +207,15 @@ class ShardMaker:
         small = reduced(image, how.scale, degradation).to(self.device)
         low = self._low(small, how.seed + number)
         size = (image.shape[-2], image.shape[-1])
-        arrays = {"high": self.codec.encode(image.to(self.device)), "low": low}
+        truth = image.to(self.device)
+        if self.teacher is not None:
+            truth = self.teacher(self.guide_codec.decode(low), size)
+        arrays = {"high": self.codec.encode(truth), "low": low}
         arrays |= guides_of(low, small, size, how.guides, self.guide_codec)
         facts = {
             "view": asdict(view), "scale": how.scale, "guide_codec": how.guide_codec, "boosted": how.boosted,
-            "disturb": how.disturb, "degradation": degradation and json.loads(degradation.as_json()),
+            "disturb": how.disturb, "teacher": how.teacher,
+            "degradation": degradation and json.loads(degradation.as_json()),
         }  # fmt: skip
         return Sample(f"{number:08d}", facts, {name: latent[0].half().cpu().numpy() for name, latent in arrays.items()})
 
