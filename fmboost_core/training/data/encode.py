@@ -6,7 +6,7 @@ E(UP(reduced photograph)).
 
 At sampling, a low-resolution latent comes from a diffusion model or an earlier stage and is no encoding of a
 photograph. `low` can imitate that: it can be the result of a trained model, or be disturbed. And `high` can be the
-latent of what a teacher makes of the decoded `low`, instead of the photograph's (teacher.py).
+latent of what a teacher makes of the decoded `low`, restored, instead of the photograph's (teacher.py).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from ...model import Model
 from ...networks.conditioning import ENCODED_KINDS
 from ...sampling.checks import check_pair
 from ...sampling.guide import image_guide, pixel_upsample
+from ...sampling.restore import restored
 from ...sampling.upscaler import boost
 from .degrade import Degradation, degrade, plan
 from .photos import View, load_view
@@ -209,7 +210,8 @@ class ShardMaker:
         size = (image.shape[-2], image.shape[-1])
         truth = image.to(self.device)
         if self.teacher is not None:
-            truth = self.teacher(self.guide_codec.decode(low), size)
+            seen = self.guide_codec.decode(low).clamp(-1, 1)
+            truth = restored(self.teacher(seen, size), seen, look=False)  # teachers shift tones
         arrays = {"high": self.codec.encode(truth), "low": low}
         arrays |= guides_of(low, small, size, how.guides, self.guide_codec)
         facts = {
