@@ -37,7 +37,7 @@ def load_teacher(path: Path, device: torch.device, dtype: torch.dtype = torch.fl
     if not isinstance(loaded, ImageModelDescriptor) or loaded.input_channels != 3 or loaded.output_channels != 3:
         raise CheckpointError(f"{path} does not make colour images of colour images; name the file of an upscaler.")
     upscaler = loaded.to(device, dtype).eval()
-    upscaler.model.to(memory_format=torch.channels_last)  # several times as fast on a CPU
+    upscaler.model.to(memory_format=torch.channels_last)  # in bfloat16 twice as fast on a CPU
     return as_teacher(upscaler, dtype)
 
 
