@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
-from fmboost_core.errors import CheckpointError, ConfigError, FileError, LatentError
+from fmboost_core.errors import CheckpointError, ConfigError, FileError, FMBoostWarning, LatentError
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.model import Model
 from fmboost_core.networks.unet import LatentUNet
@@ -399,7 +399,8 @@ def test_decoded_continues_from_a_flow_even_at_another_noise_step(
     changes = [f"start.model={flow}", f"objective.decoder={codec_file}", f"objective.since={since}", f"card.nfe={nfe}",
                "data.crop=8"]  # fmt: skip
     recipe = recipe_for(*changes, "objective.noise_step=250", "objective.window=8", name="decoded")
-    trainer, _ = make_trainer(recipe, load_shards(latents))
+    with pytest.warns(FMBoostWarning, match="starts at noise step 400, and this training at 250"):
+        trainer, _ = make_trainer(recipe, load_shards(latents))
     before = {name: weight.clone() for name, weight in trainer.network.state_dict().items()}
     trainer.train_step()
     assert any(not torch.equal(weight, before[name]) for name, weight in trainer.network.state_dict().items())
@@ -498,6 +499,21 @@ def test_only_a_flow_from_the_same_start_is_rectified(spec: dict[str, object], l
         ConfigError, match=r"continues from a flow 'cfm' of card\.family = 'sd15' with .* = 400, but tiny is"
     ):
         make_trainer(recipe_for(f"start.model={path}", name="straighten"), load_shards(latents))
+
+
+@pytest.mark.parametrize(("step", "warned"), [(400, 1), (200, 0)])
+def test_a_training_that_leaves_the_noise_step_of_its_model_says_so(
+    step: int, warned: int, latents: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """400 is the recipe's default, so nobody has to write it for the model to change."""
+    path = tmp_path / "mine.safetensors"
+    save_model(make_model(recipe_for().network, noise_step=200, noise_steps=(200,)), path)
+    make_trainer(recipe_for(f"start.model={path}", f"objective.noise_step={step}"), load_shards(latents))
+    said = [str(w.message) for w in recwarn if issubclass(w.category, FMBoostWarning)]
+    sentence = (
+        "tiny starts at noise step 200, and this training at 400; set objective.noise_step to 200 to keep the model's."
+    )
+    assert said == [sentence] * warned
 
 
 def test_a_finished_model_is_sampled_from_where_it_was_trained() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -14,7 +15,7 @@ from ..codecs.kl import open_codec
 from ..codecs.load import BUILTIN, load_codec
 from ..codecs.protocol import codec_party
 from ..codecs.tiny import TinyVAE, tiny_codec
-from ..errors import ConfigError, require
+from ..errors import ConfigError, FMBoostWarning, require
 from ..families import FAMILIES, Party, require_same_family
 from ..files.checkpoint import load_model, save_model
 from ..model import Model
@@ -61,6 +62,7 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
         trained = load_model(recipe.start.model)
         if recipe.objective.name in CONTINUING:
             _require_flow(recipe, trained.spec)
+        _warn_of_another_start(recipe, trained.spec)
         start_from(network.flow if isinstance(network, GuidedFlow) else network, trained)
     teacher = deepcopy(network).requires_grad_(False) if recipe.objective.name == "reflow" else None
     freeze(network, recipe.start.frozen)
@@ -131,6 +133,19 @@ def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:
             f"The objective {recipe.objective.name!r} continues from a flow 'cfm' of card.family = {family!r} with "
             f"objective.noise_step = {step}, but {spec.name} is {spec.objective!r} of {spec.family!r} with noise step "
             f"{spec.noise_step}."
+        )
+
+
+def _warn_of_another_start(recipe: Recipe, spec: ModelSpec) -> None:
+    """Warn where the training leaves the model's own noise step: a recipe's default does so unasked, at some cost."""
+    step = recipe.objective.noise_step
+    flows = spec.objective == "cfm" and recipe.objective.name in ("cfm", *CONTINUING)
+    if flows and step != spec.noise_step:
+        warnings.warn(
+            f"{spec.name} starts at noise step {spec.noise_step}, and this training at {step}; set "
+            f"objective.noise_step to {spec.noise_step} to keep the model's.",
+            FMBoostWarning,
+            stacklevel=3,
         )
 
 
