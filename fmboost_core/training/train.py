@@ -137,7 +137,7 @@ def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:
 
 
 def _warn_of_another_start(recipe: Recipe, spec: ModelSpec) -> None:
-    """Warn where the training leaves the model's own noise step: a recipe's default does so unasked, at some cost."""
+    """Warn if the training starts at another noise step than the model: a recipe's default does so unasked."""
     step = recipe.objective.noise_step
     flows = spec.objective == "cfm" and recipe.objective.name in ("cfm", *CONTINUING)
     if flows and step != spec.noise_step:
