@@ -71,6 +71,7 @@ class ObjectiveSection:
     features: weight of the distance of ImageNet features (decoded).
     critics: weight of critics, which learn to tell the results from the ground truth (decoded).
     informed: whether the critics see the guide, decoded, beside each image (decoded).
+    photos: whether the critics take photographs for real where the ground truth is a teacher's (decoded).
     anchor: weight of the squared distance of fast guides from PSU's.
     network: whose features these are: lite0 to lite4 of EfficientNet, from its package, or a file with lite0's weights.
     """
@@ -98,6 +99,7 @@ class ObjectiveSection:
     features: float = 0.0
     critics: float = 0.0
     informed: bool = False
+    photos: bool = False
     anchor: float = 0.0
     network: str = "lite0"
 

@@ -54,12 +54,12 @@ class TrainingTask:
 
         With fast guides the small latents follow (B,C,h/scale,w/scale), and the guide is still PSU's.
         """
-        high, guide, kind, low = self.crops.draw(batch, generator)
+        high, guide, kind, real, low = self.crops.draw(batch, generator)
         signal = self._signals(batch, generator)
         noise = torch.randn(batch, 2, *high.shape[1:], generator=generator)
         times = self.objective(kind, signal).times(batch, generator)
         seed = torch.randint(2**31, (batch,), generator=generator)
-        drawn = Examples(high, guide, kind, signal, noise, times, seed)
+        drawn = Examples(high, guide, kind, signal, noise, times, seed, real)
         return drawn if low is None else (*drawn, low)
 
     def loss(self, network: Network, *drawn: Tensor) -> Tensor:
@@ -85,8 +85,9 @@ class TrainingTask:
         made = network(low, size=(psu.shape[-2], psu.shape[-1])).float()
         side = self.recipe.data.part or psu.shape[-1]
         corners = random_bits(examples.seed ^ PARTS, 2) % (psu.shape[-1] - side + 1)
-        high, made, psu = (windows(x, corners, (side, side)) for x in (examples.high, made, psu))
-        return examples._replace(high=high, guide=made, noise=examples.noise[..., :side, :side]), psu
+        high, real, made, psu = (windows(x, corners, (side, side)) for x in (examples.high, examples.real, made, psu))
+        noise = examples.noise[..., :side, :side]
+        return examples._replace(high=high, guide=made, noise=noise, real=real), psu
 
     def predict(self, network: Network, kind: Tensor, alpha_bar: Tensor) -> Predict:
         """`conditioned`, for a network of this recipe."""

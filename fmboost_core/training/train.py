@@ -54,7 +54,7 @@ def _party(recipe: Recipe) -> Party:
 def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], TrainingTask]:
     """A trainer at its first step, and what it trains on."""
     require_family(recipe, data)
-    crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling)
+    crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling, recipe.objective.photos)
     torch.manual_seed(recipe.loop.seed)
     fast = recipe.data.upsampling == "fast"
     network: nn.Module = guided_flow(recipe) if fast else build_network(recipe.network)

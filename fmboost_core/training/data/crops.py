@@ -66,12 +66,14 @@ def _cut(array: NDArray[Any], top: int, left: int, side: int) -> Tensor:
 class Batch(NamedTuple):
     """Latents of the ground truth and guides, fp32 (B,C,crop,crop); what the guides were made from (B,).
 
+    real: latents of what critics take for real (B,C,crop,crop): those of the ground truth, or of the photographs.
     low: the small latents (B,C,crop/scale,crop/scale) at the same places, for fast guides; the guides are then PSU's.
     """
 
     high: Tensor
     guide: Tensor
     kind: Tensor
+    real: Tensor
     low: Tensor | None = None
 
 
@@ -81,15 +83,23 @@ class LatentCrops:
     Where a share is given to the group "resized", resized latents are drawn beside the others (`GUIDE_KINDS`).
     """
 
-    def __init__(self, data: LatentSet, crop: int, shares: Mapping[str, float], upsampling: str = "psu") -> None:
+    def __init__(
+        self, data: LatentSet, crop: int, shares: Mapping[str, float], upsampling: str = "psu", photos: bool = False
+    ) -> None:
         """shares: proportions of the groups; a group that is not named is not drawn; empty: all groups alike.
 
         A group is what a guide was made from ("latent", "image" or "resized"), and how else it was made: the name of
         another codec, "boosted" and "disturbed" low-resolution latents, as in `latent:CODEC:boosted`; "taught" by a
         teacher.
         upsampling: one of `guide.UPSAMPLERS`; only "psu" and "fast" take shares, "fast" of latents.
+        photos: whether critics take photographs for real where the ground truth is a teacher's.
         """
-        self.crop, self.scale, self.upsampling = crop, data.scale, upsampling
+        self.crop, self.scale, self.upsampling, self.photos = crop, data.scale, upsampling, photos
+        if photos and any(s.facts.get("teacher") and "photo" not in s.arrays for s in data.samples):
+            raise ConfigError(
+                "Some taught shards have no photographs' latents, as an older version made them; encode "
+                "them again, or set objective.photos to false."
+            )
         # Small latents and guides lie at the same places, in steps of whole small latents.
         self.unit = data.scale if upsampling == "fast" else 1
         require(crop % self.unit == 0, "data.crop", crop, f"a multiple of the shards' scale, {data.scale}")
@@ -127,11 +137,16 @@ class LatentCrops:
         high = [_cut(self.choices[i][0].arrays["high"], top, left, self.crop) for i, top, left in where]
         guide = [self._guide(*self.choices[i], top, left) for i, top, left in where]
         kinds = [GUIDE_KINDS.index(self.choices[i][1]) for i, _, _ in where]
-        low = None
+        truth, low = torch.stack(high), None
+        real = torch.stack([self._photo(*place) for place in where]) if self.photos else truth
         if self.upsampling == "fast":
             side = self.crop // u
             low = torch.stack([_cut(self.choices[i][0].arrays["low"], top, left, side) for i, top, left in small])
-        return Batch(torch.stack(high), torch.stack(guide), torch.tensor(kinds), low)
+        return Batch(truth, torch.stack(guide), torch.tensor(kinds), real, low)
+
+    def _photo(self, choice: int, top: int, left: int) -> Tensor:
+        arrays = self.choices[choice][0].arrays
+        return _cut(arrays.get("photo", arrays["high"]), top, left, self.crop)
 
     def _guide(self, sample: Sample, kind: str, top: int, left: int) -> Tensor:
         if kind != "resized":

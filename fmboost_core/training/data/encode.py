@@ -6,7 +6,8 @@ E(UP(reduced photograph)).
 
 At sampling, a low-resolution latent comes from a diffusion model or an earlier stage and is no encoding of a
 photograph. `low` can imitate that: it can be the result of a trained model, or be disturbed. And `high` can be the
-latent of what a teacher makes of the decoded `low`, restored, instead of the photograph's (teacher.py).
+latent of what a teacher makes of the decoded `low`, restored, instead of the photograph's (teacher.py); `photo` is then
+the photograph's.
 """
 
 from __future__ import annotations
@@ -213,6 +214,8 @@ class ShardMaker:
             seen = self.guide_codec.decode(low).clamp(-1, 1)
             truth = restored(self.teacher(seen, size), seen, look=False)  # teachers shift tones
         arrays = {"high": self.codec.encode(truth), "low": low}
+        if self.teacher is not None:
+            arrays["photo"] = self.codec.encode(image.to(self.device))
         arrays |= guides_of(low, small, size, how.guides, self.guide_codec)
         facts = {
             "view": asdict(view), "scale": how.scale, "guide_codec": how.guide_codec, "boosted": how.boosted,

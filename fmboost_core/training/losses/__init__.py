@@ -82,7 +82,7 @@ def _decoded(
     latents = replace(LATENTS, texture=texture, mean=section.latents * LATENTS.mean)
     return Decoded(
         _flow(section), decode, images, latents, section.since, section.window, section.octave, section.last_share,
-        perceive, section.informed, section.steps,
+        perceive, section.informed, section.steps, photos=section.photos,
     )  # fmt: skip
 
 

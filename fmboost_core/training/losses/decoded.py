@@ -18,8 +18,8 @@ Decode = Callable[[Tensor], Tensor]  # latents (B,C,h,w) -> images (B,3,8h,8w) i
 STEPS_BEFORE = 3  # all times are below 7/8 (`Decoded.times`): at most three steps of about a quarter lie before them
 PLACES = 0x5EED  # tells the bits that place a window from those that a loss draws from the same seed
 
-# Made and true images, what the small latent shows of them (B,3,H,W) or None, seeds (B,) -> losses (B,).
-Perceive = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
+# Made and true images, photographs or None, what the small latent shows (B,3,H,W) or None, seeds (B,) -> losses (B,).
+Perceive = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Decoded:
     steps: 4, or 1: all times are 0, for a model of a single evaluation.
     perceive: a further loss of the images (`Perception`). informed: it is shown the decoded guide too.
     shown: latents (B,C,h,w) that it is shown instead, where the guide itself is still learning.
+    photos: whether it is given the photographs as well, where the ground truth is a teacher's.
     """
 
     flow: CouplingFlow
@@ -56,6 +57,7 @@ class Decoded:
     informed: bool = False
     steps: int = STEPS_BEFORE + 1
     shown: Tensor | None = None
+    photos: bool = False
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
         """Half are 0, a quarter are the times of four Euler steps, a quarter are uniform from 1/8 to 7/8.
@@ -72,18 +74,18 @@ class Decoded:
         return anywhere.where(which > 3 / 4, fourths).masked_fill(last, 3 / 4).where(which > 1 / 2, 0.0)
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, signal, noise, t, seed = examples
+        high, guide, _, signal, noise, t, seed, real = examples
         start = noise_augment(guide, signal, noise[:, 0])
         state = self._trajectory(predict, start, guide, t)
         velocity = predict(state, t, guide).float()
         end = state + (1 - per_item(t)) * velocity
         if not self.since:
-            return self._distance(end, high, guide, self._texture_weight(signal), seed).mean()
+            return self._distance(end, high, real, guide, self._texture_weight(signal), seed).mean()
         later = t > 0
         losses = (velocity - (high - start)).square().mean((1, 2, 3))
         if later.any():
             weight = self._texture_weight(signal[later])
-            distance = self._distance(end[later], high[later], guide[later], weight, seed[later])
+            distance = self._distance(end[later], high[later], real[later], guide[later], weight, seed[later])
             losses = losses.index_put((later,), distance)
         return losses.mean()
 
@@ -108,16 +110,19 @@ class Decoded:
         own = noise_step_of(torch.full_like(signal, self.flow.alpha_bar))
         return 2 ** ((noise_step_of(signal) - own) / self.octave)
 
-    def _distance(self, end: Tensor, high: Tensor, guide: Tensor, texture: Tensor, seed: Tensor) -> Tensor:
+    def _distance(
+        self, end: Tensor, high: Tensor, real: Tensor, guide: Tensor, texture: Tensor, seed: Tensor
+    ) -> Tensor:
         """The weighted distances (B,) of latents, and of the images that they decode to."""
         with torch.no_grad():
             truth = self.decode(self._part(high, seed)).float()
+            photo = self.decode(self._part(real, seed)).float().clamp(-1, 1) if self.photos else None
             seen = self._seen(guide, seed)
         made = self.decode(self._part(end, seed)).float()
         loss = self.latents(end, high, texture) + self.images(made, truth, texture)
         if self.perceive is None:
             return loss
-        return loss + self.perceive(made.clamp(-1, 1), truth.clamp(-1, 1), seen, seed)
+        return loss + self.perceive(made.clamp(-1, 1), truth.clamp(-1, 1), photo, seen, seed)
 
     def _seen(self, guide: Tensor, seed: Tensor) -> Tensor | None:
         """What informed critics see beside the images (B,3,H,W) in [-1,1]; None where there are none."""

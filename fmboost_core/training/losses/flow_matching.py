@@ -28,7 +28,7 @@ class CouplingFlow:
         return uniform_times(count, self.start_share, generator)
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, signal, noise, t, _ = examples
+        high, guide, _, signal, noise, t, *_ = examples
         start = noise_augment(guide, signal, noise[:, 0])
         state = torch.lerp(start, high, per_item(t)) + self.sigma_min * noise[:, 1]
         return mse_loss(predict(state, t, guide).float(), high - start)
@@ -51,7 +51,7 @@ class NaiveFlow:
         return uniform_times(count, self.start_share, generator)
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, _, noise, t, _ = examples
+        high, guide, _, _, noise, t, *_ = examples
         start, keep = noise[:, 0], 1 - self.sigma_min
         state = per_item(t) * high + (1 - keep * per_item(t)) * start
         return mse_loss(predict(state, t, guide).float(), high - keep * start)

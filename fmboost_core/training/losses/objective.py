@@ -23,6 +23,7 @@ class Examples(NamedTuple):
     high: latents of the ground truth (B,C,h,w). guide: low-resolution conditioning (B,C,h,w).
     kind: what each guide was made from (B,), indices into `GUIDE_KINDS`. alpha_bar: signal kept in each start (B,).
     noise: two standard normal draws (B,2,C,h,w). time: (B,) in [0,1). seed: of what a loss draws itself (B,).
+    real: latents of what critics take for real (B,C,h,w): those of the ground truth, or of photographs.
     """
 
     high: Tensor
@@ -32,6 +33,7 @@ class Examples(NamedTuple):
     noise: Tensor
     time: Tensor
     seed: Tensor
+    real: Tensor
 
 
 class Objective(Protocol):

@@ -37,25 +37,29 @@ class Perception(nn.Module):
         """The parts of the last images' loss, for whoever watches a training."""
         return {name: float(part) for name, part in self._parts.items()}
 
-    def forward(self, made: Tensor, truth: Tensor, seen: Tensor | None, seed: Tensor) -> Tensor:
+    def forward(self, made: Tensor, truth: Tensor, photo: Tensor | None, seen: Tensor | None, seed: Tensor) -> Tensor:
         """The loss (B,). seen: what the small latent shows of the images, for informed critics.
 
+        photo: what the critics take for real instead of the true images (B,3,H,W); None: those.
         seed: of each item's window and noise (B,). Without gradients the critics are not asked.
         """
-        shown = () if seen is None or not self.informed else (seen,)
-        made, truth, *others = noisy_windows(seed, made, truth, *shown)
+        shown = [] if seen is None or not self.informed else [seen]
+        photos = [] if photo is None else [photo]
+        made, truth, *others = noisy_windows(seed, made, truth, *shown, *photos)
+        real = others.pop() if photos else truth
         with torch.no_grad():
-            of_truth = [*self.network(truth), truth]
+            of_truth = self.network(truth)
         of_made = [*self.network(made), made]
-        distance = feature_distance(of_made[:-1], of_truth[:-1])
+        distance = feature_distance(of_made[:-1], of_truth)
         if self.critics is None or not torch.is_grad_enabled():
             return self.features * distance
         with torch.no_grad():
+            of_real = [*(self.network(real) if photos else of_truth), real]
             of_seen = [[*self.network(other), other] for other in others]
-        of_made, of_truth = (
-            [torch.cat(views, 1) for views in zip(x, *of_seen, strict=True)] for x in (of_made, of_truth)
+        of_made, of_real = (
+            [torch.cat(views, 1) for views in zip(x, *of_seen, strict=True)] for x in (of_made, of_real)
         )
-        generator, critic = self.critics.generator_loss(of_made), self.critics.critic_loss(of_made, of_truth)
+        generator, critic = self.critics.generator_loss(of_made), self.critics.critic_loss(of_made, of_real)
         losses = {"features": distance, "generator loss": generator, "critic loss": critic}
         # Not yet numbers: a GPU would have to be waited for at each step.
         self._parts = {name: loss.detach().mean() for name, loss in losses.items()}
