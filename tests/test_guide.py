@@ -271,7 +271,7 @@ def recipe_of(changes: list[str], *more: str) -> Recipe:
 
 
 def test_crops_lie_at_one_place(shards: LatentSet) -> None:
-    high, guide, _, low = LatentCrops(shards, 4, {}, "fast").draw(6, torch.Generator().manual_seed(0))
+    high, guide, _, _, low = LatentCrops(shards, 4, {}, "fast").draw(6, torch.Generator().manual_seed(0))
     assert low is not None
     assert [tuple(x.shape) for x in (low, guide, high)] == [(6, 4, 2, 2), (6, 4, 4, 4), (6, 4, 4, 4)]
     for i in range(6):

@@ -77,7 +77,8 @@ def examples(high_of: Callable[[Tensor, Tensor], Tensor], t: Tensor | None = Non
     times = (torch.arange(COUNT) + 0.5) / COUNT if t is None else t
     kinds, signals = torch.zeros(COUNT, dtype=torch.long), torch.full((COUNT,), SIGNAL)
     noise, seeds = torch.stack(noises, dim=1), torch.arange(COUNT)
-    return Examples(high_of(guide, own), guide, kinds, signals, noise, times, seeds)
+    high = high_of(guide, own)
+    return Examples(high, guide, kinds, signals, noise, times, seeds, high)
 
 
 def coupled(guide: Tensor, sigma: float = 0.0) -> Gaussians:
@@ -203,7 +204,8 @@ def test_a_diffusion_model_refuses_more_steps_than_it_has(nfe: int) -> None:
 def test_regression_s_loss_by_hand(power: int, loss: float) -> None:
     """From guides of 1 to latents of 2 and 4: the distances are 1 and 3."""
     guide, high = torch.ones(2, 1, 1, 1), torch.tensor([2.0, 4.0]).view(2, 1, 1, 1)
-    drawn = Examples(high, guide, torch.zeros(2), torch.ones(2), torch.full((2, 2, 1, 1, 1), 99.0), *torch.zeros(2, 2))
+    noise = torch.full((2, 2, 1, 1, 1), 99.0)
+    drawn = Examples(high, guide, torch.zeros(2), torch.ones(2), noise, *torch.zeros(2, 2), high)
     assert Regression(power).loss(lambda x, t, g: 0 * x, drawn) == loss
     assert Regression(power).loss(lambda x, t, g: high - x, drawn) == 0
 
@@ -360,7 +362,7 @@ def test_informed_losses_see_the_guide_where_the_result_is_seen() -> None:
     drawn = Examples(*(x[:6] for x in examples(lambda g, e: g, torch.full((COUNT,), 0.5))))
     seen: list[Tensor | None] = []
 
-    def perceive(made: Tensor, truth: Tensor, shown: Tensor | None, seed: Tensor) -> Tensor:
+    def perceive(made: Tensor, truth: Tensor, photo: Tensor | None, shown: Tensor | None, seed: Tensor) -> Tensor:
         seen.append(shown)
         return made.mean((1, 2, 3))
 
@@ -463,15 +465,21 @@ def test_the_decoded_objective_shows_its_images_to_whoever_perceives_them() -> N
         *(x[:6] for x in examples(lambda g, e: g, torch.full((COUNT,), 0.5).index_fill(0, torch.tensor(1), 0)))
     )
     seen: list[Tensor] = []
+    photos: list[Tensor | None] = []
 
-    def perceive(made: Tensor, truth: Tensor, shown: Tensor | None, seed: Tensor) -> Tensor:
+    def perceive(made: Tensor, truth: Tensor, photo: Tensor | None, shown: Tensor | None, seed: Tensor) -> Tensor:
         seen.extend((made, truth, seed))
+        photos.append(photo)
         return torch.full((len(seed),), 5.0)
 
     further, plain = (decoded(perceive=p).loss(lambda x, t, g: g, drawn) for p in (perceive, None))
     assert further - plain == pytest.approx(5 * 5 / 6, rel=1e-4)  # not of the item at time 0
     assert seen[2].tolist() == [0, 2, 3, 4, 5] and seen[1].abs().max() <= 1
     assert torch.equal(seen[1], paint(drawn.high)[[0, 2, 3, 4, 5]].clamp(-1, 1))
+    # The photographs behind a teacher's ground truth, if they are asked for.
+    others = drawn._replace(real=drawn.high.flip(0))
+    decoded(perceive=perceive, photos=True).loss(lambda x, t, g: g, others)
+    assert photos[0] is None and torch.equal(photos[1], paint(others.real)[[0, 2, 3, 4, 5]].clamp(-1, 1))
 
 
 def test_overshoot_is_what_leaves_the_range_nearby() -> None:
@@ -511,7 +519,9 @@ def test_diffusion_s_times_are_its_steps_but_the_first() -> None:
 
     times = Diffusion().times(20_000, torch.Generator().manual_seed(0))
     latents = torch.zeros(20_000, 1, 1, 1)
-    Diffusion().loss(predict, Examples(latents, latents, times, times, torch.zeros(20_000, 2, 1, 1, 1), times, times))
+    Diffusion().loss(
+        predict, Examples(latents, latents, times, times, torch.zeros(20_000, 2, 1, 1, 1), times, times, latents)
+    )
     assert set(seen[0].tolist()) == set(range(1, 1000))
 
 

@@ -177,7 +177,7 @@ def test_perception_teaches_the_image_and_the_critics_in_one_pass(network: Featu
     torch.manual_seed(0)
     perception = Perception(network, features=2.0, critics=0.5)
     made, truth, seed = images(2).requires_grad_(), smooth(2), torch.tensor([3, 4])
-    loss = perception(made, truth, None, seed)
+    loss = perception(made, truth, None, None, seed)
     assert loss.shape == (2,)
     loss.mean().backward()
     assert made.grad.abs().sum() > 0
@@ -188,8 +188,21 @@ def test_perception_teaches_the_image_and_the_critics_in_one_pass(network: Featu
     )
     # Without gradients, as in a validation, only the distance counts.
     with torch.no_grad():
-        assert float(perception(made, truth, None, seed).mean()) == pytest.approx(2 * parts["features"], rel=1e-4)
+        assert float(perception(made, truth, None, None, seed).mean()) == pytest.approx(2 * parts["features"], rel=1e-4)
     assert Perception(network, features=1.0, critics=0.0).critics is None
+
+
+def test_critics_take_photographs_for_real_where_there_are_any(network: FeatureNetwork) -> None:
+    """The distance is from the true image all the same."""
+    torch.manual_seed(0)
+    perception = Perception(network, features=1.0, critics=1.0)
+    made, truth, photo, seed = images(2), smooth(2), smooth(2, seed=5), torch.tensor([3, 4])
+    parts = {}
+    for name, real in (("truth", None), ("itself", truth), ("photo", photo)):
+        perception(made, truth, real, None, seed).mean().backward()
+        parts[name] = perception.parts
+    assert parts["photo"]["features"] == pytest.approx(parts["truth"]["features"], rel=0.02)  # other noise
+    assert parts["photo"]["critic loss"] != pytest.approx(parts["itself"]["critic loss"], rel=1e-4)
 
 
 def test_informed_critics_tell_apart_what_only_the_small_image_tells(network: FeatureNetwork) -> None:
@@ -202,7 +215,7 @@ def test_informed_critics_tell_apart_what_only_the_small_image_tells(network: Fe
         optimizer = torch.optim.Adam(perception.critics.parameters(), 2e-3, betas=(0.5, 0.99))
         for step in range(30):
             # What is made and what is true are the same images; only the small image tells which.
-            perception(torch.cat([first, second]), torch.cat([second, first]), torch.cat([second, first]),
+            perception(torch.cat([first, second]), torch.cat([second, first]), None, torch.cat([second, first]),
                        torch.cat([seed, seed]) + 8 * step).mean().backward()  # fmt: skip
             optimizer.step()
             optimizer.zero_grad()

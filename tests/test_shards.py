@@ -429,9 +429,27 @@ def test_a_teacher_makes_the_ground_truth_of_decoded_small_latents(
     LatentCrops(load_shards(tmp_path / "taught"), 4, {"latent:disturbed:taught": 1})
 
 
-def test_a_teacher_is_of_small_latents_alone() -> None:
-    with pytest.raises(ConfigError, match="and a teacher, make guides from latents alone"):
-        Encoding(teacher="any")
+def test_critics_may_take_the_photographs_of_taught_shards_for_real(
+    photos: Path, shards: Path, codec: TinyVAE, tmp_path: Path
+) -> None:
+    how = Encoding(guides=("latent",), teacher="black")
+    made(photos, codec, tmp_path / "taught", how, teacher=lambda image, size: torch.full((1, 3, *size), -1.0))
+    taught, plain = load_shards(tmp_path / "taught"), load_shards(shards)
+    assert all(
+        np.array_equal(one.arrays["photo"], other.arrays["high"])
+        for one, other in zip(taught.samples, plain.samples, strict=True)
+    )
+    for data, photographs, alike in ((taught, True, False), (taught, False, True), (plain, True, True)):
+        crops = LatentCrops(data, 4, {}, photos=photographs)
+        high, _, _, real, _ = crops.draw(5, torch.Generator().manual_seed(0))
+        assert torch.equal(real, high) is alike
+        if not alike:  # at the same places of the same photographs
+            of_plain = LatentCrops(LatentSet(plain.samples, 2), 4, {"latent": 1})
+            assert torch.equal(real, of_plain.draw(5, torch.Generator().manual_seed(0)).high)
+    old = [Sample(s.key, s.facts, {k: v for k, v in s.arrays.items() if k != "photo"}) for s in taught.samples]
+    LatentCrops(LatentSet(old, 2), 4, {})
+    with pytest.raises(ConfigError, match="encode them again, or set"):
+        LatentCrops(LatentSet(old, 2), 4, {}, photos=True)
 
 
 def test_a_teacher_s_file_must_be_an_upscaler(tmp_path: Path) -> None:
@@ -572,7 +590,7 @@ def test_a_crop_knows_what_its_guide_was_encoded_from(
     data = load_shards(shards, tmp_path / "other")
 
     def drawn(shares: dict[str, float], count: int = 8) -> tuple[Tensor, Tensor, Tensor]:
-        high, guide, kind, low = LatentCrops(data, 4, shares).draw(count, torch.Generator().manual_seed(0))
+        high, guide, kind, _, low = LatentCrops(data, 4, shares).draw(count, torch.Generator().manual_seed(0))
         assert low is None  # small latents are for fast guides
         return high, guide, kind
 
@@ -599,7 +617,7 @@ def test_guides_in_latent_space_are_the_resized_low_latent_at_the_crop_s_place(m
     low = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float16)
     data = LatentSet([Sample("0", {"scale": 2}, {"high": place, "low": low})], 2)
     expected = resize(torch.from_numpy(low).float()[None], (12, 16), mode)[0]
-    high, guide, kind, _ = LatentCrops(data, 4, {}, mode).draw(20, torch.Generator().manual_seed(0))
+    high, guide, kind, *_ = LatentCrops(data, 4, {}, mode).draw(20, torch.Generator().manual_seed(0))
     corners = [divmod(int(h[0, 0, 0]), 16) for h in high]
     assert len(set(corners)) > 5 and (kind == GUIDE_KINDS.index("resized")).all()
     for (top, left), crop in zip(corners, guide, strict=True):

@@ -56,7 +56,7 @@ class Validation:
             return None
         device = next(network.parameters()).device
         examples, _ = self.task.with_guides(network, *(x[:IMAGES].to(device) for x in self.drawn))
-        high, guide, kind, _, noise, _, _ = examples
+        high, guide, kind, _, noise, *_ = examples
         signal = torch.full((len(kind),), alpha_bar(self.task.recipe.objective.noise_step), device=device)
         predict, objective = self.task.predict(network, kind, signal), self.task.objective(kind, signal)
         results = [objective.sample(predict, guide, noise[:, 0], nfe) for nfe in NFE]

@@ -63,7 +63,7 @@ class Encoding:
     disturb: whether low latents are `disturbed`.
     teacher: name and hash of the upscaler whose images of the decoded low latents are the ground truth; "": photographs
         are.
-    boosted, disturb and teacher make guides from latents alone.
+    boosted and disturb make guides from latents alone.
     """
 
     scale: int = 2
@@ -81,10 +81,8 @@ class Encoding:
             raise ConfigError(f"scale must be a whole number from 2 to 16, but it is {self.scale!r}.")
         if not self.guides or not set(self.guides) <= set(ENCODED_KINDS):
             raise ConfigError(f"guides must be {', '.join(ENCODED_KINDS)} or both, but they are {list(self.guides)}.")
-        if (self.boosted or self.disturb or self.teacher) and tuple(self.guides) != ("latent",):
-            raise ConfigError(
-                "Boosted and disturbed latents, and a teacher, make guides from latents alone: take --guides latent."
-            )
+        if (self.boosted or self.disturb) and tuple(self.guides) != ("latent",):
+            raise ConfigError("Boosted and disturbed latents make guides from latents alone: take --guides latent.")
 
 
 def reduced(image: Tensor, scale: int, degradation: Degradation | None = None) -> Tensor:

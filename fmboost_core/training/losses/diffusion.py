@@ -31,7 +31,7 @@ class Diffusion:
         return torch.randint(1, DIFFUSION_STEPS, (count,), generator=generator) / DIFFUSION_STEPS
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, _, noise, t, _ = examples
+        high, guide, _, _, noise, t, *_ = examples
         steps = (t * DIFFUSION_STEPS).round()
         signal = per_item(SIGNALS.to(high)[steps.long()])
         state = signal.sqrt() * high + (1 - signal).sqrt() * noise[:, 0]

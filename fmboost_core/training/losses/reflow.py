@@ -37,7 +37,7 @@ class Reflow:
         return later.where(which > 2 / 3, fourths).where(which > 1 / 3, 0.0)
 
     def loss(self, predict: Predict, examples: Examples) -> Tensor:
-        high, guide, _, signal, noise, t, _ = examples
+        high, guide, _, signal, noise, t, *_ = examples
         start = noise_augment(guide, signal, noise[:, 0])
         corner, end = self._teacher_trajectory(start, guide)
         on_line = torch.lerp(corner, end, per_item((t - self.since) / (1 - self.since)))
