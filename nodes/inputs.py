@@ -123,8 +123,7 @@ def noise_step_input() -> io.Input:
 def nfe_input() -> io.Input:
     return io.Int.Input(
         "nfe", display_name="nfe (0: model's own)", default=OWN_NFE, min=OWN_NFE, max=MAX_NFE,
-        tooltip="Number of function evaluations (steps) in each stage: more give more detail. "
-        "0: the model's own number.",
+        tooltip="Number of function evaluations (steps) in each stage. 0: the model's own number, which is best.",
     )  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def test_extras_enlarge_any_image_without_a_checkpoint(hires: Any, stub: SimpleN
     assert (large.mode, large.size) == ("RGBA", (80, 48)) and large.getpixel((40, 20))[3] == 128
     assert upscaler.do_upscale(image.convert("L")).size == (66, 42)
     state = stub.shared.state
-    assert state.sampling_step == state.sampling_steps == 4
+    assert state.sampling_step == state.sampling_steps == 1
     state.interrupted = True
     assert upscaler.do_upscale(image) is image
 
@@ -472,7 +472,7 @@ def test_the_infotext_holds_what_is_needed_and_no_more(hires: Any, stub: SimpleN
 def test_what_takes_no_part_is_not_told(hires: Any, small: torch.Tensor) -> None:
     job = Job(Checkpoint())
     run(hires, job, small[:1])
-    assert job.hr_prompt == "" and job.hr_second_pass_steps == 4
+    assert job.hr_prompt == "" and job.hr_second_pass_steps == 1
     assert job.hr_checkpoint_name is job.hr_sampler_name is job.hr_scheduler is None
     refined = Job(Checkpoint())
     run(hires, refined, small[:1], "Automatic", -1, "euler", "psu", "auto", True)
@@ -508,9 +508,12 @@ def test_the_pass_is_boost_with_the_hosts_noise_restored(
     hires: Any, stub: SimpleNamespace, small: torch.Tensor
 ) -> None:
     checkpoint = Checkpoint()
-    job = Job(checkpoint, seeds=[5, 9], subseeds=[0, 0], hr_upscale_to_x=200, hr_upscale_to_y=120, truncate_x=1)
+    job = Job(
+        checkpoint, seeds=[5, 9], subseeds=[0, 0], hr_upscale_to_x=200, hr_upscale_to_y=120, truncate_x=1,
+        hr_second_pass_steps=4,
+    )  # fmt: skip
     images = run(hires, job, small)
-    wanted = boost(small, load_model(MODEL), checkpoint.codec, size=(192, 120), seed=[5, 9])
+    wanted = boost(small, load_model(MODEL), checkpoint.codec, size=(192, 120), seed=[5, 9], nfe=4)
     assert len(images) == 2 and images[0].shape == (3, 120, 192)
     for image, latent, low in zip(images, wanted.split(1), small.split(1), strict=True):
         large, seen = (checkpoint.decode_first_stage(x).clamp(-1, 1) for x in (latent, low))
@@ -653,7 +656,7 @@ def test_a_host_that_writes_nothing_of_hires_before_its_own_pass_is_helped(hires
     job.extra_generation_params["Hires upscaler"] = "Latent"  # of another cell of an X/Y/Z plot
     run(hires, job, small[:1])
     written = {key: value for key, value in job.extra_generation_params.items() if not key.startswith("FMBoost")}
-    assert written == {"Hires upscaler": "FMBoost 2x", "Denoising strength": 0.4, "Hires steps": 4}
+    assert written == {"Hires upscaler": "FMBoost 2x", "Denoising strength": 0.4, "Hires steps": 1}
 
 
 def test_forges_own_modules_of_the_second_pass_are_named_where_the_api_did_not(
@@ -756,11 +759,11 @@ def described(model: Any, size: tuple[int, int], target: tuple[int, int], steps:
 @pytest.mark.parametrize(
     ("size", "target", "steps", "options", "words"),
     [
-        ((512, 512), (1024, 1024), 0, {}, "512x512 &rarr; <b>1024x1024</b> with sd15-x2, 4 evaluations. Noise step: "),
-        ((512, 512), (1024, 1024), 1, {}, "1 evaluation. Noise step: 100 to 700 (default 400). Hires prompt, sampler,"),
+        ((512, 512), (1024, 1024), 0, {}, "512x512 &rarr; <b>1024x1024</b> with sd15-x2, 1 evaluation. Noise step: "),
+        ((512, 512), (1024, 1024), 4, {}, "4 evaluations. Noise step: 100 to 700 (default 400). Hires prompt, sampler,"),
         ((256, 256), (2048, 2048), 2, {"solver": "heun"}, "3 stages, 6 evaluations"),
         ((256, 256), (2048, 2048), 3, {"solver": "dopri5"}, "3 stages, as many evaluations as needed"),
-        ((512, 512), (1024, 1024), 20, {"refine": True}, "4 evaluations. Noise step: 100 to 700 (default 400). Then"),
+        ((512, 512), (1024, 1024), 20, {"refine": True}, "1 evaluation. Noise step: 100 to 700 (default 400). Then"),
     ],
 )
 def test_the_line_says_what_will_be_made(

@@ -77,16 +77,16 @@ def attention_plot() -> Image.Image:
 @torch.no_grad()
 def pictures(taesd: str) -> dict[str, Image.Image]:
     """The image of each help page, by node id."""
-    codec, model = load_codec(taesd), load_model("sd15-x2")
+    codec, model, direct, four_x = load_codec(taesd), *map(load_model, ("sd15-x2", "sd15-x2-direct", "sd15-x4"))
     large = photo("coffee", 0, 8, 384)
     half, size = (192, 192), (384, 384)
-    small = codec.encode(resize(large, half))
+    small, quarter = codec.encode(resize(large, half)), codec.encode(resize(large, (96, 96)))
     guide = pixel_upsample(small, codec, size)
     noise = seeded_noise(0, 1)(tuple(guide.shape))
 
     def boosted(nfe: int) -> Panel:
         words = f"{nfe} evaluation{'s' if nfe > 1 else ''}"
-        return words, codec.decode(boost(small, model, codec, nfe=nfe, seed=0))
+        return words, codec.decode(boost(quarter, four_x, codec, nfe=nfe, seed=0))
 
     def ended(step: int) -> Panel:
         return f"from step {step}", codec.decode(boost(small, model, codec, noise_step=step, seed=0))
@@ -97,10 +97,12 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
     cup = (4, 10)
     text = photo("page", 150, 20, 128)
     four = codec.decode(boost(small, model, codec, scale=4, seed=0))
-    low, plain = codec.decode(small), codec.decode(boost(small, model, codec, seed=0))
+    low = codec.decode(small)
+    plain, quick = (codec.decode(boost(small, of, codec, seed=0)) for of in (model, direct))
     return {
         "FMBoostLoadCFM": grid(
-            [("interpolated", resize(resize(large, half), size, "bicubic")), boosted(1), boosted(4),
+            [("interpolated", resize(resize(large, half), size, "bicubic")),
+             ("sd15-x2-direct", restored(quick, low, look=False)), ("sd15-x2", restored(plain, low, look=False)),
              ("the true picture", large)], *cup,
         ),
         "FMBoostPSUUpsample": grid([*guides, ("psu", codec.decode(guide)), ("the true picture", large)], *cup),
@@ -117,7 +119,7 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
              ("restore on", upscale_image(text, model, codec))], 20, 20,
         ),
         "FMBoostRestore": grid(
-            [("the small picture", resize(low, size, "nearest")), ("4 evaluations", plain),
+            [("the small picture", resize(low, size, "nearest")), ("upscaled", plain),
              ("restored", restored(plain, low, look=False)), ("the true picture", large)], *cup,
         ),
         "FMBoostAttentionScale": attention_plot(),

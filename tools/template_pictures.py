@@ -107,7 +107,8 @@ def picture(name: str, shot: Shot, folder: Path) -> Image.Image:
     def on_state(t: float, state: Tensor) -> None:
         states.append((t, state))
 
-    large = codec.decode(boost(latent, model, codec, scale=shot.scale, seed=0, on_state=on_state))
+    nfe = 4 if name == "trajectory" else None  # as in the templates
+    large = codec.decode(boost(latent, model, codec, scale=shot.scale, nfe=nfe, seed=0, on_state=on_state))
     if name == "trajectory":
         return canvas([(f"t = {t:g}", codec.decode(x)) for t, x in states if t in (0.25, 0.5, 0.75, 1.0)], shot)
     before = codec.decode(latent).clamp(-1, 1)

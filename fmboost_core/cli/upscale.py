@@ -81,8 +81,8 @@ def _add_method(group: Any) -> None:
         "--nfe",
         type=count,
         metavar="N",
-        help="number of function evaluations of the network, for each stage of the enlarging: more give more detail "
-        "and take more time (default: the model's)",
+        help="number of function evaluations of the network, for each stage of the enlarging; more take more time "
+        "(default: the model's, which is best)",
     )
     add("--solver", default="euler", help="euler (default), midpoint, heun, rk4, dopri5 ...")
     add(

@@ -31,17 +31,17 @@ WORKFLOWS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (PACK / "web/docs").glob("*.md")}
 PICTURE = "example.png"  # what the workflow for pictures loads; every ComfyUI comes with one
 PICTURE_SIZE = (96, 64)
-ONE_STAGE = "512x512 → 1024x1024, 1 stage, 4 evaluations"
-TO_2K = "1024x1024 → 2048x2048, 1 stage, 4 evaluations"
+ONE_STAGE = "512x512 → 1024x1024, 1 stage, 1 evaluation"
+TO_2K = "1024x1024 → 2048x2048, 1 stage, 1 evaluation"
 LINES = {
-    "cascade_2k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024 → 2048x2048, 3 stages, 12 evaluations"),
+    "cascade_2k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024 → 2048x2048, 3 stages, 3 evaluations"),
     "flux_2k": ("FMBoostUpscale", TO_2K),
     "hires_fix_replacement": ("FMBoostUpscale", ONE_STAGE),
-    "image_upscale": ("FMBoostUpscaleImage", "96x64 → 192x128, 1 stage, 4 evaluations"),
+    "image_upscale": ("FMBoostUpscaleImage", "96x64 → 192x128, 1 stage, 1 evaluation"),
     "lcm_1k": ("FMBoostUpscale", ONE_STAGE),
     "sd15_1k": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
-    "sd15_1k_fast": ("FMBoostUpscale", "512x512 → 1024x1024, 1 stage, 1 evaluation"),
-    "sd15_256_to_1k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024, 2 stages, 8 evaluations"),
+    "sd15_1k_fast": ("FMBoostUpscale", ONE_STAGE),
+    "sd15_256_to_1k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024, 2 stages, 2 evaluations"),
     "sd35_2k": ("FMBoostUpscale", TO_2K),
     "sdxl_2k": ("FMBoostUpscale", TO_2K),
     "trajectory": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
@@ -221,16 +221,17 @@ def test_what_is_typed_changes_the_line(page: Frontend) -> None:
     page.load(WORKFLOWS["lcm_1k"], "lcm_1k")
     node = page.id_of("FMBoostUpscale")
     page.centre(node)
-    own = "the model's own: noise_step 400"
+    own = "the model's own: nfe 1, noise_step 400"
     page.wait_for_lines(node, ONE_STAGE, own)
     page.type_into(node, "scale", "4")
-    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 8 evaluations", own)
-    page.type_into(node, "nfe", "1")
     page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 2 evaluations", own)
+    page.type_into(node, "nfe", "4")
+    own = "the model's own: noise_step 400"
+    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 8 evaluations", own)
     page.type_into(page.id_of("EmptyLatentImage"), "width", "768")
-    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 2 evaluations", own)
+    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 8 evaluations", own)
     page.type_into(node, "noise_step", "300")
-    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 2 evaluations")
+    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 8 evaluations")
 
 
 def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -> None:
@@ -246,10 +247,10 @@ def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -
         node = page.id_of("FMBoostUpscale")
         page.centre(node)
         page.type_into(node, "scale", "4")
-        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", "the model's own: noise_step 400")
-        page.type_into(node, "nfe", "0")
         own = "the model's own: nfe 2, noise_step 400"
         page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 2 evaluations", own)
+        page.type_into(node, "nfe", "4")
+        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", "the model's own: noise_step 400")
     finally:
         path.unlink()
 
@@ -368,7 +369,7 @@ def test_another_language(browser: Browser, host: ComfyUI) -> None:
     page.wait_for_lines(warned, "模型自己的值：噪声步 400", "flux1-x2 训练时的噪声步为 100，不是 800；可能出现瑕疵。")
     page.load(WORKFLOWS["sdxl_2k"], "sdxl_2k")
     upscale = page.id_of("FMBoostUpscale")
-    page.wait_for_lines(upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 4 次", "模型自己的值：噪声步 100")
+    page.wait_for_lines(upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 1 次", "模型自己的值：nfe 1, 噪声步 100")
     page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
     page.centre(ours[0]["id"])
     text = (PACK / "web/docs" / ours[0]["type"] / f"{LANGUAGE}.md").read_text(encoding="utf-8")

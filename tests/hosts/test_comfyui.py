@@ -27,7 +27,7 @@ from fmboost_core.recognition import recognise
 from .comfyui import ComfyUI, Graph, Run
 from .server import PACK, Refused, peak_memory
 
-MODEL, FAST = "sd15-x2", "sd15-x2-fast"  # made for 4 evaluations and for 1
+MODEL, FAST = "sd15-x2", "sd15-x2-fast"  # each made for one evaluation
 NODES = {
     "FMBoostLoadCFM", "FMBoostPSUUpsample", "FMBoostNoiseAugment", "FMBoostCFMSample", "FMBoostUpscale",
     "FMBoostUpscaleImage", "FMBoostRestore", "FMBoostAttentionScale",
@@ -143,7 +143,7 @@ def test_the_page_is_told_what_the_models_are_for(comfyui: ComfyUI) -> None:
     save_model(Model(replace(model.spec, name="four", scale=4, nfe=2), model.network), folder / "four.safetensors")
     try:
         facts = comfyui.get("/fmboost/models")
-        assert facts[MODEL] == {"scale": 2, "nfe": 4, "noise_step": 400}
+        assert facts[MODEL] == {"scale": 2, "nfe": 1, "noise_step": 400}
         assert facts[FAST] == {"scale": 2, "nfe": 1, "noise_step": 400}
         assert facts["four.safetensors"] == {"scale": 4, "nfe": 2, "noise_step": 400}
         assert "none.safetensors" not in facts
@@ -224,7 +224,7 @@ def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture:
     wanted = np.asarray(Image.open(out)).astype(int)
     assert found.shape == wanted.shape == (128, 192, 3)
     assert abs(found - wanted).max() <= 2
-    assert {data["max"] for data in run.of("progress")} == {4} and run.previews >= 4
+    assert {data["max"] for data in run.of("progress")} == {1} and run.previews >= 1
 
 
 def test_a_cascade_counts_evaluations_times_tiles_times_stages(

@@ -66,7 +66,7 @@ def wait_for_line(page: Page, text: str) -> None:
 def test_the_line_under_the_dropdown_says_what_will_be_made(page: Page) -> None:
     assert not line(page).is_visible()
     choose(page, "txt2img_hr_upscaler", "FMBoost 2x")
-    wait_for_line(page, f"64x64 → 128x128 with sd15-x2, 4 evaluations. {NOISE_STEPS} {UNUSED}")
+    wait_for_line(page, f"64x64 → 128x128 with sd15-x2, 1 evaluation. {NOISE_STEPS} {UNUSED}")
     box, row = line(page).bounding_box(), page.locator("#txt2img_hr_upscaler").bounding_box()
     assert box and row and box["y"] >= row["y"] + row["height"] - 1 and box["width"] > 2 * row["width"]
     enter(page, "txt2img_hr_scale", "3")
@@ -83,7 +83,7 @@ def test_the_line_under_the_dropdown_says_what_will_be_made(page: Page) -> None:
     choose(page, "fmboost_model", "Automatic")
     enter(page, "txt2img_hr_scale", "2")
     enter(page, "txt2img_hires_steps", "0")
-    wait_for_line(page, f"64x64 → 128x128 with sd15-x2, 4 evaluations. {NOISE_STEPS} {UNUSED}")
+    wait_for_line(page, f"64x64 → 128x128 with sd15-x2, 1 evaluation. {NOISE_STEPS} {UNUSED}")
     choose(page, "txt2img_hr_upscaler", "Latent")
     line(page).wait_for(state="hidden")
 
