@@ -35,7 +35,8 @@ def draw(batch: int, generator: torch.Generator) -> Examples:
     noise = torch.randn(batch, 2, 4, 4, 4, generator=generator)
     times = torch.rand(batch, generator=generator)
     signals = torch.full((batch,), alpha_bar(400))
-    return Examples(2 * guide + 1, guide, torch.zeros(batch, dtype=torch.long), signals, noise, times, times)
+    high, kinds = 2 * guide + 1, torch.zeros(batch, dtype=torch.long)
+    return Examples(high, guide, kinds, signals, noise, times, times, high)
 
 
 def loss(network: nn.Module, *parts: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ def test_the_loop_learns_the_gaussian_velocity() -> None:
         start = torch.randn(batch, 4, 4, 4, generator=generator)
         time = torch.rand(batch, generator=generator)
         noise = start[:, None].expand(-1, 2, -1, -1, -1)
-        return Examples(start + 1, start, torch.zeros(batch), torch.ones(batch), noise, time, time)
+        return Examples(start + 1, start, torch.zeros(batch), torch.ones(batch), noise, time, time, start + 1)
 
     torch.manual_seed(0)
     loop = LoopSection(samples=8 * 80, rate=3e-3, warmup=5, bf16=False)
