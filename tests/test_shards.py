@@ -432,8 +432,12 @@ def test_a_teacher_makes_the_ground_truth_of_decoded_small_latents(
 def test_critics_may_take_the_photographs_of_taught_shards_for_real(
     photos: Path, shards: Path, codec: TinyVAE, tmp_path: Path
 ) -> None:
-    how = Encoding(guides=("latent",), teacher="black")
-    made(photos, codec, tmp_path / "taught", how, teacher=lambda image, size: torch.full((1, 3, *size), -1.0))
+    def black(image: Tensor, size: tuple[int, int]) -> Tensor:
+        return torch.full((1, 3, *size), -1.0)
+
+    made(photos, codec, tmp_path / "taught", Encoding(guides=("latent",), teacher="black"), teacher=black)
+    made(photos, codec, tmp_path / "both", Encoding(teacher="black"), teacher=black)
+    LatentCrops(load_shards(tmp_path / "both"), 4, {"image:taught": 1})
     taught, plain = load_shards(tmp_path / "taught"), load_shards(shards)
     assert all(
         np.array_equal(one.arrays["photo"], other.arrays["high"])

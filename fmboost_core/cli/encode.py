@@ -45,7 +45,7 @@ def add_command(commands: Any) -> None:
     add("--disturb", action="store_true", help="disturb the small latents a little (with --guides latent)")
     add(
         "--teacher", type=Path, metavar="FILE",
-        help="the ground truth is what this upscaler makes of the small latents, decoded (with --guides latent)",
+        help="the ground truth is what this upscaler makes of the small latents, decoded",
     )  # fmt: skip
     add("--seed", type=int, default=0, help="of the photographs' order, degradations and disturbances (default 0)")
     add_device(parser)

@@ -116,13 +116,18 @@ class Decoded:
         """The weighted distances (B,) of latents, and of the images that they decode to."""
         with torch.no_grad():
             truth = self.decode(self._part(high, seed)).float()
-            photo = self.decode(self._part(real, seed)).float().clamp(-1, 1) if self.photos else None
-            seen = self._seen(guide, seed)
+            photo, seen = self._photo(real, seed), self._seen(guide, seed)
         made = self.decode(self._part(end, seed)).float()
         loss = self.latents(end, high, texture) + self.images(made, truth, texture)
         if self.perceive is None:
             return loss
         return loss + self.perceive(made.clamp(-1, 1), truth.clamp(-1, 1), photo, seen, seed)
+
+    def _photo(self, real: Tensor, seed: Tensor) -> Tensor | None:
+        """What critics take for real instead of the ground truth (B,3,H,W) in [-1,1]; None: nothing else."""
+        if self.perceive is None or not self.photos:
+            return None
+        return self.decode(self._part(real, seed)).float().clamp(-1, 1)
 
     def _seen(self, guide: Tensor, seed: Tensor) -> Tensor | None:
         """What informed critics see beside the images (B,3,H,W) in [-1,1]; None where there are none."""
