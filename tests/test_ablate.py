@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from PIL import Image
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.evaluation.__main__ import main
-from fmboost_core.evaluation.paper import networks
+from fmboost_core.evaluation.paper import networks, timing
 from fmboost_core.evaluation.paper.ablate import figures_folder
 from fmboost_core.evaluation.paper.networks import recipe_for
 from fmboost_core.evaluation.paper.sampler import Sampler
@@ -157,3 +159,27 @@ def test_impossible_ablations_are_refused(place: Path, capsys: pytest.CaptureFix
     (place / "photos" / "0.png").unlink()
     (place / "photos" / "1.png").unlink()
     assert _run(place, "upsampling") == 2 and "No photographs" in capsys.readouterr().err
+
+
+def test_whole_images_are_timed_by_their_parts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {
+        timing.LARGE: 100.0, timing.HALF: 10.0, timing.GUIDE: 5.0, timing.EVALUATION: 2.0, timing.DIRECT: 3.0,
+        timing.DECODING: 7.0,
+    }  # fmt: skip
+    assert list(timing.whole_ways(seconds).values()) == [5007.0, 507.0 + 2500.0, 514.0, 510.0]
+    seen: list[torch.Size] = []
+    monkeypatch.setattr(timing, "SIZES", (64, 128))
+    monkeypatch.setattr(timing, "_diffusion_network", lambda: lambda latent, *_: seen.append(latent.shape))
+    assert _run(place, "timing") == 0
+    text = (place / "out" / "timing.md").read_text()
+    assert all(text.count(f"| {part} |") == 1 for part in seconds), text
+    bases = [line for line in text.splitlines() if line.startswith((f"| {timing.EVALUATION}", "| all steps"))]
+    assert [line.count("(1) |") for line in bases] == [2, 2]  # the ratio of a base to itself, at both sizes
+    assert (place / "out" / "timing.png").is_file()
+    sides = sorted({shape[-1] for shape in seen})
+    assert sides == [4, 8, 16], sides  # of latents: half the size, the size
+
+
+def test_the_study_of_time_without_diffusers(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert _run(place, "timing") != 0 and "needs diffusers" in capsys.readouterr().err
