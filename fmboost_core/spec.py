@@ -13,6 +13,7 @@ from .families import FAMILIES
 from .networks import NETWORKS, GuideConfig, NetworkConfig, config_class
 
 FORMAT_VERSION = 1
+MAX_STRENGTH = 2.0
 
 # How guides are made: by pixel-space upsampling, which needs a codec; by the model's guide network; by interpolation.
 GUIDES = ("psu", "fast", "bilinear", "nearest")
@@ -34,6 +35,7 @@ class ModelSpec:
     guide: how guides were upsampled, one of `GUIDES`. fast: the configuration of the guide network that the file holds
     where guide is "fast"; else None. objective: one of `OBJECTIVES`.
     nfe: number of function evaluations by default. weights: "ema" or "online". license, trained_on: for people.
+    strength: how much of what the flow changes is kept by default, above 0 to `MAX_STRENGTH`; 1 is the flow's own end.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ModelSpec:
     fast: GuideConfig | None = None
     objective: str = "cfm"
     nfe: int = 4
+    strength: float = 1.0
     weights: str = "ema"
     license: str = "unknown"
     trained_on: str = "unknown"
@@ -63,7 +66,7 @@ class ModelSpec:
         require(self.family in FAMILIES, "family", self.family, " or ".join(FAMILIES))
         known = FAMILIES[self.family].channels
         require(self.network.channels == known, "network.channels", self.network.channels, f"{known} ({self.family})")
-        for name in ("latent_factor", "latent_shift", "scale", "alpha_bar"):
+        for name in ("latent_factor", "latent_shift", "scale", "alpha_bar", "strength"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             require(number, name, value, "a finite number")
@@ -82,6 +85,7 @@ class ModelSpec:
         require(has_guide if self.guide == "fast" else self.fast is None, "fast", self.fast, rule)
         require(self.objective in OBJECTIVES, "objective", self.objective, " or ".join(OBJECTIVES))
         require(is_count(self.nfe), "nfe", self.nfe, "a whole number above 0")
+        require_strength(self.strength)
         require(self.weights in ("ema", "online"), "weights", self.weights, "'ema' or 'online'")
         require(
             self.format_version == FORMAT_VERSION,
@@ -99,8 +103,11 @@ class ModelSpec:
     def to_json(self) -> str:
         """The specification as the JSON text that is stored."""
         table = asdict(self)
-        if self.fast is None:  # older versions know no such field
+        # Older versions do not know these fields.
+        if self.fast is None:
             del table["fast"]
+        if self.strength == 1:
+            del table["strength"]
         if self.network.architecture != "unet":  # the first files do not name it
             table["network"]["architecture"] = self.network.architecture
         return json.dumps(table, indent=1)
@@ -118,6 +125,11 @@ class ModelSpec:
         fast = data.get("fast")
         fast = None if fast is None else built(GuideConfig, fast, "guide network")
         return built(cls, {**data, "network": network, "fast": fast}, "specification")
+
+
+def require_strength(strength: float, name: str = "strength") -> None:
+    """Raises `ConfigError` for a strength that is out of range."""
+    require(0 < strength <= MAX_STRENGTH, name, strength, f"above 0 and at most {MAX_STRENGTH:g}")
 
 
 def built(kind: Any, data: Any, what: str) -> Any:

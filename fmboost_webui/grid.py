@@ -26,6 +26,7 @@ def _axes(axis: Callable[..., Any]) -> list[Any]:
         axis("[FMBoost] Evaluations", int, _sets("hr_second_pass_steps")),
         axis("[FMBoost] Model", str, _option("model"), choices=lambda: [AUTOMATIC, *(m.name for m in hires.MODELS)]),
         axis("[FMBoost] Noise step", int, _option("noise_step")),
+        axis("[FMBoost] Strength", float, _option("strength")),
         axis("[FMBoost] Solver", str, _option("solver"), choices=lambda: list(SOLVERS)),
         axis("[FMBoost] Guide method", str, _option("upsample"), choices=lambda: list(GUIDE_METHODS)),
         axis("[FMBoost] Refine", str, _option("refine"), choices=lambda: ["False", "True"]),

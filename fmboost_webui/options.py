@@ -15,7 +15,8 @@ from fmboost_core.sampling.schedule import NOISE_STEPS, trained_steps
 from fmboost_core.sampling.solvers import ADAPTIVE, SOLVERS
 from fmboost_core.sampling.target import stage_sizes
 from fmboost_core.sampling.tiling import parse_tile
-from fmboost_core.sampling.widgets import OWN_METHOD, OWN_NFE, OWN_NOISE_STEP, or_none
+from fmboost_core.sampling.widgets import OWN_METHOD, OWN_NFE, OWN_NOISE_STEP, OWN_STRENGTH, or_none
+from fmboost_core.spec import require_strength
 
 from .models import AUTOMATIC, ModelFile
 
@@ -25,7 +26,7 @@ GUIDE_METHODS = (OWN_METHOD, *UPSAMPLERS)  # of the dropdown
 # The accordion's widgets with their first values, in the order of the API's `args`.
 WIDGETS: dict[str, Any] = {
     "model": AUTOMATIC, "noise_step": OWN_NOISE_STEP, "solver": "euler", "upsample": OWN_METHOD, "tile": "auto",
-    "refine": False,
+    "refine": False, "strength": OWN_STRENGTH,
 }  # fmt: skip
 
 
@@ -33,7 +34,7 @@ WIDGETS: dict[str, Any] = {
 class Options:
     """The accordion's values.
 
-    model: a model's name or `AUTOMATIC`. noise_step (0 to 999), upsample: None is the model's own.
+    model: a model's name or `AUTOMATIC`. noise_step (0 to 999), upsample, strength: None is the model's own.
     tile: see `SamplingOptions`. refine: whether the host's second pass follows.
     Raises `ConfigError` that names the value.
     """
@@ -44,6 +45,7 @@ class Options:
     upsample: str | None
     tile: int | str | None
     refine: bool
+    strength: float | None
 
     def __post_init__(self) -> None:
         _one_of("solver", self.solver, SOLVERS)
@@ -54,6 +56,8 @@ class Options:
                 f"The noise step is 0 to {MAX_NOISE_STEP}, or {OWN_NOISE_STEP} for the model's own, but it is "
                 f"{self.noise_step}."
             )
+        if self.strength is not None:
+            require_strength(self.strength)
 
     @classmethod
     def of(cls, args: Sequence[Any], overrides: Mapping[str, Any] | None = None) -> Options:
@@ -64,6 +68,7 @@ class Options:
         values = {name: _as_type(name, value) for name, value in given.items()}
         values["noise_step"] = or_none(values["noise_step"], OWN_NOISE_STEP)
         values["upsample"] = or_none(values["upsample"], OWN_METHOD)
+        values["strength"] = or_none(values["strength"], OWN_STRENGTH)
         values["tile"] = parse_tile(values["tile"])
         return cls(**values)
 
@@ -71,7 +76,7 @@ class Options:
         """The core's options. steps: the hires steps, which are the sampler's where the result is refined."""
         return SamplingOptions(
             nfe=None if self.refine else or_none(steps, OWN_NFE), solver=self.solver, noise_step=self.noise_step,
-            upsample=self.upsample, tile=self.tile,
+            upsample=self.upsample, tile=self.tile, strength=self.strength,
         )  # fmt: skip
 
 
@@ -82,9 +87,15 @@ def _as_type(name: str, value: Any) -> Any:
         value = {"true": True, "false": False}.get(value.lower(), value)
     if kind is int and isinstance(value, (str, float)) and re.fullmatch(r"-?\d{1,6}(\.0*)?", str(value)):
         value = int(float(value))
+    if kind is float and ((isinstance(value, int) and not isinstance(value, bool)) or _is_number(value)):
+        value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"FMBoost's {name} must be of type {kind.__name__}, but it is {value!r}.")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"-?\d{1,6}(\.\d*)?", value) is not None
 
 
 def _one_of(what: str, value: str, known: Sequence[str]) -> None:
@@ -129,6 +140,7 @@ _KEYS = {
     "solver": "FMBoost solver",
     "upsample": "FMBoost guide",
     "refine": "FMBoost refine",
+    "strength": "FMBoost strength",
 }  # tiles change nothing that is seen
 INFOTEXT_KEYS = tuple(_KEYS.values())
 

@@ -12,7 +12,8 @@ from modules import processing, scripts
 from fmboost_core.errors import FMBoostError
 from fmboost_core.sampling.solvers import SOLVERS
 from fmboost_core.sampling.tiling import TILE_CHOICES
-from fmboost_core.sampling.widgets import OWN_NOISE_STEP
+from fmboost_core.sampling.widgets import OWN_NOISE_STEP, OWN_STRENGTH
+from fmboost_core.spec import MAX_STRENGTH
 
 from . import checkpoint, hires
 from .models import AUTOMATIC, choose_model, entries
@@ -99,6 +100,10 @@ def _accordion() -> dict[str, Any]:
         made["noise_step"] = gr.Slider(
             OWN_NOISE_STEP, MAX_NOISE_STEP, value=WIDGETS["noise_step"], step=1, elem_id="fmboost_noise_step",
             label=f"Noise step: low is faithful, high draws more detail ({OWN_NOISE_STEP}: the model's own)",
+        )  # fmt: skip
+        made["strength"] = gr.Slider(
+            OWN_STRENGTH, MAX_STRENGTH, value=WIDGETS["strength"], step=0.05, elem_id="fmboost_strength",
+            label="Strength: more than 1 is crisper, less is softer (0: the model's own)",
         )  # fmt: skip
         made["refine"] = gr.Checkbox(
             WIDGETS["refine"], label="Refine with the sampler afterwards, at the denoising strength",

@@ -201,6 +201,7 @@ class CFMSample(io.ComfyNode):
                     "and those between. 0: the end alone.",
                 ),
                 inputs.tileable_input(),
+                inputs.strength_input(),
             ],
             outputs=[io.Latent.Output(display_name="latent"), io.Latent.Output(display_name="trajectory")],
         )
@@ -216,9 +217,10 @@ class CFMSample(io.ComfyNode):
         tile: str,
         trajectory_length: int = 0,
         tileable: str = "off",
+        strength: float = inputs.OWN_STRENGTH,
     ) -> io.NodeOutput:
         family, kind, progress = cfm.spec.family, guide.get(KIND, "latent"), host.Progress(cfm)
-        options = inputs.options_of(nfe, solver, tile=tile, tileable=tileable)
+        options = inputs.options_of(nfe, solver, tile=tile, tileable=tileable, strength=strength)
         states: list[Tensor] = []
 
         def on_state(t: float, state: Tensor) -> None:
@@ -229,7 +231,7 @@ class CFMSample(io.ComfyNode):
             states[:] = [x[:1]]
             return flow(
                 x, g, cfm, kind=kind, alpha_bar=signal, nfe=options.nfe, solver=options.solver, tile=tile,
-                tileable=options.tileable, progress=progress.on_progress,
+                tileable=options.tileable, strength=options.strength, progress=progress.on_progress,
                 on_state=on_state if trajectory_length > 1 else progress.on_state,
             )  # fmt: skip
 

@@ -12,7 +12,8 @@ from ..fmboost_core.sampling.options import SamplingOptions
 from ..fmboost_core.sampling.solvers import MAX_NFE, SOLVERS
 from ..fmboost_core.sampling.target import Target
 from ..fmboost_core.sampling.tiling import TILE_CHOICES, parse_tile
-from ..fmboost_core.sampling.widgets import OWN_METHOD, OWN_NFE, OWN_NOISE_STEP, or_none
+from ..fmboost_core.sampling.widgets import OWN_METHOD, OWN_NFE, OWN_NOISE_STEP, OWN_STRENGTH, or_none
+from ..fmboost_core.spec import MAX_STRENGTH
 from ..fmboost_core.tiles import TILEABLE_CHOICES
 from .newer import folded
 
@@ -60,6 +61,7 @@ def options_of(
     method: str = OWN_METHOD,
     tile: str = "auto",
     tileable: str = "off",
+    strength: float = OWN_STRENGTH,
 ) -> SamplingOptions:
     """The sampling options of the widgets."""
     return SamplingOptions(
@@ -69,6 +71,7 @@ def options_of(
         upsample=or_none(method, OWN_METHOD),
         tile=parse_tile(tile),
         tileable=tileable,
+        strength=or_none(strength, OWN_STRENGTH),
     )
 
 
@@ -140,6 +143,15 @@ def tile_input() -> io.Input:
         io.Combo, "tile", options=list(TILE_CHOICES), default="auto",
         tooltip="Side of the network's tiles in latents of 8 pixels. auto uses tiles above 2300 pixels. "
         "Tiles of the bundled models leave no seams. Smaller tiles take less memory and more time.",
+    )  # fmt: skip
+
+
+def strength_input() -> io.Input:
+    return io.Float.Input(
+        "strength", display_name="strength (0: model's own)", default=OWN_STRENGTH, min=OWN_STRENGTH, max=MAX_STRENGTH,
+        step=0.05, optional=True,
+        tooltip="How strongly the flow changes the guide. More than 1 is crisper, up to harsh; less is softer. 0: the "
+        "model's own.",
     )  # fmt: skip
 
 

@@ -66,6 +66,7 @@ class Upscale(io.ComfyNode):
                 ),
                 inputs.tileable_input(),
                 inputs.maker_input(),
+                inputs.strength_input(),
             ],
             outputs=[io.Latent.Output(display_name="large latent"), io.Image.Output(display_name="large image")],
         )
@@ -73,8 +74,8 @@ class Upscale(io.ComfyNode):
     @classmethod
     def execute(
         cls, latent: Latent, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
-        method: str, tile: str, vae: Any = None, decode: bool = False, tileable: str = "off", model: Any = None,
-        **size: Any,
+        method: str, tile: str, vae: Any = None, decode: bool = False, tileable: str = "off",
+        strength: float = inputs.OWN_STRENGTH, model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = None if vae is None else HostVAE(vae, family, tiled_vae), host.Progress(cfm)
@@ -86,7 +87,7 @@ class Upscale(io.ComfyNode):
 
         with host.noted() as notes:
             refuse_start(latent, "latent", "the small latent, from KSampler", model)
-            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
+            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength).resolve(cfm.spec)
             if options.upsample == "psu":
                 require_codec(codec, "The method psu", inputs.VAE_ADVICE)
             if decode:
@@ -136,6 +137,7 @@ class UpscaleImage(io.ComfyNode):
                     tooltip="The picture's transparency, as Load Image gives it: colours below it do not count.",
                 ),
                 inputs.tileable_input(),
+                inputs.strength_input(),
             ],
             outputs=[io.Image.Output(display_name="large image"), io.Mask.Output(display_name="large mask")],
         )
@@ -144,7 +146,7 @@ class UpscaleImage(io.ComfyNode):
     def execute(
         cls, image: Tensor, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
         method: str, tile: str, restore: bool, vae: Any = None, mask: Tensor | None = None, tileable: str = "off",
-        **size: Any,
+        strength: float = inputs.OWN_STRENGTH, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         target = inputs.target_of(**size)
         codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae, "model")
@@ -160,7 +162,7 @@ class UpscaleImage(io.ComfyNode):
 
         large = []
         with host.noted() as notes:
-            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable).resolve(cfm.spec)
+            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength).resolve(cfm.spec)
             if isinstance(codec, HostVAE):
                 require_same_family(cfm.party, codec.examined())
             # One by one: a batch may be a film, whose large images together are more than the memory.

@@ -369,9 +369,15 @@ def test_a_stopped_batch_goes_on_and_wrong_pictures_are_made_again(tools, tmp_pa
     assert upscale(tools, tmp_path / "*" / "1.png", tmp_path / "out", "--skip-existing", "--seed", 2) == 0
     out, err = capsys.readouterr()
     assert "2 of 2 pictures written" in out and "2 of those already there made from another source or with other" in err
-    again = ("--skip-existing", "--seed", 2, "--tile", 32, "--dtype", "bfloat16")
+    record = (tmp_path / "out" / "a" / RECORD).read_text()
+    assert '"strength"' not in record, "a record of an older version, which knew no strength, is of strength 1"
+    again = ("--skip-existing", "--seed", 2, "--tile", 32, "--dtype", "bfloat16", "--strength", 1)
     assert upscale(tools, tmp_path / "*" / "1.png", tmp_path / "out", *again) == 0
     assert capsys.readouterr().out == "nothing to do, 2 already there.\n"
+    assert upscale(tools, tmp_path / "*" / "1.png", tmp_path / "out", *again, "--strength", 1.3) == 0
+    assert "2 of 2 pictures written" in capsys.readouterr().out
+    assert upscale(tools, tmp_path / "a" / "1.png", tmp_path / "out", "--strength", 3) == 2
+    assert "strength must be above 0 and at most 2, but it is 3.0" in capsys.readouterr().err
 
 
 def test_a_single_picture_leaves_no_record_beside_it(tools, photo, tmp_path):

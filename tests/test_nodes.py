@@ -55,9 +55,10 @@ SPACES = {  # channels, scaling factor and shift, as the families' authors publi
     "sd15": (4, 0.18215, 0.0), "sdxl": (4, 0.13025, 0.0), "sd3": (16, 1.5305, 0.0609), "flux1": (16, 0.3611, 0.1159),
 }  # fmt: skip
 OPTIONAL = {  # what a saved graph may leave out
-    "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length", "tileable"},
-    "FMBoostUpscaleImage": {"vae", "mask", "tileable"}, "FMBoostPSUUpsample": {"vae", "tileable", "model", "cfm"},
-    "FMBoostUpscale": {"vae", "decode", "tileable", "model"},
+    "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length", "tileable", "strength"},
+    "FMBoostUpscaleImage": {"vae", "mask", "tileable", "strength"},
+    "FMBoostPSUUpsample": {"vae", "tileable", "model", "cfm"},
+    "FMBoostUpscale": {"vae", "decode", "tileable", "strength", "model"},
     "FMBoostRestore": {"tileable"},
 }  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
@@ -578,6 +579,7 @@ def test_a_latent_in_half_precision_is_taken(host: Host) -> None:
         ({"method": "bilinear"}, {"upsample": "bilinear"}),
         ({"method": "nearest"}, {"upsample": "nearest"}),
         ({"tileable": "x"}, {"tileable": "x"}),
+        ({"strength": 1.4}, {"strength": 1.4}),
     ],
 )
 def test_each_widget_of_upscale_is_an_option_of_boost(

@@ -40,6 +40,33 @@ def test_one_stage_is_the_chain_written_out(model: Model, codec: TinyVAE) -> Non
     assert torch.allclose(boost(low, model, codec, nfe=4, seed=3), x, atol=1e-6)
 
 
+def test_strength_is_how_much_of_the_flow_s_change_is_kept(model: Model, codec: TinyVAE) -> None:
+    low = latents(2, 4, 6, 5)
+    guide = pixel_upsample(low, codec, (96, 80))
+    end = boost(low, model, codec, strength=1.0, seed=3)
+    for strength in (0.4, 1.3, 2):
+        made = boost(low, model, codec, strength=strength, seed=3)
+        assert torch.allclose(made, guide + strength * (end - guide), atol=1e-5)
+        tiled = boost(low, model, codec, strength=strength, seed=3, tile=8)
+        assert torch.allclose(tiled, made, atol=1e-4)
+    assert torch.equal(end, boost(low, model, codec, seed=3)), "the model's own is 1, and 1 is the flow's own end"
+    own = Model(replace(model.spec, strength=1.3), model.network)
+    assert torch.equal(boost(low, own, codec, seed=3), boost(low, model, codec, strength=1.3, seed=3))
+    assert torch.equal(boost(low, own, codec, strength=1.0, seed=3), end)
+    start = noise_augment(guide, model.spec.alpha_bar, latents(2, 4, 12, 10))
+    ends = [flow(start, guide, model, strength=strength, solver="dopri5") for strength in (1, 1.3)]
+    assert torch.allclose(ends[1], guide + 1.3 * (ends[0] - guide), atol=1e-5)
+
+
+def test_each_stage_has_the_strength(model: Model, codec: TinyVAE) -> None:
+    low = latents(1, 4, 4, 4)
+    noises = iter([latents(1, 4, 8, 8, seed=1), latents(1, 4, 16, 16, seed=2)] * 2)
+    first = boost(low, model, codec, strength=1.5, upsample="bilinear", noise=lambda _: next(noises))
+    second = boost(first, model, codec, strength=1.5, upsample="bilinear", noise=lambda _: next(noises))
+    both = boost(low, model, codec, scale=4, strength=1.5, upsample="bilinear", noise=lambda _: next(noises))
+    assert torch.allclose(both, second, atol=1e-4)
+
+
 def test_a_batch_equals_its_singles(model: Model, codec: TinyVAE) -> None:
     low = latents(3, 4, 5, 7)
     for solver in ("euler", "dopri5"):
@@ -259,6 +286,9 @@ def test_refusals(model: Model, codec: TinyVAE) -> None:
         (low, {"seed": [1, 2]}, ConfigError, "2 seeds"),
         (low, {"noise_step": 1000}, ConfigError, "999"),
         (low, {"upsample": "magic"}, ConfigError, "psu"),
+        (low, {"strength": 0}, ConfigError, "strength must be above 0 and at most 2, but it is 0"),
+        (low, {"strength": 2.1}, ConfigError, "at most 2"),
+        (low, {"strength": math.nan}, ConfigError, "at most 2"),
         (low, {"tile": 0}, ConfigError, "tile"),
         (low, {"scale": 4, "tile": 8, "overlap": 2.5}, ConfigError, "overlap must be a whole number"),
         (low, {"size": 64}, ConfigError, "size must be"),

@@ -393,6 +393,9 @@ def test_16_channels_without_weights_are_refused_by_their_name(
 def test_options_come_from_json_sliders_and_plots(hires: Any) -> None:
     options = hires.Options.of(["Automatic", 400.0, "heun"], {"refine": "True", "noise_step": "300"})
     assert (options.noise_step, options.solver, options.refine, options.tile) == (300, "heun", True, "auto")
+    assert options.strength is None
+    for value, strength in (("1.25", 1.25), (1, 1.0), ("0", None), (0.4, 0.4)):
+        assert hires.Options.of([], {"strength": value}).sampling(0).strength == strength
 
 
 @pytest.mark.parametrize(
@@ -415,6 +418,10 @@ def test_the_models_own_numbers_are_none_for_the_core(
     [
         (["Automatic", 2.5], "noise_step must be of type int, but it is 2.5"),
         (["Automatic", True], "noise_step must be of type int, but it is True"),
+        (["Automatic", 0, "euler", "psu", "off", False, "much"], "strength must be of type float, but it is 'much'"),
+        (["Automatic", 0, "euler", "psu", "off", False, True], "strength must be of type float, but it is True"),
+        (["Automatic", 0, "euler", "psu", "off", False, 2.5], "strength must be above 0 and at most 2"),
+        (["Automatic", 0, "euler", "psu", "off", False, float("nan")], "strength must be above 0 and at most 2"),
         (["Automatic", "1e3"], "noise_step must be of type int"),
         (["Automatic", float("nan")], "noise_step must be of type int"),
         (["Automatic", 1000], "0 to 999, or -1"),
@@ -424,7 +431,7 @@ def test_the_models_own_numbers_are_none_for_the_core(
         (["Automatic", -1, "euler", "cubic"], "There is no guide method 'cubic'; choose one of psu"),
         (["Automatic", -1, "euler", "psu", "0"], "auto, off or a whole number"),
         (["Automatic", -1, "euler", "psu", "auto", "maybe"], "refine must be of type bool"),
-        (["Automatic", -1, "euler", "psu", "auto", False, 7], "FMBoost takes 6 arguments"),
+        (["Automatic", -1, "euler", "psu", "auto", False, 0, 7], "FMBoost takes 7 arguments"),
     ],
 )
 def test_wrong_options_are_a_sentence_instead_of_the_first_pass(
@@ -457,16 +464,17 @@ def test_the_infotext_holds_what_is_needed_and_no_more(hires: Any, stub: SimpleN
     from fmboost_webui.options import WIDGETS, from_infotext
 
     job = Job(Checkpoint(), hr_second_pass_steps=2)
-    hires.install(job, ["sub/own", 300, "heun", "psu", "64", False])
+    hires.install(job, ["sub/own", 300, "heun", "psu", "64", False, 1.25])
     hires.prepare(job)
     assert job.extra_generation_params == {
         "FMBoost model": "sub/own", "FMBoost noise step": 300, "FMBoost solver": "heun", "FMBoost guide": "psu",
+        "FMBoost strength": 1.25,
     }  # fmt: skip
     pasted = {key: str(value) for key, value in job.extra_generation_params.items()}
-    assert [from_infotext(name, pasted) for name in WIDGETS] == ["sub/own", 300, "heun", "psu", "auto", False]
-    assert [from_infotext(name, {"Hires upscaler": "Latent"}) for name in WIDGETS] == [None] * 6
+    assert [from_infotext(name, pasted) for name in WIDGETS] == ["sub/own", 300, "heun", "psu", "auto", False, 1.25]
+    assert [from_infotext(name, {"Hires upscaler": "Latent"}) for name in WIDGETS] == [None] * 7
     older = {"FMBoost model": MODEL, "FMBoost guide": "bilinear", "FMBoost refine": "True"}
-    assert [from_infotext(name, older) for name in WIDGETS] == [MODEL, -1, "euler", "bilinear", "auto", True]
+    assert [from_infotext(name, older) for name in WIDGETS] == [MODEL, -1, "euler", "bilinear", "auto", True, 0.0]
 
 
 def test_what_takes_no_part_is_not_told(hires: Any, small: torch.Tensor) -> None:

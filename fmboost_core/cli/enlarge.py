@@ -49,6 +49,8 @@ class Request:
         """What decides the pixels, as JSON holds it. How they are computed does not: device, number type, tiles."""
         facts = asdict(self)
         del facts["compare"], facts["graphics"], facts["options"]["tile"], facts["options"]["overlap"]
+        if facts["options"]["strength"] == 1:  # records of older versions have none
+            del facts["options"]["strength"]
         settings: dict[str, Any] = json.loads(json.dumps(facts | tools.weights))
         return settings
 

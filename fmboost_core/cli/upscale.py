@@ -92,6 +92,13 @@ def _add_method(group: Any) -> None:
         help="noise in the start, 0 to 999: less stays closer to the picture, more adds more detail (default: the "
         "model's; `fmboost info MODEL` shows the range it was trained for as noise_steps)",
     )
+    add(
+        "--strength",
+        type=float,
+        metavar="S",
+        help="how strongly the flow changes the guide, up to 2: more than 1 is crisper, less is softer (default: the "
+        "model's)",
+    )
     add("--seed", type=int, default=0, help="another number gives other fine detail (default 0)")
     add_model(group)
     add(
@@ -137,7 +144,12 @@ def _request(args: argparse.Namespace, tools: Tools, several: bool) -> Request:
     return Request(
         Target(args.scale, args.size, args.megapixels, args.stretch),
         SamplingOptions(
-            nfe=args.nfe, solver=args.solver, noise_step=args.noise_step, tile=args.tile, tileable=args.tileable
+            nfe=args.nfe,
+            solver=args.solver,
+            noise_step=args.noise_step,
+            strength=args.strength,
+            tile=args.tile,
+            tileable=args.tileable,
         ).resolve(tools.model.spec),
         seed=args.seed,
         restore=args.restore,

@@ -54,7 +54,7 @@ def error_floor(
         psu = latent_mse(guide, photo.latent)
         if model.guide is not None:
             guide = fast_guide(model.guide, photo.low.float(), (guide.shape[-2], guide.shape[-1]))
-        errors.append(latent_mse(flow(_start(model, guide, 0), guide, model, nfe=1), photo.latent) / psu)
+        errors.append(latent_mse(flow(_start(model, guide, 0), guide, model, nfe=1, strength=1.0), photo.latent) / psu)
         for nfe in nfes:
             variances[nfe].append(result_variance(model, guide, nfe) / psu)
         progress(done, len(photos))
@@ -63,7 +63,7 @@ def error_floor(
 
 def result_variance(model: Model, guide: Tensor, nfe: int) -> float:
     """The variance of the flow's results from one guide (1,C,h,w): half the squared distance of two of them."""
-    ends = [flow(_start(model, guide, seed), guide, model, nfe=nfe) for seed in (0, 1)]
+    ends = [flow(_start(model, guide, seed), guide, model, nfe=nfe, strength=1.0) for seed in (0, 1)]
     return latent_mse(*ends) / 2
 
 

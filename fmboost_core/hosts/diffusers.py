@@ -180,7 +180,8 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         callback_on_step_end: called as callback(pipe, step, t, {"latents": state}) after each step, step counted over
             all stages, t in [0,1] the time that is reached, state (B,C,h,w). Latents in the dict that it returns
             replace the state. Adaptive solvers do not call it.
-        keywords: further ones of `boost`: megapixels, stretch, solver, tolerance, upsample, tile, overlap, tileable.
+        keywords: further ones of `boost`: megapixels, stretch, solver, tolerance, strength, upsample, tile, overlap,
+            tileable.
 
         Raises `Cancelled` after `_interrupt` was set, and what `boost` raises.
         """

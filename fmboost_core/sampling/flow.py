@@ -24,10 +24,16 @@ class Flow:
         self.done = 0
 
     def __call__(self, start: Tensor, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
-        """The state at t=1, of start's shape (B,C,h,w), and the number of function evaluations.
+        """The latent of start's shape (B,C,h,w) that the stage makes, and the number of function evaluations.
 
+        It is the state at t=1, or beyond it on the line from the guide (`SamplingOptions.strength`).
         kind: what the guide was encoded from, one of `GUIDE_KINDS`.
         """
+        end, evaluations = self._ends(start, guide, kind, tiling)
+        strength = self.options.strength
+        return end if strength == 1 else torch.lerp(guide, end, strength), evaluations
+
+    def _ends(self, start: Tensor, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
         if self.options.solver not in ADAPTIVE:
             return self._solve(start, guide, kind, tiling)
         # An adaptive step size follows the error of everything solved together: items must not share it.

@@ -19,6 +19,7 @@ class FlowKeywords(TypedDict, total=False):
     solver: str
     tolerance: float
     noise_step: int | None
+    strength: float | None
     upsample: str | None
     tile: int | str | None
     overlap: int | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from ..spec import ModelSpec
+from ..spec import ModelSpec, require_strength
 from ..tiles import Tileable, parse_tileable
 from .guide import UPSAMPLERS
 from .keywords import plain_fields
@@ -20,6 +20,8 @@ class SamplingOptions:
     nfe: number of function evaluations in each stage. solver: one of `solvers.SOLVERS`. tolerance: of the adaptive
     solvers, which ignore nfe.
     noise_step: of the start, 0 (no noise) to 999.
+    strength: how much of what the flow changes is kept, above 0 to `MAX_STRENGTH`; 1 is the flow's own end, more is
+        crisper, less is nearer to the guide.
     upsample: how guides are made, one of `guide.UPSAMPLERS`.
     tile: "auto", None (no tiles), or a side in latents. overlap: of the tiles, in latents (None: `DEFAULT_OVERLAP`).
     tileable: the axes along which the image is a seamless texture and stays one, "x", "y" or "both"; None: neither.
@@ -29,6 +31,7 @@ class SamplingOptions:
     solver: str = "euler"
     tolerance: float = 1e-3
     noise_step: int | None = None
+    strength: float | None = None
     upsample: str | None = None
     tile: int | str | None = "auto"
     overlap: int | None = None
@@ -41,8 +44,10 @@ class SamplingOptions:
         """These options with the model's own values filled in.
 
         alpha_bar: of a start that exists already; noise_step is then not looked at. Raises `ConfigError` for an
-        unknown name and for an nfe that the solver's steps cannot spend.
+        unknown name, a strength out of range, and an nfe that the solver's steps cannot spend.
         """
+        strength = spec.strength if self.strength is None else self.strength
+        require_strength(strength)
         upsample = spec.guide if self.upsample is None else self.upsample
         if upsample not in UPSAMPLERS:
             raise ConfigError(f"There is no upsampling {upsample!r}; choose one of {', '.join(UPSAMPLERS)}.")
@@ -53,7 +58,9 @@ class SamplingOptions:
         if alpha_bar is None:
             alpha_bar = start_alpha_bar(spec, spec.noise_step if self.noise_step is None else self.noise_step)
         axes = parse_tileable(self.tileable)
-        return ResolvedOptions(nfe, self.solver, self.tolerance, alpha_bar, upsample, self.tile, self.overlap, axes)
+        return ResolvedOptions(
+            nfe, self.solver, self.tolerance, alpha_bar, strength, upsample, self.tile, self.overlap, axes
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class ResolvedOptions:
     solver: str
     tolerance: float
     alpha_bar: float
+    strength: float
     upsample: str
     tile: int | str | None
     overlap: int | None

@@ -4,7 +4,8 @@
     or      a network's, of the latent alone                    the fast guide: fast_guide.py, networks/guide.py
     start = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise   noise augmentation: schedule.py
     end   = start + integral of v(x, t, guide), t: 0 -> 1       the flow: flow.py, solvers.py, tiling.py, networks/
-    image = D(end), with the small image's content              restoring: restore.py
+    made  = guide + strength (end - guide)                      1: the end itself
+    image = D(made), with the small image's content              restoring: restore.py
 
 A target beyond the upscale factor of training takes several stages (cascade.py, target.py). `Upscaler` holds a model, a
 codec and the options; `boost` and `upscale_image` are short forms of it, and `flow` is the flow of a stage alone.
@@ -165,9 +166,9 @@ def boost(
         returns standard normal noise of that shape.
     image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
     keywords: the fields of `Target` (scale, size, megapixels, stretch), `SamplingOptions` (nfe, solver, tolerance,
-        noise_step, upsample, tile, overlap, tileable) and `Hooks` (progress, cancelled, on_state, on_stage). The target
-        is at least as large as the latent's image and rounds to multiples of 8 pixels; by default it is the model's
-        scale.
+        noise_step, strength, upsample, tile, overlap, tileable) and `Hooks` (progress, cancelled, on_state, on_stage).
+        The target is at least as large as the latent's image and rounds to multiples of 8 pixels; by default it is the
+        model's scale.
 
     Raises ConfigError, LatentError, NonFiniteError, Cancelled.
     """
@@ -212,8 +213,8 @@ def flow(
 
     start, guide: (B,C,h,w) scaled latents of the model's family, of one shape; the start is what `noise_augment` makes
     of the guide. kind: what the guide was encoded from, one of `GUIDE_KINDS`. alpha_bar: the signal kept in the start;
-    None: that of the keyword noise_step, or the model's own. keywords: nfe, solver, tolerance, noise_step, tile and
-    overlap, tileable of `SamplingOptions`; progress, cancelled and on_state of `Hooks`.
+    None: that of the keyword noise_step, or the model's own. keywords: nfe, solver, tolerance, noise_step, strength,
+    tile, overlap and tileable of `SamplingOptions`; progress, cancelled and on_state of `Hooks`.
     """
     options, hooks = grouped(keywords, SamplingOptions, Hooks)
     check_objective(model)

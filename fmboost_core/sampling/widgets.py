@@ -8,6 +8,7 @@ Value = TypeVar("Value")
 
 OWN_NFE = 0
 OWN_NOISE_STEP = -1
+OWN_STRENGTH = 0.0
 OWN_METHOD = "auto"
 
 

@@ -9,7 +9,7 @@ from ..errors import require
 from ..families import FAMILIES
 from ..sampling.guide import UPSAMPLERS
 from ..sampling.schedule import NOISE_STEPS
-from ..spec import OBJECTIVES
+from ..spec import OBJECTIVES, require_strength
 
 CONTINUING = ("reflow", "decoded")  # objectives that continue from a trained flow and end as one
 LEAST_PERCEIVED = 7  # side in latents of the least window that features and critics look at
@@ -217,14 +217,16 @@ class CardSection:
     """What the model file says about itself.
 
     family: its latent space, a key of `FAMILIES`. nfe: function evaluations that it is sampled with unless told
-    otherwise. The others are texts.
+    otherwise. strength: how much of what the flow changes is then kept (`ModelSpec`). The others are texts.
     """
 
     family: str = "sd15"
     license: str = "unknown"
     trained_on: str = "unknown"
     nfe: int = 4
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.family in FAMILIES, "card.family", self.family, " or ".join(FAMILIES))
         require(1 <= self.nfe <= 1000, "card.nfe", self.nfe, "1 to 1000")
+        require_strength(self.strength, "card.strength")

@@ -162,6 +162,7 @@ def finished(recipe: Recipe, network: nn.Module, scale: int, name: str) -> Model
         latent_shift=family.shift, scale=scale, noise_step=step, alpha_bar=signal,
         noise_steps=recipe.objective.noise_steps or (step,),
         guide=recipe.data.upsampling, objective=objective, nfe=recipe.card.nfe,
+        strength=recipe.card.strength,
         fast=None if guide is None else guide.config,
         license=recipe.card.license, trained_on=recipe.card.trained_on,
     )  # fmt: skip

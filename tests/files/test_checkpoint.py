@@ -101,6 +101,14 @@ def test_convert_keeps_the_options(tmp_path: Path) -> None:
         convert(src, dst, head=2)
 
 
+def test_a_model_of_strength_1_is_stored_as_older_versions_know_it(tmp_path: Path) -> None:
+    assert "strength" not in json.loads(make_model().spec.to_json())
+    model = make_model()
+    crisp = Model(replace(model.spec, strength=1.3), model.network)
+    save_model(crisp, tmp_path / "crisp.safetensors")
+    assert load_model(tmp_path / "crisp.safetensors").spec == crisp.spec
+
+
 def specification(**changes: Any) -> str:
     return json.dumps({**json.loads(make_model().spec.to_json()), **changes})
 
@@ -118,6 +126,8 @@ SPECIFICATIONS = {
     specification(colour="red"): "colour",
     specification(format_version=2): "format_version",
     specification(family="sd9"): "family",
+    specification(strength=0): "strength must be above 0",
+    specification(strength="1.3"): "strength must be a finite number",
     specification(scale=10**400): "does not work",
     specification(network=network(base=-1)): "base",
     specification(network=network(base=10**12)): "network",
