@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from fmboost_core.evaluation.photographs import EvaluationConfig, load_photo, pr
 from fmboost_core.evaluation.plots import bars, curve
 from fmboost_core.evaluation.statistics import Interval, bootstrap
 from fmboost_core.evaluation.summary import against, summarise
-from fmboost_core.files.checkpoint import save_model
+from fmboost_core.files.checkpoint import load_model, save_model
 from fmboost_core.imaging.compare import Panel
 from fmboost_core.imaging.resample import resize
 from fmboost_core.metrics.fidelity import latent_mse
@@ -283,6 +284,14 @@ def test_each_noise_step_is_a_method(photos: Path, tmp_path: Path) -> None:
     assert len(set(steps)) == 3 and steps[1] == found["sd15-x2, nfe 1"]
 
 
+def test_each_strength_is_a_method(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "--every", "3", "--nfe", "1", "--strength", "1", "0.4", "1.6"]) == 0
+    assert main([*command, "--every", "3", "--nfe", "1"]) == 0  # joins those that are there
+    found = {name: scores["a.png"]["psnr"] for name, scores in results_of(tmp_path / "out")["methods"].items()}
+    strengths = [found[f"tiny of strength {strength}, nfe 1"] for strength in (1, 0.4, 1.6)]
+    assert len(set(strengths)) == 3 and strengths[0] == found["tiny, nfe 1"]
+
+
 def test_other_settings_do_not_mix(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], photos: Path
 ) -> None:
@@ -296,10 +305,12 @@ def test_other_settings_do_not_mix(
         assert main([*command, *options]) == 2
         assert words in capsys.readouterr().err
     other = make_model()
+    crisper = Model(replace(other.spec, strength=1.2), load_model(tmp_path / "tiny.safetensors").network)
     other.network.out[-1].weight.data += 0.1
-    save_model(other, tmp_path / "tiny.safetensors", torch.float32)
-    assert main(command) == 2
-    assert "has figures of another model named tiny; rename one, or take another --out." in capsys.readouterr().err
+    for changed in (other, crisper):
+        save_model(changed, tmp_path / "tiny.safetensors", torch.float32)
+        assert main(command) == 2
+        assert "has figures of another model named tiny; rename one, or take another --out." in capsys.readouterr().err
 
 
 def test_photographs_that_cannot_be_read_are_skipped_and_listed(

@@ -40,6 +40,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--scale", type=int, default=2, help="downscale factor of the small images (default 2)")
     add("--nfe", type=int, nargs="+", metavar="N", help="NFE, each a method (default: the model's own)")
     add("--noise-step", type=int, nargs="+", metavar="N", help="noise step, each a method (default: the model's own)")
+    add("--strength", type=float, nargs="+", metavar="S", help="strength, each a method (default: the model's own)")
     add("--solver", default="euler")
     add("--restore", action="store_true", help="also evaluate the restored images")
     add("--seed", type=int, default=0, help="of the noise")
@@ -159,8 +160,12 @@ def _compare_models(
     }  # fmt: skip
     results = Results(args.out, settings)
     for label, model in models.items():
-        results.claim(label, weights_digest(model.network, model.guide))
-    grid = SamplingGrid(tuple(args.nfe or ()), tuple(args.noise_step or ()), args.solver, args.seed, args.restore)
+        own = "" if model.spec.strength == 1 else f" of strength {model.spec.strength:g}"
+        results.claim(label, weights_digest(model.network, model.guide) + own)
+    grid = SamplingGrid(
+        tuple(args.nfe or ()), tuple(args.noise_step or ()), tuple(args.strength or ()), args.solver, args.seed,
+        args.restore,
+    )  # fmt: skip
     methods, restored = grid.methods(models, codec)
     return model_comparison(photos, methods, codec, config, device, restored), results
 

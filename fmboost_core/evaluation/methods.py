@@ -1,4 +1,4 @@
-"""Methods that enlarge a prepared photograph: the baselines, and models at every NFE and noise step asked for."""
+"""Methods that enlarge a prepared photograph: the baselines, and models at each NFE, noise step and strength wanted."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ def boosted(model: Model, codec: Codec, **options: Any) -> LatentMethod:
 
 @dataclass(frozen=True)
 class SamplingGrid:
-    """How each model is sampled: every combination of an NFE and a noise step is a method.
+    """How each model is sampled: every combination of an NFE, a noise step and a strength is a method.
 
-    nfe, noise_steps: empty for the model's own; restore: also evaluate each method's restored images.
+    nfe, noise_steps, strengths: empty for the model's own; restore: also evaluate each method's restored images.
     """
 
     nfe: tuple[int, ...] = ()
     noise_steps: tuple[int, ...] = ()
+    strengths: tuple[float, ...] = ()
     solver: str = "euler"
     seed: int = 0
     restore: bool = False
@@ -61,9 +62,13 @@ class SamplingGrid:
         plain: dict[str, LatentMethod] = {}
         restored: dict[str, LatentMethod] = {}
         for label, model in models.items():
-            for nfe, step in product(self.nfe or (model.spec.nfe,), self.noise_steps or (None,)):
-                method = boosted(model, codec, nfe=nfe, noise_step=step, solver=self.solver, seed=self.seed)
+            grid = (self.nfe or (model.spec.nfe,), self.noise_steps or (None,), self.strengths or (None,))
+            for nfe, step, strength in product(*grid):
+                method = boosted(
+                    model, codec, nfe=nfe, noise_step=step, strength=strength, solver=self.solver, seed=self.seed
+                )
                 name = label if step is None else f"{label} from step {step}"
+                name = name if strength is None else f"{name} of strength {strength:g}"
                 plain[method_name(name, nfe)] = method
                 if self.restore:
                     restored[method_name(f"{name} restored", nfe)] = method
