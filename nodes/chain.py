@@ -243,8 +243,8 @@ class CFMSample(io.ComfyNode):
             x, g = scaled(x, family), scaled(g, family)
             signal = _signal(start, cfm)
             end = host.with_smaller_tiles(run, options.tile, progress)
-        # Adaptive solvers give no states on the way.
-        path = evenly(states if len(states) > 1 else [x[:1], end[:1]], trajectory_length)
+        # Adaptive solvers give no states on the way. A strength puts the end beyond the last state.
+        path = evenly([*(states if len(states) > 1 else [x[:1], x[:1]])[:-1], end[:1]], trajectory_length)
         return io.NodeOutput(
             with_samples({k: v for k, v in start.items() if k not in (START, KIND)}, end, family),
             with_samples({"samples": start["samples"][:1]}, torch.cat(path), family),

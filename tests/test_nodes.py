@@ -225,8 +225,8 @@ def test_the_server_tells_the_page_what_the_models_are_for(host: Host, tmp_path:
     steps = asyncio.run(host.routes["/fmboost/solvers"](None))
     assert (steps["euler"], steps["heun"], steps["rk4"], steps["dopri5"]) == (1, 2, 4, 0)
     facts = asyncio.run(host.routes["/fmboost/models"](None))
-    assert facts["sd15-x4"] == {"scale": 4.0, "nfe": 4, "noise_step": 400}
-    assert facts[FAST] == {"scale": 2.0, "nfe": 1, "noise_step": 400}
+    assert facts["sd15-x4"] == {"scale": 4.0, "nfe": 4, "noise_step": 400, "strength": 1.0}
+    assert facts[FAST] == {"scale": 2.0, "nfe": 1, "noise_step": 400, "strength": 1.0}
     assert "broken.safetensors" not in facts
 
 
@@ -475,12 +475,15 @@ def test_a_trajectory_is_evenly_chosen_from_start_to_end(host: Host, length: int
     start, guide = latent(8, 8, batch=2, noise_mask=torch.ones(2, 8, 8)), latent(8, 8, batch=2, seed=1)
     states: list[Tensor] = [SD15().process_in(start["samples"])]
     flowed(start["samples"], guide["samples"], nfe=4, on_state=lambda t, state: states.append(state))
-    end, path = host.run(
-        "FMBoostCFMSample", cfm=ready(host), start=start, guide=guide, nfe=4, trajectory_length=length
-    ).args  # fmt: skip
     wanted = SD15().process_out(torch.cat([states[place][:1] for place in places]))
-    assert set(path) == {"samples", "fmboost_family"} and difference(path["samples"], wanted) < 1e-4
-    assert torch.equal(path["samples"][-1:], end["samples"][:1])
+    for strength in (1.0, 1.4):
+        end, path = host.run(
+            "FMBoostCFMSample", cfm=ready(host), start=start, guide=guide, nfe=4, trajectory_length=length,
+            strength=strength,
+        ).args  # fmt: skip
+        assert set(path) == {"samples", "fmboost_family"} and difference(path["samples"][:-1], wanted[:-1]) < 1e-4
+        assert torch.equal(path["samples"][-1:], end["samples"][:1])
+        assert (difference(end["samples"][:1], wanted[-1:]) < 1e-4) is (strength == 1)
 
 
 def test_an_adaptive_solver_tells_the_start_and_the_end(host: Host) -> None:

@@ -171,6 +171,10 @@ def test_the_line_on_a_node(node: str, start: Any, change: dict[str, Any], flows
         ({"nfe": 0, "modelNfe": 1, "noise_step": 0, "modelNoiseStep": 100}, "nfe 1"),
         ({"nfe": 2, "modelNfe": 1, "noise_step": None, "modelNoiseStep": 100}, ""),
         ({"nfe": 0, "noise_step": -1}, ""),
+        ({"nfe": 0, "modelNfe": 1, "strength": 0, "modelStrength": 1.15}, "nfe 1, strength 1.15"),
+        ({"nfe": 0, "modelNfe": 1, "strength": 1.4, "modelStrength": 1.15}, "nfe 1"),
+        ({"nfe": 0, "modelNfe": 1, "strength": 0, "modelStrength": 1}, "nfe 1"),
+        ({"nfe": 0, "modelNfe": 1, "strength": 0}, "nfe 1"),
     ],
 )
 def test_the_models_own_numbers_are_said(node: str, widgets: dict[str, Any], text: str) -> None:
@@ -190,7 +194,9 @@ def test_the_line_has_no_english_word_in_another_language(node: str, language: s
     """But for the names of solvers and of nfe; and no name of a value is left in it."""
     cases = [(a, FLOW | b | {"perStep": EVALUATIONS_PER_STEP[(FLOW | b)["solver"]]}, c) for a, b, c in CASES]
     script = f"{json.dumps(cases)}.map(([start, widgets, flows]) => summary(start, widgets, words, 8, flows))"
-    own = "ownNumbers({nfe: 0, modelNfe: 4, noise_step: -1, modelNoiseStep: 100}, words)"
+    own = (
+        "ownNumbers({nfe: 0, modelNfe: 4, noise_step: -1, modelNoiseStep: 100, strength: 0, modelStrength: 1.3}, words)"
+    )
     found, english = (say(node, f"[...{script}, {own}]", name) for name in (language, "en"))
     assert len(set(found)) == len(cases) + 1
     for text, other in zip(found, english, strict=True):

@@ -18,6 +18,7 @@ const NODES = {
   FMBoostCFMSample: {},
 }
 const SIZE_WIDGETS = { scale: 'scale', width: 'width x height', height: 'width x height', megapixels: 'megapixels' }
+const FLOW_WIDGETS = ['nfe', 'noise_step', 'strength', 'solver']
 const REFRESH_MS = 250
 const LINE_PIXELS = 18
 const MARGIN_PIXELS = 4
@@ -86,9 +87,10 @@ function refresh(node) {
   if (!(node.comfyClass in NODES) || !words) return show(node)
   const { input, unit, flows } = NODES[node.comfyClass]
   greyUnused(node)
-  const { scale: modelScale, nfe: modelNfe, noise_step: modelNoiseStep } = modelFacts(modelInto(node)) ?? {}
-  const flow = { nfe: valueOf(node, 'nfe'), noise_step: valueOf(node, 'noise_step'), solver: valueOf(node, 'solver') }
-  const widgets = { ...wishOf(node), ...flow, modelScale, modelNfe, modelNoiseStep, perStep: solverFacts(flow.solver) }
+  const model = modelFacts(modelInto(node)) ?? {}
+  const own = { modelScale: model.scale, modelNfe: model.nfe, modelNoiseStep: model.noise_step, modelStrength: model.strength }
+  const flow = Object.fromEntries(FLOW_WIDGETS.map((name) => [name, valueOf(node, name)]))
+  const widgets = { ...wishOf(node), ...flow, ...own, perStep: solverFacts(flow.solver) }
   const line = input ? summary(sizeInto(node, input, pictureSize), widgets, words, unit, flows) : ''
   show(node, { lines: [line, ownNumbers(widgets, words)] })
 }
@@ -124,7 +126,7 @@ function factsFrom(route) {
   }
 }
 
-const modelFacts = factsFrom('/fmboost/models') // {scale, nfe, noise_step}
+const modelFacts = factsFrom('/fmboost/models') // {scale, nfe, noise_step, strength}
 const solverFacts = factsFrom('/fmboost/solvers') // evaluations per step, 0 for an adaptive solver
 
 let served // the texts of all languages

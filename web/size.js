@@ -6,6 +6,7 @@ export const UNIT = 8 // pixels per latent along each side, in every family
 export const MODEL_SCALE = 2 // upscale factor of a stage where the model is not known
 export const OWN_NFE = 0 // the widget's value for the model's own number of function evaluations
 export const OWN_NOISE_STEP = -1 // the widget's value for the model's own noise step
+export const OWN_STRENGTH = 0 // the widget's value for the model's own strength
 
 const MAX_SIDE = 65536
 const MAX_PIXELS = 2 ** 28
@@ -113,11 +114,15 @@ function work(stages, widgets, words) {
   return `${many}, ${words.count('evaluations', stages * nfe)}`
 }
 
-/** The model's own numbers where the widgets ask for them: "the model's own: nfe 4, noise step 100"; "" for none. */
-export function ownNumbers({ nfe, noise_step, modelNfe, modelNoiseStep }, words) {
+/**
+ * The model's own numbers where the widgets ask for them: "the model's own: nfe 4, noise step 100"; "" for none. A strength
+ * of 1 changes nothing and is not told.
+ */
+export function ownNumbers({ nfe, noise_step, strength, modelNfe, modelNoiseStep, modelStrength = 1 }, words) {
   const own = []
   if (nfe === OWN_NFE && modelNfe != null) own.push(words.say('nfe', { count: modelNfe }))
   if (noise_step === OWN_NOISE_STEP && modelNoiseStep != null) own.push(words.say('noiseStep', { count: modelNoiseStep }))
+  if (strength === OWN_STRENGTH && modelStrength !== 1) own.push(words.say('strength', { count: modelStrength }))
   return own.length ? words.say('own', { numbers: own.join(', ') }) : ''
 }
 

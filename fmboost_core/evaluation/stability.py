@@ -183,16 +183,12 @@ def _measured(
 
 
 def _boosted(low: Tensor, model: Model, codec: Codec, count: int, seed: int) -> list[Tensor]:
-    """The latents after each stage of a cascade, up to the stage that breaks."""
-    state, ends = low, []
-
-    def keep(t: float, latent: Tensor) -> None:
-        nonlocal state
-        state = latent
-
+    """The latents after one stage, after two, and so on, up to the stage that breaks."""
+    ends: list[Tensor] = []
     with suppress(NonFiniteError, LatentError):
-        scale = model.spec.scale**count
-        boost(low, model, codec, scale=scale, seed=seed, on_state=keep, on_stage=lambda stage: ends.append(state))
+        while len(ends) < count:
+            scale = model.spec.scale ** (len(ends) + 1)
+            ends.append(boost(low, model, codec, scale=scale, seed=seed))
     return ends
 
 
