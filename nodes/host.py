@@ -78,17 +78,12 @@ def bundled_families() -> list[str]:
 
 
 def model_facts() -> dict[str, dict[str, float]]:
-    """Each choice's upscale factor, NFE, noise step and strength, for the page; files without a specification are left out."""
+    """Each choice's scale, NFE, noise step and strength, for the page; files without a specification are left out."""
     facts = {}
     for choice in model_choices():
         with suppress(CheckpointError):
             spec = read_spec(model_path(choice))
-            facts[choice] = {
-                "scale": spec.scale,
-                "nfe": spec.nfe,
-                "noise_step": spec.noise_step,
-                "strength": spec.strength,
-            }
+            facts[choice] = {name: getattr(spec, name) for name in ("scale", "nfe", "noise_step", "strength")}
     return facts
 
 
