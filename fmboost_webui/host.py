@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,26 @@ def models_folder() -> Path:
 
 @lru_cache(maxsize=1)
 def _loaded(source: str, modified: float) -> Model:
-    # Forge works in inference mode, and a tensor that is made there cannot be used outside of it.
-    with torch.inference_mode(False):
+    with _undisturbed():
         return load_model(source)
 
 
 @lru_cache(maxsize=1)
 def builtin_codec() -> TinyVAE:
     """The built-in codec for finished images, which needs no checkpoint; it waits on the CPU."""
-    with torch.inference_mode(False):
+    with _undisturbed():
         return load_codec("builtin", IMAGE_FAMILY)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Load networks here: when the host has loaded its first checkpoint, and outside of inference mode.
+
+    AUTOMATIC1111 loads that in a thread, under a lock, and replaces methods of all of PyTorch's modules meanwhile.
+    Forge works in inference mode, and a tensor that is made there cannot be used outside of it.
+    """
+    with getattr(sd_models.model_data, "lock", nullcontext()), torch.inference_mode(False):
+        yield
 
 
 @contextmanager

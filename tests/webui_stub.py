@@ -6,6 +6,7 @@ The parts do the least that is true of the host; tests/hosts runs the extension 
 from __future__ import annotations
 
 import sys
+import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -266,7 +267,7 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         },
         "rng": {"ImageRNG": ImageRNG},
         "lowvram": {"is_enabled": lambda model: False},
-        "sd_models": {"model_data": SimpleNamespace(sd_model=checkpoint)},
+        "sd_models": {"model_data": SimpleNamespace(sd_model=checkpoint, lock=threading.Lock())},
         "sd_samplers_common": {"store_latent": lambda latent: setattr(state, "current_latent", latent)},
         "shared": {
             "state": state, "total_tqdm": told, "sd_model": checkpoint, "latent_upscale_modes": {},

@@ -57,12 +57,10 @@ class Probe(scripts.Script):
         p.sample_hr_pass = outer
 
     def write(self, p, small, large):
-        found = {"small": small, "large": large}
-        if large.shape != small.shape and p.hr_second_pass_steps == 4:
+        found, model = {"small": small, "large": large}, load_model("sd15-x2")
+        if large.shape != small.shape and p.hr_second_pass_steps == model.spec.nfe:
             size = (large.shape[-1] * 8, large.shape[-2] * 8)
             with torch.no_grad():
-                found["wanted"] = boost(
-                    small, load_model("sd15-x2"), PlainVAE(shared.sd_model), size=size, nfe=4, seed=p.seeds
-                )
+                found["wanted"] = boost(small, model, PlainVAE(shared.sd_model), size=size, seed=p.seeds)
         plain = {name: tensor.float().cpu().contiguous().clone() for name, tensor in found.items()}
         save_file(plain, f"{paths.data_path}/probe.safetensors")
