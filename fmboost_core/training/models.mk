@@ -389,6 +389,11 @@ start-sd15 := --set objective.noise_step=400 --set 'objective.noise_steps=[100, 
 start-sdxl := --set card.family=sdxl --set objective.noise_step=100
 start-flux1 := --set card.family=flux1 --set objective.noise_step=100
 start-sd3 := --set card.family=sd3 --set objective.noise_step=100
+# Of the finished files, by the choices of viewers.
+strength-sd15 := 1.3
+strength-sdxl := 1.15
+strength-flux1 := 1.15
+strength-sd3 := 1.15
 
 # $(1): family; $(2): the name of its sets; $(3): the file that it goes on from.
 define taught-by-an-upscaler
@@ -399,7 +404,7 @@ $(OUT)/$(1)-images.safetensors: $(OUT)/$(1)-latents.safetensors $(OUT)/$(2)-taug
 	$$(taught-images) $$(timid-critics) $$(start-$(1)) $$($(1)) $$(SET)
 
 $(OUT)/$(1)-x2.safetensors: $(OUT)/$(1)-images.safetensors $(OUT)/$(2)-taught.done $(OUT)/$(2)-taught-disturbed.done
-	$$(taught-images) $$(real-critics) $$(start-$(1)) $$($(1)) $$(SET)
+	$$(taught-images) $$(real-critics) $$(start-$(1)) $$($(1)) --set card.strength=$$(strength-$(1)) $$(SET)
 endef
 $(eval $(call taught-by-an-upscaler,sd15,x2,sd15-last))
 $(eval $(call taught-by-an-upscaler,sdxl,xl,sdxl-clean))

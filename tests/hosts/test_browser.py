@@ -77,8 +77,8 @@ WIRE = """([checkpoint, model]) => {
     return String(save.id)
 }"""
 SHOW_PREVIEWS = {"KSampler", "FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}
-OWN = "the model's own: nfe 1, noise_step 100"  # of flux1-x2
-OWN_NFE = "the model's own: nfe 1"  # where the noise step is given
+OWN = "the model's own: nfe 1, noise_step 100, strength 1.15"  # of flux1-x2
+OWN_NFE = "the model's own: nfe 1, strength 1.15"  # where the noise step is given
 PREVIEW_PIXELS = 250  # how much taller a node becomes when a preview is shown on it
 
 
@@ -93,6 +93,8 @@ def own_numbers(name: str, node: str) -> list[str]:
     spec, asked = load_model(loader["widgets_values"][0]).spec, twin[node]["inputs"]
     own = {"nfe": (0, spec.nfe), "noise_step": (-1, spec.noise_step)}  # the widget's value, and what it stands for
     told = [f"{widget} {number}" for widget, (value, number) in own.items() if asked.get(widget) == value]
+    if twin[node]["class_type"] != "FMBoostNoiseAugment" and spec.strength != 1:  # the templates leave it out
+        told.append(f"strength {spec.strength:g}")
     return [f"the model's own: {', '.join(told)}"] if told else []
 
 
@@ -222,17 +224,18 @@ def test_what_is_typed_changes_the_line(page: Frontend) -> None:
     page.load(WORKFLOWS["lcm_1k"], "lcm_1k")
     node = page.id_of("FMBoostUpscale")
     page.centre(node)
-    own = "the model's own: nfe 1, noise_step 400"
+    own = "the model's own: nfe 1, noise_step 400, strength 1.3"
     page.wait_for_lines(node, ONE_STAGE, own)
     page.type_into(node, "scale", "4")
     page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 2 evaluations", own)
     page.type_into(node, "nfe", "4")
-    own = "the model's own: noise_step 400"
+    own = "the model's own: noise_step 400, strength 1.3"
     page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 8 evaluations", own)
     page.type_into(page.id_of("EmptyLatentImage"), "width", "768")
     page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 8 evaluations", own)
     page.type_into(node, "noise_step", "300")
-    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 8 evaluations")
+    own = "the model's own: strength 1.3"
+    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 8 evaluations", own)
 
 
 def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -> None:
@@ -248,10 +251,11 @@ def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -
         node = page.id_of("FMBoostUpscale")
         page.centre(node)
         page.type_into(node, "scale", "4")
-        own = "the model's own: nfe 2, noise_step 400"
+        own = "the model's own: nfe 2, noise_step 400, strength 1.3"
         page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 2 evaluations", own)
         page.type_into(node, "nfe", "4")
-        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", "the model's own: noise_step 400")
+        own = "the model's own: noise_step 400, strength 1.3"
+        page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", own)
     finally:
         path.unlink()
 
