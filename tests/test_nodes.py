@@ -1377,7 +1377,7 @@ def test_previews_are_shown_in_the_scaled_space(host: Host) -> None:
         ("FMBoostUpscale", {"latent": latent(8, 8), "vae": VAE()}),
     ]:  # fmt: skip
         host.previews.clear()
-        large = host.run(node_id, cfm=ready(host), nfe=3, **given).args[0]
+        large = host.run(node_id, cfm=ready(host), nfe=3, strength=1.0, **given).args[0]  # 1: the flow's last state
         assert [(kind, size) for kind, _, size in host.previews] == [("JPEG", 512)] * 3
         assert difference(host.previews[-1][1], SD15().process_in(large["samples"])) < 1e-4
         assert max(host.bars[-1].shown) == (3, 3)
