@@ -17,7 +17,7 @@ from ..fmboost_core.sampling.checks import check_crop, require_codec
 from ..fmboost_core.sampling.guide import LatentUpsampling, latent_size, latent_upsample, pixel_upsample
 from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
 from ..fmboost_core.sampling.tiling import auto_tile
-from ..fmboost_core.sampling.widgets import OWN_METHOD, or_none
+from ..fmboost_core.sampling.widgets import OWN_METHOD, OWN_STRENGTH, or_none
 from ..fmboost_core.tiles import Tileable, parse_tileable
 from . import host, inputs
 from .latents import (
@@ -217,7 +217,7 @@ class CFMSample(io.ComfyNode):
         tile: str,
         trajectory_length: int = 0,
         tileable: str = "off",
-        strength: float = inputs.OWN_STRENGTH,
+        strength: float = OWN_STRENGTH,
     ) -> io.NodeOutput:
         family, kind, progress = cfm.spec.family, guide.get(KIND, "latent"), host.Progress(cfm)
         options = inputs.options_of(nfe, solver, tile=tile, tileable=tileable, strength=strength)

@@ -20,6 +20,7 @@ from ..fmboost_core.imaging.resample import resize
 from ..fmboost_core.sampling.checks import require_codec
 from ..fmboost_core.sampling.restore import restored
 from ..fmboost_core.sampling.schedule import seeded_noise
+from ..fmboost_core.sampling.widgets import OWN_STRENGTH
 from ..fmboost_core.tiles import Tileable
 from . import host, inputs
 from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
@@ -75,7 +76,7 @@ class Upscale(io.ComfyNode):
     def execute(
         cls, latent: Latent, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
         method: str, tile: str, vae: Any = None, decode: bool = False, tileable: str = "off",
-        strength: float = inputs.OWN_STRENGTH, model: Any = None, **size: Any,
+        strength: float = OWN_STRENGTH, model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = None if vae is None else HostVAE(vae, family, tiled_vae), host.Progress(cfm)
@@ -146,7 +147,7 @@ class UpscaleImage(io.ComfyNode):
     def execute(
         cls, image: Tensor, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
         method: str, tile: str, restore: bool, vae: Any = None, mask: Tensor | None = None, tileable: str = "off",
-        strength: float = inputs.OWN_STRENGTH, **size: Any,
+        strength: float = OWN_STRENGTH, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         target = inputs.target_of(**size)
         codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae, "model")
