@@ -181,7 +181,7 @@ class Frontend:
 
     def library(self, text: str) -> Locator:
         """What the library of nodes finds for a text; older pages have another one."""
-        search = self.page.get_by_placeholder("Search").first
+        search = self.page.locator(".side-bar-panel").get_by_placeholder("Search").first
         for _ in range(TRIES):
             if search.is_visible():
                 break

@@ -77,6 +77,7 @@ WIRE = """([checkpoint, model]) => {
     return String(save.id)
 }"""
 SHOW_PREVIEWS = {"KSampler", "FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}
+STRONG = {"FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}  # with the widget strength
 OWN = "the model's own: nfe 1, noise_step 100, strength 1.15"  # of flux1-x2
 OWN_NFE = "the model's own: nfe 1, strength 1.15"  # where the noise step is given
 PREVIEW_PIXELS = 250  # how much taller a node becomes when a preview is shown on it
@@ -93,7 +94,7 @@ def own_numbers(name: str, node: str) -> list[str]:
     spec, asked = load_model(loader["widgets_values"][0]).spec, twin[node]["inputs"]
     own = {"nfe": (0, spec.nfe), "noise_step": (-1, spec.noise_step)}  # the widget's value, and what it stands for
     told = [f"{widget} {number}" for widget, (value, number) in own.items() if asked.get(widget) == value]
-    if twin[node]["class_type"] != "FMBoostNoiseAugment" and spec.strength != 1:  # the templates leave it out
+    if twin[node]["class_type"] in STRONG and spec.strength != 1:  # the templates leave the widget out
         told.append(f"strength {spec.strength:g}")
     return [f"the model's own: {', '.join(told)}"] if told else []
 
@@ -374,7 +375,9 @@ def test_another_language(browser: Browser, host: ComfyUI) -> None:
     page.wait_for_lines(warned, "模型自己的值：噪声步 400", "flux1-x2 训练时的噪声步为 100，不是 800；可能出现瑕疵。")
     page.load(WORKFLOWS["sdxl_2k"], "sdxl_2k")
     upscale = page.id_of("FMBoostUpscale")
-    page.wait_for_lines(upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 1 次", "模型自己的值：nfe 1, 噪声步 100")
+    page.wait_for_lines(
+        upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 1 次", "模型自己的值：nfe 1, 噪声步 100, 强度 1.15"
+    )
     page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
     page.centre(ours[0]["id"])
     text = (PACK / "web/docs" / ours[0]["type"] / f"{LANGUAGE}.md").read_text(encoding="utf-8")

@@ -143,9 +143,9 @@ def test_the_page_is_told_what_the_models_are_for(comfyui: ComfyUI) -> None:
     save_model(Model(replace(model.spec, name="four", scale=4, nfe=2), model.network), folder / "four.safetensors")
     try:
         facts = comfyui.get("/fmboost/models")
-        assert facts[MODEL] == {"scale": 2, "nfe": 1, "noise_step": 400}
-        assert facts[FAST] == {"scale": 2, "nfe": 1, "noise_step": 400}
-        assert facts["four.safetensors"] == {"scale": 4, "nfe": 2, "noise_step": 400}
+        assert facts[MODEL] == {"scale": 2, "nfe": 1, "noise_step": 400, "strength": 1.3}
+        assert facts[FAST] == {"scale": 2, "nfe": 1, "noise_step": 400, "strength": 1.0}
+        assert facts["four.safetensors"] == {"scale": 4, "nfe": 2, "noise_step": 400, "strength": 1.3}
         assert "none.safetensors" not in facts
     finally:
         for name in ("none", "four"):
