@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,17 +43,19 @@ def timing(setup: AblationSetup) -> None:
         works = parts(size, setup.codec, models, network)
         measured[size] = {part: median_seconds(work, REPEATS) for part, work in works.items()}
     ways = {size: whole_ways(seconds) for size, seconds in measured.items()}
-    series = {way: [_exactly(ways[size][way]) for size in SIZES] for way in ways[SIZES[0]]}
+    names = list(ways[SIZES[0]])
+    series = {name.replace("`", ""): [_exactly(ways[size][name]) for size in SIZES] for name in names}
     curve(setup.out / "timing.png", SIZES, series, x_label="size of the image, pixels", y_label="seconds", log_x=True)
     text = (
         "# timing\n\nHow long does an image take, by its size? Paper: Fig. 1.\n\nOn "
         f"{torch.get_num_threads()} CPU thread(s), fp32, one image, medians of {REPEATS}. Stable Diffusion 1.5's "
-        "network has random weights, which take as long as trained ones. In parentheses: the ratio to one evaluation "
-        f"of `sd15-x2`.\n\n{_table('part', measured, EVALUATION)}\n"
+        "network has random weights, which take as long as trained ones. The guide and decoding are by the codec "
+        f"{Path(setup.codec_name).name}. In parentheses: the ratio to one evaluation of `sd15-x2`.\n\n"
+        f"{_table('part', measured, EVALUATION)}\n"
         f"Whole images, by the sums of their parts: {STEPS} steps with guidance, which are {2 * STEPS} evaluations, at "
         "this size or at half of it, then the upscaler, then decoding. A second pass repeats "
         f"{SECOND_PASS:.0%} of the steps at this size. In parentheses: the ratio to all steps at this size.\n\n"
-        f"{_table('way', ways, next(iter(series)))}\n![Seconds of a whole image by its size](timing.png)\n"
+        f"{_table('way', ways, names[0])}\n![Seconds of a whole image by its size](timing.png)\n"
     )
     write_text(setup.out / "timing.md", text)
 
