@@ -78,7 +78,7 @@ def test_the_line_under_the_dropdown_says_what_will_be_made(page: Page) -> None:
     choose(page, "fmboost_model", "sub/own")
     page.locator("#fmboost_refine input").check()
     refined = "Then the sampler refines it, with hires steps, prompt and denoising strength."
-    wait_for_line(page, f"64x64 → 192x192 with sub/own, 2 stages, 8 evaluations. {NOISE_STEPS} {refined}")
+    wait_for_line(page, f"64x64 → 192x192 with sub/own, 2 stages, 2 evaluations. {NOISE_STEPS} {refined}")
     page.locator("#fmboost_refine input").uncheck()
     choose(page, "fmboost_model", "Automatic")
     enter(page, "txt2img_hr_scale", "2")
