@@ -66,7 +66,7 @@ class ModelSpec:
         require(self.family in FAMILIES, "family", self.family, " or ".join(FAMILIES))
         known = FAMILIES[self.family].channels
         require(self.network.channels == known, "network.channels", self.network.channels, f"{known} ({self.family})")
-        for name in ("latent_factor", "latent_shift", "scale", "alpha_bar", "strength"):
+        for name in ("latent_factor", "latent_shift", "scale", "alpha_bar"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             require(number, name, value, "a finite number")
@@ -128,8 +128,9 @@ class ModelSpec:
 
 
 def require_strength(strength: float, name: str = "strength") -> None:
-    """Raises `ConfigError` for a strength that is out of range."""
-    require(0 < strength <= MAX_STRENGTH, name, strength, f"above 0 and at most {MAX_STRENGTH:g}")
+    """Raises `ConfigError` for a strength that is no number or out of range."""
+    number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+    require(number and 0 < strength <= MAX_STRENGTH, name, strength, f"above 0 and at most {MAX_STRENGTH:g}")
 
 
 def built(kind: Any, data: Any, what: str) -> Any:

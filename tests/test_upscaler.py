@@ -289,6 +289,8 @@ def test_refusals(model: Model, codec: TinyVAE) -> None:
         (low, {"strength": 0}, ConfigError, "strength must be above 0 and at most 2, but it is 0"),
         (low, {"strength": 2.1}, ConfigError, "at most 2"),
         (low, {"strength": math.nan}, ConfigError, "at most 2"),
+        (low, {"strength": "much"}, ConfigError, "strength must be above 0 and at most 2, but it is 'much'"),
+        (low, {"strength": True}, ConfigError, "strength must be"),
         (low, {"tile": 0}, ConfigError, "tile"),
         (low, {"scale": 4, "tile": 8, "overlap": 2.5}, ConfigError, "overlap must be a whole number"),
         (low, {"size": 64}, ConfigError, "size must be"),

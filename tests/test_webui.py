@@ -140,17 +140,19 @@ def test_a_damaged_bundled_file_takes_only_itself_away(
 def test_networks_are_loaded_when_the_host_has_loaded_its_checkpoint(hires: Any, stub: SimpleNamespace) -> None:
     """AUTOMATIC1111 does so in a thread, under a lock, with methods of its own in all of PyTorch's modules."""
     host = importlib.import_module("fmboost_webui.host")
-    lock, module, usual = stub.sd_models.model_data.lock, torch.nn.Module, torch.nn.Module.load_state_dict
+    lock, usual, patch = stub.sd_models.model_data.lock, torch.nn.Module.load_state_dict, pytest.MonkeyPatch()
 
     def finish() -> None:
-        module.load_state_dict = usual  # type: ignore[method-assign]
+        patch.undo()
         lock.release()
 
     host.builtin_codec.cache_clear()
     host._loaded.cache_clear()
     for load in (host.builtin_codec, lambda: host.load_network(MODEL)):
         lock.acquire()
-        module.load_state_dict = lambda self, weights, strict=True: usual(self, weights, strict)  # type: ignore
+        patch.setattr(
+            torch.nn.Module, "load_state_dict", lambda self, weights, strict=True: usual(self, weights, strict)
+        )
         thread = threading.Timer(0.2, finish)
         thread.start()
         try:

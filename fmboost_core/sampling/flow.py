@@ -26,7 +26,7 @@ class Flow:
     def __call__(self, start: Tensor, guide: Tensor, kind: str, tiling: Tiling) -> tuple[Tensor, int]:
         """The latent of start's shape (B,C,h,w) that the stage makes, and the number of function evaluations.
 
-        It is the state at t=1, or beyond it on the line from the guide (`SamplingOptions.strength`).
+        It is the state at t=1, or lies before or beyond it on the line from the guide (`SamplingOptions.strength`).
         kind: what the guide was encoded from, one of `GUIDE_KINDS`.
         """
         end, evaluations = self._ends(start, guide, kind, tiling)

@@ -127,7 +127,7 @@ SPECIFICATIONS = {
     specification(format_version=2): "format_version",
     specification(family="sd9"): "family",
     specification(strength=0): "strength must be above 0",
-    specification(strength="1.3"): "strength must be a finite number",
+    specification(strength="1.3"): "strength must be above 0",
     specification(scale=10**400): "does not work",
     specification(network=network(base=-1)): "base",
     specification(network=network(base=10**12)): "network",
