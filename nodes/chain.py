@@ -15,6 +15,7 @@ from ..fmboost_core.errors import ConfigError, FMBoostWarning, LatentError
 from ..fmboost_core.families import Party
 from ..fmboost_core.sampling.checks import check_crop, require_codec
 from ..fmboost_core.sampling.guide import LatentUpsampling, latent_size, latent_upsample, pixel_upsample
+from ..fmboost_core.sampling.options import require_pixel_space
 from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
 from ..fmboost_core.sampling.tiling import auto_tile
 from ..fmboost_core.sampling.widgets import OWN_METHOD, OWN_STRENGTH, or_none
@@ -62,6 +63,7 @@ class PSUUpsample(io.ComfyNode):
                     optional=True,
                     tooltip="The model. The method fast needs its guide network.",
                 ),
+                inputs.upscale_model_input(),
             ],
             outputs=[io.Latent.Output(display_name="guide")],
         )
@@ -69,9 +71,10 @@ class PSUUpsample(io.ComfyNode):
     @classmethod
     def execute(
         cls, latent: Latent, method: str, tiled_vae: bool, vae: Any = None, tileable: str = "off", model: Any = None,
-        cfm: host.HostModel | None = None, **size: Any,
+        cfm: host.HostModel | None = None, upscale_model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        method, axes = _method(method, cfm), parse_tileable(tileable)
+        enlarger, axes = host.upscale_model_of(upscale_model), parse_tileable(tileable)
+        method = _method(method, cfm, enlarger is not None)
         # The VAE's raw latents: a family's scaling would cancel out.
         codec, encodes = None if vae is None else HostVAE(vae, None, tiled_vae), method == "psu"
         with host.noted() as notes:
@@ -86,9 +89,9 @@ class PSUUpsample(io.ComfyNode):
             start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
             end = target.pixels(start, inputs.DEFAULT_SCALE, unit)
             check_crop(start, end, target.distorts, axes)
-            large, kind = latent_size(end, unit), "latent"
+            large, kind = latent_size(end, unit), "latent" if enlarger is None else "enlarged"
             if codec and encodes:
-                guide = pixel_upsample(samples, periodic(codec, axes), end, target.distorts, axes)
+                guide = pixel_upsample(samples, periodic(codec, axes), end, target.distorts, axes, enlarger)
             elif method == "fast":
                 guide = _fast_guide(samples, cfm, large, target.distorts, axes)
             else:
@@ -96,9 +99,16 @@ class PSUUpsample(io.ComfyNode):
         return io.NodeOutput(with_raw(latent, guide, family) | {KIND: kind}, ui=host.shown(notes))
 
 
-def _method(method: str, cfm: host.HostModel | None) -> str:
-    """The guide method of its widget, resolved: the model's own, or the paper's without a model."""
-    return or_none(method, OWN_METHOD) or ("psu" if cfm is None else cfm.spec.guide)
+def _method(method: str, cfm: host.HostModel | None, enlarged: bool) -> str:
+    """The guide method of its widget, resolved: the model's own, or the paper's without a model.
+
+    enlarged: whether an upscale model is connected, which works in pixel space alone.
+    """
+    own = "psu" if cfm is None or enlarged else cfm.spec.guide
+    chosen = or_none(method, OWN_METHOD) or own
+    if enlarged:
+        require_pixel_space(chosen)
+    return chosen
 
 
 def _family_of(model: Any, cfm: host.HostModel | None) -> str | None:

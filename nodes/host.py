@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.latent_formats
 import comfy.model_management as mm
@@ -38,6 +38,8 @@ from ..fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from ..fmboost_core.sampling.tiling import in_smaller_tiles
 from ..fmboost_core.sampling.widgets import SharedBar
 from ..fmboost_core.spec import ModelSpec
+
+Result = TypeVar("Result")
 
 FOLDER = "fmboost"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -185,6 +187,27 @@ def has_unet_attention(model: Any) -> bool:
     return isinstance(network, UNetModel) and not any(isinstance(m, SpatialVideoTransformer) for m in network.modules())
 
 
+# --- the host's upscale models
+
+
+class HostUpscaleModel:
+    """The host's upscale model as the core's `UpscaleModel`, by the host's node, which moves it and cuts tiles."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, image: Tensor) -> Tensor:
+        from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel  # hosts can leave their extra nodes out
+
+        large: Tensor = ImageUpscaleWithModel().upscale(self._model, image.movedim(1, -1))[0]
+        return large.movedim(-1, 1).to(image)
+
+
+def upscale_model_of(model: Any) -> HostUpscaleModel | None:
+    """What an input of an upscale model holds, for the core; None where nothing is connected."""
+    return None if model is None else HostUpscaleModel(model)
+
+
 # --- progress, previews, interrupts, memory
 
 
@@ -220,7 +243,7 @@ class Progress:
         self._bar.update_absolute(*self._place, preview)
 
 
-def with_smaller_tiles(run: Callable[[int | str | None], Tensor], tile: int | str | None, progress: Progress) -> Tensor:
+def with_smaller_tiles(run: Callable[[int | str | None], Result], tile: int | str | None, progress: Progress) -> Result:
     """run(tile), again with smaller tiles when the device's memory runs out."""
 
     def before_retry(smaller: int) -> None:

@@ -94,6 +94,14 @@ def optional_vae_input() -> io.Input:
     )  # fmt: skip
 
 
+def upscale_model_input() -> io.Input:
+    return io.UpscaleModel.Input(
+        "upscale_model", optional=True,
+        tooltip="Such as Real-ESRGAN, from Load Upscale Model. It enlarges the picture in the place of interpolation, "
+        "and the flow then adds texture, at a strength of 0.3 by default.",
+    )  # fmt: skip
+
+
 def maker_input() -> io.Input:
     return io.Model.Input(
         "model", optional=True,

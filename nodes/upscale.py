@@ -12,16 +12,13 @@ from torch import Tensor
 
 from ..fmboost_core import Hooks, Upscaler, load_codec
 from ..fmboost_core.codecs.load import has_builtin_codec
-from ..fmboost_core.codecs.periodic import periodic
 from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError, ImageError
 from ..fmboost_core.families import require_same_family, titles
 from ..fmboost_core.imaging.resample import resize
 from ..fmboost_core.sampling.checks import require_codec
-from ..fmboost_core.sampling.restore import restored
 from ..fmboost_core.sampling.schedule import seeded_noise
 from ..fmboost_core.sampling.widgets import OWN_STRENGTH
-from ..fmboost_core.tiles import Tileable
 from . import host, inputs
 from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
 from .newer import UPSCALER_WORDS, schema
@@ -68,6 +65,7 @@ class Upscale(io.ComfyNode):
                 inputs.tileable_input(),
                 inputs.maker_input(),
                 inputs.strength_input(),
+                inputs.upscale_model_input(),
             ],
             outputs=[io.Latent.Output(display_name="large latent"), io.Image.Output(display_name="large image")],
         )
@@ -76,37 +74,33 @@ class Upscale(io.ComfyNode):
     def execute(
         cls, latent: Latent, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
         method: str, tile: str, vae: Any = None, decode: bool = False, tileable: str = "off",
-        strength: float = OWN_STRENGTH, model: Any = None, **size: Any,
+        strength: float = OWN_STRENGTH, model: Any = None, upscale_model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = None if vae is None else HostVAE(vae, family, tiled_vae), host.Progress(cfm)
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
+        enlarger = host.upscale_model_of(upscale_model)
 
-        def run(tile: int | str | None) -> Tensor:
+        def run(tile: int | str | None) -> tuple[Tensor, Tensor | None]:
             noise = seeded_noise(item_seeds(latent, seed), small.shape[0])
-            return Upscaler(cfm, codec, replace(options, tile=tile), hooks).latent(small, target, noise, seen)
+            upscaler = Upscaler(cfm, codec, replace(options, tile=tile), hooks, enlarger)
+            if decode:
+                return upscaler.latent_and_image(small, target, noise)
+            return upscaler.latent(small, target, noise), None
 
         with host.noted() as notes:
             refuse_start(latent, "latent", "the small latent, from KSampler", model)
-            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength).resolve(cfm.spec)
+            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
+            options = options.resolve(cfm.spec, enlarged=enlarger is not None)
             if options.upsample == "psu":
                 require_codec(codec, "The method psu", inputs.VAE_ADVICE)
             if decode:
                 require_codec(codec, "The input decode", "connect one, or switch decode off")
             vae_party = None if codec is None else codec.examined() if options.upsample == "psu" else codec.party
             small = scaled(checked(latent, cfm.party, vae_party, model), family)
-            decoder = periodic(codec, options.tileable) if codec and decode else None
-            seen = None if decoder is None else decoder.decode(small).clamp(-1, 1)
-            large = host.with_smaller_tiles(run, options.tile, progress)
-        image = host.blocked(NOT_DECODED)
-        if decoder is not None and seen is not None:
-            image = _restored(decoder.decode(large), seen, options.tileable)
-        return io.NodeOutput(with_samples(latent, large, family), image, ui=host.shown(notes))
-
-
-def _restored(images: Tensor, seen: Tensor, tileable: Tileable) -> Tensor:
-    """Decoded images (B,3,H,W) in [-1,1] with the content of the decoded small ones, as an IMAGE of the host."""
-    return host.intermediate(restored(images, seen, look=False, tileable=tileable).movedim(1, -1) / 2 + 0.5)
+            large, image = host.with_smaller_tiles(run, options.tile, progress)
+        picture = host.blocked(NOT_DECODED) if image is None else host.intermediate(image.movedim(1, -1) / 2 + 0.5)
+        return io.NodeOutput(with_samples(latent, large, family), picture, ui=host.shown(notes))
 
 
 class UpscaleImage(io.ComfyNode):
@@ -139,6 +133,7 @@ class UpscaleImage(io.ComfyNode):
                 ),
                 inputs.tileable_input(),
                 inputs.strength_input(),
+                inputs.upscale_model_input(),
             ],
             outputs=[io.Image.Output(display_name="large image"), io.Mask.Output(display_name="large mask")],
         )
@@ -147,23 +142,25 @@ class UpscaleImage(io.ComfyNode):
     def execute(
         cls, image: Tensor, cfm: host.HostModel, seed: int, tiled_vae: bool, nfe: int, solver: str, noise_step: int,
         method: str, tile: str, restore: bool, vae: Any = None, mask: Tensor | None = None, tileable: str = "off",
-        strength: float = OWN_STRENGTH, **size: Any,
+        strength: float = OWN_STRENGTH, upscale_model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         target = inputs.target_of(**size)
         codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae, "model")
         progress = host.Progress(cfm, runs=image.shape[0])
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
+        enlarger = host.upscale_model_of(upscale_model)
 
         def upscaled(item: int, pixels: Tensor) -> Tensor:
             def run(tile: int | str | None) -> Tensor:
-                upscaler = Upscaler(cfm, codec, replace(options, tile=tile), hooks)
+                upscaler = Upscaler(cfm, codec, replace(options, tile=tile), hooks, enlarger)
                 return upscaler.image(pixels, target, seeded_noise(seed + item, 1), restore)
 
             return host.with_smaller_tiles(run, options.tile, progress)
 
         large = []
         with host.noted() as notes:
-            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength).resolve(cfm.spec)
+            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
+            options = options.resolve(cfm.spec, enlarged=enlarger is not None)
             if isinstance(codec, HostVAE):
                 require_same_family(cfm.party, codec.examined())
             # One by one: a batch may be a film, whose large images together are more than the memory.

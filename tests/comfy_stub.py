@@ -221,7 +221,7 @@ IO = SimpleNamespace(
     Input=Input, Output=Output, Schema=Schema, NodeOutput=NodeOutput, ComfyNode=ComfyNode, Custom=io_kind,
     Int=io_kind("INT", IntWidget), Float=io_kind("FLOAT", FloatWidget), Boolean=io_kind("BOOLEAN", BooleanWidget),
     Combo=io_kind("COMBO", ComboWidget), Latent=io_kind("LATENT"), Vae=io_kind("VAE"), Image=io_kind("IMAGE"),
-    Mask=io_kind("MASK"), Model=io_kind("MODEL"),
+    Mask=io_kind("MASK"), Model=io_kind("MODEL"), UpscaleModel=io_kind("UPSCALE_MODEL"),
 )  # fmt: skip
 
 
@@ -312,6 +312,18 @@ class Embedding(nn.Embedding):
 
 
 MANUAL_CAST = SimpleNamespace(Linear=Linear, Conv1d=Conv1d, Conv2d=Conv2d, GroupNorm=GroupNorm, Embedding=Embedding)
+
+
+# --- comfy_extras.nodes_upscale_model
+
+
+class ImageUpscaleWithModel:
+    """The host's node; newer hosts have the method as one of the class, and give a `NodeOutput`."""
+
+    def upscale(self, upscale_model: Any, image: Tensor) -> tuple[Tensor]:
+        """An IMAGE (B,H,W,3) in [0,1]."""
+        large = upscale_model(image.movedim(-1, -3).float())
+        return (large.movedim(-3, -1).clamp(0, 1),)
 
 
 # --- comfy.model_patcher
@@ -585,6 +597,7 @@ def contents(host: Host) -> dict[str, dict[str, Any]]:
             "add_model_folder_path": host.add_model_folder_path, "get_filename_list": host.get_filename_list,
             "get_full_path": host.get_full_path,
         },
+        "comfy_extras.nodes_upscale_model": {"ImageUpscaleWithModel": ImageUpscaleWithModel},
         "comfy_execution": {},
         "comfy_execution.graph_utils": {"ExecutionBlocker": ExecutionBlocker},
         "latent_preview": {"get_previewer": host.get_previewer},
@@ -611,7 +624,14 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     """Put the stub into `sys.modules` and import the pack as the host does. Afterwards, call `forget_pack`."""
     forget_pack()
     host = Host(tmp_path / "models")
-    packages = ("comfy", "comfy_api", "comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.diffusionmodules")
+    packages = (
+        "comfy",
+        "comfy_api",
+        "comfy_extras",
+        "comfy.ldm",
+        "comfy.ldm.modules",
+        "comfy.ldm.modules.diffusionmodules",
+    )
     for name, members in {**{key: {} for key in packages}, **contents(host)}.items():
         module = host.modules[name] = ModuleType(name)
         module.__spec__ = ModuleSpec(name, None)  # the pack looks for it before it imports its nodes

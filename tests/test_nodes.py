@@ -56,9 +56,9 @@ SPACES = {  # channels, scaling factor and shift, as the families' authors publi
 }  # fmt: skip
 OPTIONAL = {  # what a saved graph may leave out
     "FMBoostNoiseAugment": {"cfm"}, "FMBoostCFMSample": {"trajectory_length", "tileable", "strength"},
-    "FMBoostUpscaleImage": {"vae", "mask", "tileable", "strength"},
-    "FMBoostPSUUpsample": {"vae", "tileable", "model", "cfm"},
-    "FMBoostUpscale": {"vae", "decode", "tileable", "strength", "model"},
+    "FMBoostUpscaleImage": {"vae", "mask", "tileable", "strength", "upscale_model"},
+    "FMBoostPSUUpsample": {"vae", "tileable", "model", "cfm", "upscale_model"},
+    "FMBoostUpscale": {"vae", "decode", "tileable", "strength", "model", "upscale_model"},
     "FMBoostRestore": {"tileable"},
 }  # fmt: skip
 WEIGHTS = Path(__file__).parents[1] / "fmboost_core/weights/models"
@@ -719,6 +719,50 @@ def test_upscale_also_gives_the_decoded_and_restored_picture(host: Host, method:
     pictures = [VAE().decode(samples) for samples in (large["samples"], small["samples"])]
     wanted = host.run("FMBoostRestore", image=pictures[0], small=pictures[1]).args[0]
     assert image.shape == (2, 128, 128, 3) and difference(image, wanted) < 1e-5
+
+
+def sharper(image: Tensor) -> Tensor:
+    """An upscale model: (B,3,h,w) in [0,1] to four times the size, with contrast that interpolation does not make."""
+    return (F.interpolate(image, scale_factor=4, mode="bicubic") * 1.2 - 0.1).clamp(0, 1)
+
+
+def test_an_upscale_model_enlarges_in_the_place_of_interpolation(host: Host) -> None:
+    small, cfm = latent(8, 8, batch=2), ready(host)
+    wanted = boosted(small["samples"], upscale_model=sharper, scale=2, seed=3)
+    one = host.run("FMBoostUpscale", latent=small, vae=VAE(), cfm=cfm, seed=3, upscale_model=sharper, decode=True)
+    assert difference(one.args[0]["samples"], wanted) < 1e-3
+    assert one.args[1].shape == (2, 128, 128, 3)
+    guide = host.run("FMBoostPSUUpsample", latent=small, vae=VAE(), upscale_model=sharper).args[0]
+    start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, seed=3).args[0]
+    parts = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide).args[0]
+    assert difference(parts["samples"], wanted) < 1e-3, "CFM Sample knows of it, and takes its strength"
+    full = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, strength=1).args[0]
+    assert difference(full["samples"], wanted) > 1e-2
+    direct = host.run("FMBoostPSUUpsample", latent=small, vae=VAE(), cfm=ready(host, DIRECT), upscale_model=sharper)
+    assert difference(direct.args[0]["samples"], guide["samples"]) < 1e-4, "a model with a guide network leaves it out"
+
+
+def test_the_picture_behind_an_upscale_model_is_its_own_with_the_flow_s_change(host: Host) -> None:
+    image, cfm = photo(32, 40), ready(host)
+    found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(), upscale_model=sharper, seed=2).args[0]
+    assert difference(found, enlarged(image, scale=2, seed=2, upscale_model=sharper)) < 1e-4
+    still = host.run(
+        "FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(), upscale_model=sharper, strength=0.001
+    ).args[0]
+    large = (
+        F.interpolate(sharper(image.movedim(-1, 1)), (64, 80), mode="bicubic", antialias=True)
+        .clamp(0, 1)
+        .movedim(1, -1)
+    )
+    assert difference(still, large) < 5e-3
+
+
+@pytest.mark.parametrize("method", ["fast", "bilinear", "nearest"])
+def test_an_upscale_model_needs_pictures(host: Host, method: str) -> None:
+    inputs = {"latent": latent(8, 8), "vae": VAE(), "cfm": ready(host, DIRECT), "upscale_model": sharper}
+    for node in ("FMBoostUpscale", "FMBoostPSUUpsample"):
+        with pytest.raises(host.core.ConfigError, match=f"but the guide method {method} works on latents"):
+            host.run(node, method=method, **inputs)
 
 
 @pytest.mark.parametrize("name", [name for name in DOUBLING if name != MODEL])

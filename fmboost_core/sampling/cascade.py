@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,22 +13,35 @@ from ..codecs.protocol import Codec
 from ..imaging.resample import resize
 from ..tiles import NOT_TILEABLE, Tileable
 from .checks import check_finite
-from .guide import LatentUpsampling, image_guide, latent_size
-from .restore import back_projected
+from .guide import LatentUpsampling, encoded, latent_size
+from .restore import back_projected, retouched
+from .upscale_model import UpscaleModel, enlarged
 
 # (index of the stage, guide (B,C,h,w), what it was encoded from) -> the stage's latent (B,C,h,w)
 SampleStage = Callable[[int, Tensor, str], Tensor]
+
+
+class Made(NamedTuple):
+    """What a stage makes: its latent (B,C,h,w), of a guide of the same shape.
+
+    enlarged: the image (B,3,H,W) that the guide was encoded from; None where it was made without one.
+    """
+
+    latent: Tensor
+    guide: Tensor
+    enlarged: Tensor | None
 
 
 @dataclass(frozen=True)
 class Cascade:
     """Stages one after the other; the result of one is the small latent or image of the next.
 
-    codec: None where there is none, which `image` and pixel-space upsampling need.
+    codec: None where there is none, which images and pixel-space upsampling need.
     sizes: (height, width) in pixels after each stage. sample: makes a stage's latent.
     unit: pixels per latent along each side.
     upsampling: how guides are made of latents; None: pixel-space upsampling.
     tileable: the axes along which the images are; the codec must be `periodic` there.
+    upscale_model: enlarges the images in pixel space; None: bilinear interpolation does.
     Between stages the image is restored, so that colours and shapes do not drift, where guides are made in pixel space.
     """
 
@@ -37,15 +51,11 @@ class Cascade:
     unit: int
     upsampling: LatentUpsampling | None = None
     tileable: Tileable = NOT_TILEABLE
+    upscale_model: UpscaleModel | None = None
 
     @property
     def _in_pixels(self) -> bool:
         return self.upsampling is None
-
-    @property
-    def _latent_kind(self) -> str:
-        """The kind of a guide that is made from a latent."""
-        return "latent" if self.upsampling is None else self.upsampling.kind
 
     @torch.no_grad()
     def latent(self, latent: Tensor, image: Tensor | None = None, distort: bool = True, kind: str = "latent") -> Tensor:
@@ -54,17 +64,20 @@ class Cascade:
         latent: (B,C,h,w) scaled. image: the small image (B,3,H,W), or None: the decoded latent.
         distort: see `Target.distorts`. kind: what `image` is, one of `GUIDE_KINDS`.
         """
-        if not self._in_pixels:
-            image = None
-        elif image is None:
+        return self._last(latent, image, distort, kind).latent
+
+    @torch.no_grad()
+    def latent_and_image(
+        self, latent: Tensor, image: Tensor | None, distort: bool, restore: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The last stage's latent, and its image (B,3,H,W) in [-1,1].
+
+        restore: whether the image gets the content of the small one back. The others: see `latent`.
+        """
+        if image is None and (restore or self._in_pixels):
             image = self._codec.decode(latent).clamp(-1, 1)
-        for index, size in enumerate(self.sizes):
-            whole = distort or index > 0
-            guide = self.guide(latent, image, size, whole)
-            latent = self.sample(index, guide, kind if index == 0 and self._in_pixels else self._latent_kind)
-            if image is not None and index + 1 < len(self.sizes):
-                image = back_projected(self._decoded(latent, size), image, whole, self.tileable).clamp(-1, 1)
-        return latent
+        last = self._last(latent, image, distort, "latent")
+        return last.latent, self._shown(last, self.sizes[-1], image if restore else None, distort)
 
     @torch.no_grad()
     def image(self, image: Tensor, distort: bool, restore: bool) -> Tensor:
@@ -75,25 +88,54 @@ class Cascade:
         latent = None
         for index, size in enumerate(self.sizes):
             whole = distort or index > 0
-            guide = self.guide(latent, image, size, whole)
             # A restored image has all its detail, as the one that came in; another is a decoded latent.
-            kind = "image" if self._in_pixels and (index == 0 or restore) else self._latent_kind
-            latent = self.sample(index, guide, kind)
+            made = self._stage(index, latent, image, whole, "image" if index == 0 or restore else "latent")
+            latent = made.latent
             if self._in_pixels or index + 1 == len(self.sizes):
-                large = self._decoded(latent, size)
-                image = back_projected(large, image, whole, self.tileable).clamp(-1, 1) if restore else large
+                image = self._shown(made, size, image if restore else None, whole)
         return image
 
-    def guide(self, latent: Tensor | None, image: Tensor | None, size: tuple[int, int], distort: bool) -> Tensor:
-        """A stage's guide, for size (height, width) in pixels, from the small latent or image."""
+    def _last(self, latent: Tensor, image: Tensor | None, distort: bool, kind: str) -> Made:
+        """What the last stage makes; the arguments are those of `latent`."""
+        if not self._in_pixels:
+            image = None
+        elif image is None:
+            image = self._codec.decode(latent).clamp(-1, 1)
+        made = self._stage(0, latent, image, distort, kind)
+        for index in range(1, len(self.sizes)):
+            if image is not None:
+                image = self._shown(made, self.sizes[index - 1], image, distort or index > 1)
+            made = self._stage(index, made.latent, image, True, "latent")
+        return made
+
+    def _stage(self, index: int, latent: Tensor | None, image: Tensor | None, distort: bool, kind: str) -> Made:
+        """One stage, from the small latent or image. kind: what `image` is, one of `GUIDE_KINDS`."""
+        size = self.sizes[index]
         if self.upsampling is None:
             assert image is not None
-            return image_guide(image, self._codec, self._encoded(size), distort, self.tileable)
+            large = enlarged(image, self._encoded(size), self.upscale_model, distort, self.tileable)
+            guide, kind = encoded(large, self._codec), kind if self.upscale_model is None else "enlarged"
+            return Made(self.sample(index, guide, kind), guide, large)
         if latent is None:
             assert image is not None
             own = self._encoded((image.shape[-2], image.shape[-1]))
-            latent = image_guide(image, self._codec, own, tileable=self.tileable)
-        return self.upsampling(latent, latent_size(size, self.unit), distort)
+            latent = encoded(enlarged(image, own, None, tileable=self.tileable), self._codec)
+        guide = self.upsampling(latent, latent_size(size, self.unit), distort)
+        return Made(self.sample(index, guide, self.upsampling.kind), guide, None)
+
+    def _shown(self, made: Made, size: tuple[int, int], small: Tensor | None, distort: bool) -> Tensor:
+        """The image of what a stage has made, at the stage's size (height, width), in [-1,1].
+
+        small: the small image, whose content it gets back; None: the decoded latent is left as it is.
+        """
+        image = self._decoded(made.latent, size)
+        if small is None:
+            return image
+        if self.upscale_model is not None and made.enlarged is not None:
+            return retouched(self._fitted(made.enlarged, size), self._decoded(made.guide, size), image)
+        # One by one: each takes a few times its own memory.
+        pairs = zip(image.split(1), small.split(1), strict=True)
+        return torch.cat([back_projected(*pair, distort, self.tileable).clamp(-1, 1) for pair in pairs])
 
     @property
     def _codec(self) -> Codec:
@@ -106,8 +148,12 @@ class Cascade:
         return size[0] + (-size[0] % self.unit if y else 0), size[1] + (-size[1] % self.unit if x else 0)
 
     def _decoded(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
-        """The latent's image, without the edge that fills up the last latents."""
-        height, width = self._encoded(size)
-        image = resize(self._codec.decode(latent)[..., :height, :width], size, tileable=self.tileable)
+        """The latent's image at a stage's size (height, width), in [-1,1]."""
+        image = self._fitted(self._codec.decode(latent), size)
         check_finite(image, "The decoded image")
         return image.clamp(-1, 1)
+
+    def _fitted(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """An image as it is encoded or decoded, without the edge that fills up the last latents."""
+        height, width = self._encoded(size)
+        return resize(image[..., :height, :width], size, tileable=self.tileable)

@@ -13,6 +13,7 @@ from ..networks.guide import GuideNetwork
 from ..spec import GUIDES
 from ..tiles import NOT_TILEABLE, Tileable
 from .fast_guide import fast_guide
+from .upscale_model import UpscaleModel, enlarged
 
 UPSAMPLERS = GUIDES
 
@@ -23,22 +24,37 @@ def latent_size(size: tuple[int, int], downscale_factor: int) -> tuple[int, int]
 
 
 def image_guide(
-    image: Tensor, codec: Codec, size: tuple[int, int], distort: bool = True, tileable: Tileable = NOT_TILEABLE
+    image: Tensor,
+    codec: Codec,
+    size: tuple[int, int],
+    distort: bool = True,
+    tileable: Tileable = NOT_TILEABLE,
+    upscale_model: UpscaleModel | None = None,
 ) -> Tensor:
     """E(UP(image)): the scaled latent of an image (B,3,H,W) in [-1,1], upsampled to size (height, width) in pixels.
 
     distort: whether another aspect is distorted; otherwise the image covers the size and is cropped at the centre.
-    tileable: the axes along which the image is; the codec must be `periodic` there.
+    tileable: the axes along which the image is; the codec must be `periodic` there. upscale_model: UP; None: bilinear
+    interpolation, the paper's.
     """
-    fit = resize if distort else cover
-    return codec.encode(pad_to(fit(image, size, tileable=tileable), codec.downscale_factor))
+    return encoded(enlarged(image, size, upscale_model, distort, tileable), codec)
+
+
+def encoded(image: Tensor, codec: Codec) -> Tensor:
+    """The scaled latent of an image (B,3,H,W) in [-1,1] of any size; the last edge fills up the last latents."""
+    return codec.encode(pad_to(image, codec.downscale_factor))
 
 
 def pixel_upsample(
-    latent: Tensor, codec: Codec, size: tuple[int, int], distort: bool = True, tileable: Tileable = NOT_TILEABLE
+    latent: Tensor,
+    codec: Codec,
+    size: tuple[int, int],
+    distort: bool = True,
+    tileable: Tileable = NOT_TILEABLE,
+    upscale_model: UpscaleModel | None = None,
 ) -> Tensor:
     """Pixel-space upsampling (PSU), E(UP(D(latent))) (paper section 3.3), to size (height, width) in pixels."""
-    return image_guide(codec.decode(latent).clamp(-1, 1), codec, size, distort, tileable)
+    return image_guide(codec.decode(latent).clamp(-1, 1), codec, size, distort, tileable, upscale_model)
 
 
 def latent_upsample(

@@ -12,6 +12,9 @@ from .keywords import plain_fields
 from .schedule import start_alpha_bar
 from .solvers import check_solver
 
+# By default for guides that an upscale model has enlarged, of every model: these have edges and most of their detail.
+ENLARGED_STRENGTH = 0.3
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
@@ -21,7 +24,7 @@ class SamplingOptions:
     solvers, which ignore nfe.
     noise_step: of the start, 0 (no noise) to 999.
     strength: how much of what the flow changes is kept, above 0 to `MAX_STRENGTH`; 1 is the flow's own end, more is
-        crisper, less is nearer to the guide.
+        crisper, less is nearer to the guide. Behind an upscale model None stands for `ENLARGED_STRENGTH`.
     upsample: how guides are made, one of `guide.UPSAMPLERS`.
     tile: "auto", None (no tiles), or a side in latents. overlap: of the tiles, in latents (None: `DEFAULT_OVERLAP`).
     tileable: the axes along which the image is a seamless texture and stays one, "x", "y" or "both"; None: neither.
@@ -40,17 +43,21 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         plain_fields(self)
 
-    def resolve(self, spec: ModelSpec, alpha_bar: float | None = None) -> ResolvedOptions:
+    def resolve(self, spec: ModelSpec, alpha_bar: float | None = None, enlarged: bool = False) -> ResolvedOptions:
         """These options with the model's own values filled in.
 
-        alpha_bar: of a start that exists already; noise_step is then not looked at. Raises `ConfigError` for an
-        unknown name, a strength out of range, and an nfe that the solver's steps cannot spend.
+        alpha_bar: of a start that exists already; noise_step is then not looked at. enlarged: whether an upscale model
+        enlarges the images that guides are made of. Raises `ConfigError` for an unknown name, a strength out of range,
+        an nfe that the solver's steps cannot spend, and an upscale model where guides are not made of images.
         """
-        strength = spec.strength if self.strength is None else self.strength
+        own = ENLARGED_STRENGTH if enlarged else spec.strength
+        strength = own if self.strength is None else self.strength
         require_strength(strength)
-        upsample = spec.guide if self.upsample is None else self.upsample
+        upsample = ("psu" if enlarged else spec.guide) if self.upsample is None else self.upsample
         if upsample not in UPSAMPLERS:
             raise ConfigError(f"There is no upsampling {upsample!r}; choose one of {', '.join(UPSAMPLERS)}.")
+        if enlarged:
+            require_pixel_space(upsample)
         if upsample == "fast" and spec.fast is None:
             raise ConfigError(f"{spec.name} has no guide network, which fast guides need; choose another guide method.")
         nfe = spec.nfe if self.nfe is None else self.nfe
@@ -77,6 +84,17 @@ class ResolvedOptions:
     overlap: int | None
     tileable: Tileable
 
-    def resolve(self, spec: ModelSpec) -> ResolvedOptions:
-        """These options: they are resolved already."""
+    def resolve(self, spec: ModelSpec, alpha_bar: float | None = None, enlarged: bool = False) -> ResolvedOptions:
+        """These options: they are resolved already. Raises `ConfigError` where `enlarged` does not fit them."""
+        if enlarged:
+            require_pixel_space(self.upsample)
         return self
+
+
+def require_pixel_space(upsample: str) -> None:
+    """Refuse an upscale model behind a guide method that works on latents: `ConfigError`."""
+    if upsample != "psu":
+        raise ConfigError(
+            f"An upscale model enlarges images, but the guide method {upsample} works on latents; choose psu, or leave "
+            "the upscale model out."
+        )

@@ -61,6 +61,15 @@ def _reduced(size: tuple[int, int], small: Tensor, distort: bool) -> tuple[int, 
     return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
 
 
+def retouched(enlarged: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """An enlarged image (B,3,H,W) in [-1,1] with what the flow changes: enlarged + D(made) - D(guide).
+
+    before: the decoded guide, E(enlarged). after: the decoded result. What the codec loses is lost in both, so that it
+    cancels: where the flow changes nothing, the enlarged image stays as it is.
+    """
+    return (enlarged + (after - before).to(enlarged)).clamp(-1, 1)
+
+
 def restored(images: Tensor, small: Tensor, look: bool = True, tileable: Tileable = NOT_TILEABLE) -> Tensor:
     """`back_projected` for decoded images (B,3,H,W) in [-1,1], with the small images (B or 1,3,h,w) they come from.
 

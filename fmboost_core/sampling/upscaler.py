@@ -1,6 +1,7 @@
 """Upscaling: a small latent or image becomes a large one.
 
     guide = E(UP(D(latent)))                                    pixel-space upsampling (PSU): guide.py
+            UP: interpolation, or an upscale model              upscale_model.py
     or      a network's, of the latent alone                    the fast guide: fast_guide.py, networks/guide.py
     start = sqrt(alpha_bar) guide + sqrt(1 - alpha_bar) noise   noise augmentation: schedule.py
     end   = start + integral of v(x, t, guide), t: 0 -> 1       the flow: flow.py, solvers.py, tiling.py, networks/
@@ -45,6 +46,7 @@ from .options import ResolvedOptions, SamplingOptions
 from .schedule import Noise, Seed, noise_augment, seeded_noise
 from .target import Target, stage_sizes
 from .tiling import Tiling, choose_tiling
+from .upscale_model import UpscaleModel
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -56,6 +58,7 @@ class Upscaler:
     """A model and a codec of one family with sampling options; it upscales latents and images in stages.
 
     codec: it may be None for latents whose guides are made of latents, as by a model with a fast guide.
+    upscale_model: enlarges images in pixel-space upsampling, such as Real-ESRGAN; None: bilinear interpolation does.
     Options that are not resolved yet are resolved here, against the model's specification. Raises `ConfigError` for
     options that do not fit the model, `LatentError` for a codec of another family.
     """
@@ -66,10 +69,11 @@ class Upscaler:
         codec: Codec | None,
         options: SamplingOptions | ResolvedOptions | None = None,
         hooks: Hooks | None = None,
+        upscale_model: UpscaleModel | None = None,
     ) -> None:
         check_pair(model, codec)
-        self.model, self.codec, self.hooks = model, codec, hooks or Hooks()
-        self.options = (options or SamplingOptions()).resolve(model.spec)
+        self.model, self.codec, self.hooks, self.upscale_model = model, codec, hooks or Hooks(), upscale_model
+        self.options = (options or SamplingOptions()).resolve(model.spec, enlarged=upscale_model is not None)
         self.unit = FAMILIES[model.spec.family].downscale_factor
         if self.options.upsample == "psu":
             require_codec(codec, "The guide method psu", "give a codec, or a model with a fast guide")
@@ -80,6 +84,24 @@ class Upscaler:
         noise: a callable that takes a shape and returns standard normal noise of that shape, called once a stage.
         image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
         """
+        cascade = self._cascade(self._latent_sizes(latent, target, image), noise)
+        return cascade.latent(latent.float(), image, target.distorts).to(latent)
+
+    def latent_and_image(
+        self, latent: Tensor, target: Target, noise: Noise, image: Tensor | None = None, restore: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """The large latent as `latent` makes it, and its image (B,3,8H,8W) in [-1,1].
+
+        restore: whether the image gets the small image's content back (`restore.back_projected`), or behind an upscale
+        model that of the enlarged image (`restore.retouched`). The other arguments are those of `latent`.
+        """
+        require_codec(self.codec, "An image", "give a codec")
+        cascade = self._cascade(self._latent_sizes(latent, target, image), noise)
+        large, shown = cascade.latent_and_image(latent.float(), image, target.distorts, restore)
+        return large.to(latent), shown
+
+    def _latent_sizes(self, latent: Tensor, target: Target, image: Tensor | None) -> list[tuple[int, int]]:
+        """The (height, width) in pixels after each stage, from a small latent. The inputs are checked."""
         check_latent(latent, self.model)
         unit = self.unit
         if image is not None:
@@ -87,8 +109,7 @@ class Upscaler:
         start = (latent.shape[-2] * unit, latent.shape[-1] * unit)
         end = target.pixels(start, self.model.spec.scale, unit)
         check_crop(start, end, target.distorts, self.options.tileable)
-        sizes = [_to_unit(size, unit) for size in stage_sizes(start, end, self.model.spec.scale)]
-        return self._cascade(sizes, noise).latent(latent.float(), image, target.distorts).to(latent)
+        return [_to_unit(size, unit) for size in stage_sizes(start, end, self.model.spec.scale)]
 
     def image(self, image: Tensor, target: Target, noise: Noise, restore: bool = True) -> Tensor:
         """The large image (B,3,H,W) of exactly the target's size, from the small one (B,3,h,w), both in [-1,1].
@@ -128,7 +149,7 @@ class Upscaler:
             largest = max(max(size) for size in latents)
             tile = min(tiling.tile for tiling in tilings)
             upsampling = LatentUpsampling(o.upsample, self.model.guide, tile if tile < largest else None, o.tileable)
-        return Cascade(codec, sizes, sample, self.unit, upsampling, o.tileable)
+        return Cascade(codec, sizes, sample, self.unit, upsampling, o.tileable, self.upscale_model)
 
     def _sample(
         self, flow: Flow, guide: Tensor, kind: str, noise: Noise, tiling: Tiling,
@@ -155,6 +176,7 @@ def boost(
     seed: Seed = 0,
     noise: Noise | None = None,
     image: Tensor | None = None,
+    upscale_model: UpscaleModel | None = None,
     **keywords: Unpack[Keywords],
 ) -> Tensor:
     """Upscale a small scaled latent.
@@ -165,6 +187,7 @@ def boost(
         order. It may be a `torch.Generator`, see `seeded_noise`. noise: instead, a callable that takes a shape and
         returns standard normal noise of that shape.
     image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
+    upscale_model: see `Upscaler`.
     keywords: the fields of `Target` (scale, size, megapixels, stretch), `SamplingOptions` (nfe, solver, tolerance,
         noise_step, strength, upsample, tile, overlap, tileable) and `Hooks` (progress, cancelled, on_state, on_stage).
         The target is at least as large as the latent's image and rounds to multiples of 8 pixels; by default it is the
@@ -173,7 +196,7 @@ def boost(
     Raises ConfigError, LatentError, NonFiniteError, Cancelled.
     """
     target, options, hooks = grouped(keywords, Target, SamplingOptions, Hooks)
-    upscaler = Upscaler(model, codec, options, hooks)
+    upscaler = Upscaler(model, codec, options, hooks, upscale_model)
     return upscaler.latent(latent, target, noise or seeded_noise(seed, _batch(latent)), image)
 
 
@@ -185,6 +208,7 @@ def upscale_image(
     seed: Seed = 0,
     noise: Noise | None = None,
     restore: bool = True,
+    upscale_model: UpscaleModel | None = None,
     **keywords: Unpack[Keywords],
 ) -> Tensor:
     """Upscale an image (B,3 or 4,H,W) in [-1,1], any H, W >= 1, to exactly the target's size; returns it in [-1,1].
@@ -192,11 +216,11 @@ def upscale_image(
     A fourth channel is alpha, -1 where it is transparent.
 
     The first guide is encoded from the image itself. restore: whether the result, reduced again, is to be the small
-    image, so that colours, text and faces stay and the flow only adds to them. The other
-    arguments are those of `boost`.
+    image, so that colours, text and faces stay and the flow only adds to them; behind an upscale model it is to be that
+    model's image, to which only the flow's changes are added. The other arguments are those of `boost`.
     """
     target, options, hooks = grouped(keywords, Target, SamplingOptions, Hooks)
-    upscaler = Upscaler(model, codec, options, hooks)
+    upscaler = Upscaler(model, codec, options, hooks, upscale_model)
     return upscaler.image(image, target, noise or seeded_noise(seed, _batch(image)), restore)
 
 
@@ -225,7 +249,7 @@ def flow(
             f"The start is {tuple(start.shape)} and the guide {tuple(guide.shape)}; make both of one size."
         )
     height, width = start.shape[-2:]
-    resolved = options.resolve(model.spec, alpha_bar)
+    resolved = options.resolve(model.spec, alpha_bar, enlarged=kind == "enlarged")
     tiling = choose_tiling(model.spec.network, height, width, options.tile, options.overlap, resolved.tileable)
     run = Flow(model, resolved, hooks, tiling.count(height, width))
     with torch.no_grad():

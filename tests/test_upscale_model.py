@@ -1,0 +1,201 @@
+"""Upscale models in the place of interpolation: guides, the flow's change, stages, refusals."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import TINY, make_model, randomised
+from torch import Tensor, nn
+
+from fmboost_core.codecs.periodic import periodic
+from fmboost_core.codecs.tiny import TinyVAE
+from fmboost_core.errors import ConfigError, NonFiniteError
+from fmboost_core.imaging.resample import cover, resize
+from fmboost_core.model import Model
+from fmboost_core.networks.conditioning import GUIDE_KINDS, Conditioning
+from fmboost_core.sampling.guide import encoded, image_guide
+from fmboost_core.sampling.options import ENLARGED_STRENGTH, SamplingOptions
+from fmboost_core.sampling.restore import retouched
+from fmboost_core.sampling.schedule import noise_augment, seeded_noise
+from fmboost_core.sampling.target import Target
+from fmboost_core.sampling.upscale_model import enlarged
+from fmboost_core.sampling.upscaler import Upscaler, boost, flow, upscale_image
+from fmboost_core.tiles import Tileable
+
+
+class Compact(nn.Module):
+    """A small upscale model of the shape people use: convolutions over the small image, then pixel shuffle."""
+
+    def __init__(self, factor: int = 4) -> None:
+        super().__init__()
+        self.factor, self.seen = factor, list[tuple[int, ...]]()
+        self.body = randomised(
+            nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.PReLU(8), nn.Conv2d(8, 3 * factor**2, 3, padding=1))
+        )
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Tensor:
+        self.seen.append(tuple(image.shape))
+        assert image.min() >= 0 and image.max() <= 1
+        return F.pixel_shuffle(self.body(image), self.factor) * 0.1 + F.interpolate(image, scale_factor=self.factor)
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def by_hand(image: Tensor, model: Compact, size: tuple[int, int]) -> Tensor:
+    return resize(model(image / 2 + 0.5).clamp(0, 1) * 2 - 1, size, "bicubic").clamp(-1, 1)
+
+
+def test_an_image_is_enlarged_by_the_model_and_reduced_to_the_size() -> None:
+    image, model = images(1, 3, 10, 14), Compact()
+    assert torch.allclose(enlarged(image, (20, 28), model), by_hand(image, model, (20, 28)), atol=1e-6)
+    assert torch.equal(enlarged(image, (20, 28), None), resize(image, (20, 28)))
+    large = model(image / 2 + 0.5).clamp(0, 1) * 2 - 1
+    cut = enlarged(image, (20, 20), model, distort=False)
+    assert torch.allclose(cut, cover(large, (20, 20), "bicubic").clamp(-1, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("factor", "size", "calls"), [(2, (20, 28), 1), (2, (40, 56), 2), (4, (21, 29), 1), (2, (45, 63), 3)]
+)
+def test_the_model_is_applied_until_the_image_is_large_enough(factor: int, size: tuple[int, int], calls: int) -> None:
+    model = Compact(factor)
+    assert enlarged(images(1, 3, 10, 14), size, model).shape[-2:] == size and len(model.seen) == calls
+
+
+def test_a_model_that_does_not_enlarge_is_applied_once() -> None:
+    model = Compact(1)
+    assert enlarged(images(1, 3, 10, 14), (20, 28), model).shape[-2:] == (20, 28) and len(model.seen) == 1
+
+
+def test_a_batch_equals_its_singles() -> None:
+    image, model = images(3, 3, 10, 14), Compact()
+    assert torch.equal(enlarged(image, (20, 28), model)[1:2], enlarged(image[1:2], (20, 28), model))
+    assert model.seen == [(1, 3, 10, 14)] * 4, "the memory of one image is enough"
+
+
+@pytest.mark.parametrize("axes", [Tileable(x=True), Tileable(y=True), Tileable(True, True)])
+def test_a_texture_has_no_seam(axes: Tileable) -> None:
+    image, model = images(1, 3, 40, 48), Compact(2)
+    shift = (8 * axes.y, 16 * axes.x)
+    rolled = enlarged(image.roll(shift, (2, 3)), (80, 96), model, tileable=axes)
+    expected = enlarged(image, (80, 96), model, tileable=axes).roll((2 * shift[0], 2 * shift[1]), (2, 3))
+    assert torch.allclose(rolled, expected, atol=1e-5)
+
+
+def test_what_does_not_enlarge_is_refused() -> None:
+    image = images(1, 3, 10, 14)
+    for wrong in (lambda x: x[..., ::2, ::2], lambda x: x.repeat(1, 1, 2, 1), lambda x: x.repeat(1, 2, 2, 2)):
+        with pytest.raises(ConfigError, match=r"^An upscale model enlarges both sides of an image by one whole number"):
+            enlarged(image, (20, 28), wrong)
+    with pytest.raises(NonFiniteError, match=r"^The image that the upscale model made holds NaN"):
+        enlarged(image, (20, 28), lambda x: x.repeat(1, 1, 2, 2) * float("nan"))
+
+
+def test_one_stage_is_the_chain_written_out(model: Model, codec: TinyVAE) -> None:
+    low, upscale_model = codec.encode(images(1, 3, 48, 40)), Compact()
+    seen = codec.decode(low).clamp(-1, 1)
+    guide = encoded(by_hand(seen, upscale_model, (96, 80)), codec)
+    assert torch.allclose(image_guide(seen, codec, (96, 80), upscale_model=upscale_model), guide, atol=1e-5)
+    start = noise_augment(guide, model.spec.alpha_bar, seeded_noise(3, 1)((1, 4, 12, 10)))
+    end = flow(start, guide, model, kind="image")
+    made = boost(low, model, codec, seed=3, upscale_model=upscale_model)
+    assert torch.allclose(made, guide + ENLARGED_STRENGTH * (end - guide), atol=1e-5)
+    assert torch.allclose(flow(start, guide, model, kind="enlarged"), made, atol=1e-5), "as a host's nodes make it"
+    full = boost(low, model, codec, seed=3, upscale_model=upscale_model, strength=1.0)
+    assert torch.allclose(full, end, atol=1e-5)
+
+
+def test_the_image_is_the_enlarged_one_with_the_flow_s_change(model: Model, codec: TinyVAE) -> None:
+    small, upscale_model = images(2, 3, 48, 40), Compact()
+    large = by_hand(small, upscale_model, (96, 80))
+    guide = encoded(large, codec)
+    made = guide + ENLARGED_STRENGTH * (
+        flow(
+            noise_augment(guide, model.spec.alpha_bar, seeded_noise(3, 2)(tuple(guide.shape))),
+            guide,
+            model,
+            kind="image",
+        )
+        - guide
+    )
+    change = codec.decode(made).clamp(-1, 1) - codec.decode(guide).clamp(-1, 1)
+    expected = (large + change).clamp(-1, 1)
+    image = upscale_image(small, model, codec, seed=3, upscale_model=upscale_model)
+    assert torch.allclose(image, expected, atol=1e-4)
+    decoded = upscale_image(small, model, codec, seed=3, upscale_model=upscale_model, restore=False)
+    assert torch.allclose(decoded, codec.decode(made).clamp(-1, 1), atol=1e-4)
+    still = upscale_image(small, model, codec, seed=3, upscale_model=upscale_model, strength=1e-6)
+    assert (still - large).abs().max() < 1e-3, "without a change the codec costs nothing"
+    assert torch.equal(retouched(large, decoded, decoded), large)
+
+
+def test_a_latent_and_its_image(model: Model, codec: TinyVAE) -> None:
+    low, noise = codec.encode(images(2, 3, 48, 40)), seeded_noise(3, 2)
+    seen, target, upscale_model = codec.decode(low).clamp(-1, 1), Target(scale=2), Compact()
+    upscaler = Upscaler(model, codec, upscale_model=upscale_model)
+    latent, image = upscaler.latent_and_image(low, target, seeded_noise(3, 2))
+    assert torch.equal(latent, upscaler.latent(low, target, noise))
+    large = by_hand(seen, upscale_model, (96, 80))
+    assert torch.allclose(
+        image,
+        retouched(large, codec.decode(encoded(large, codec)).clamp(-1, 1), codec.decode(latent).clamp(-1, 1)),
+        atol=1e-4,
+    )
+    plain = upscaler.latent_and_image(low, target, seeded_noise(3, 2), restore=False)[1]
+    assert torch.allclose(plain, codec.decode(latent).clamp(-1, 1), atol=1e-5)
+
+
+def test_stages_hand_on_the_image_and_not_the_codec_s_losses(model: Model, codec: TinyVAE) -> None:
+    small, upscale_model = images(1, 3, 24, 20), Compact()
+    noises = [torch.randn(1, 4, 6, 5), torch.randn(1, 4, 12, 10)]
+    queue = iter(noises)
+    both = upscale_image(small, model, codec, scale=4, upscale_model=upscale_model, noise=lambda _: next(queue))
+    first = upscale_image(small, model, codec, upscale_model=upscale_model, noise=lambda _: noises[0])
+    second = upscale_image(first, model, codec, upscale_model=upscale_model, noise=lambda _: noises[1])
+    assert torch.allclose(both, second, atol=1e-4)
+    queue = iter(noises)
+    low = codec.encode(small[..., :16])
+    noises[:] = [torch.randn(1, 4, 6, 4), torch.randn(1, 4, 12, 8)]
+    shown = Upscaler(model, codec, upscale_model=upscale_model).latent_and_image(
+        low, Target(scale=4), lambda _: next(queue)
+    )
+    assert shown[0].shape == (1, 4, 12, 8) and shown[1].shape == (1, 3, 96, 64)
+
+
+def test_tileable_images_and_any_size(model: Model, codec: TinyVAE) -> None:
+    upscaled = upscale_image(images(1, 3, 21, 30), model, codec, upscale_model=Compact(), tileable="both", nfe=1)
+    assert upscaled.shape == (1, 3, 42, 60)
+    assert upscale_image(images(1, 3, 21, 30), model, codec, upscale_model=Compact(), nfe=1, size=(50, 50)).shape[
+        -2:
+    ] == (50, 50)
+    assert periodic(codec, Tileable()) is codec
+
+
+def test_the_network_counts_enlarged_images_as_images(codec: TinyVAE) -> None:
+    model = make_model(replace(TINY, classes=3))
+    velocity, told = model.velocity, []
+
+    def spy(x: Tensor, t: float, conditioning: Conditioning) -> Tensor:
+        assert conditioning.kind is not None
+        told.append(GUIDE_KINDS[int(conditioning.kind[0])])
+        return velocity(x, t, conditioning)
+
+    model.velocity = spy  # type: ignore[method-assign]
+    boost(codec.encode(images(1, 3, 32, 32)), model, codec, scale=4, nfe=1, upscale_model=Compact())
+    assert told == ["image", "image"]
+
+
+def test_only_pixel_space_has_images_to_enlarge(model: Model, codec: TinyVAE) -> None:
+    for method in ("bilinear", "nearest"):
+        with pytest.raises(
+            ConfigError, match=f"^An upscale model enlarges images, but the guide method {method} works"
+        ):
+            boost(torch.randn(1, 4, 4, 4), model, codec, upscale_model=Compact(), upsample=method)
+        with pytest.raises(ConfigError, match="choose psu, or leave the upscale model out"):
+            Upscaler(model, codec, SamplingOptions(upsample=method).resolve(model.spec), upscale_model=Compact())
+    with pytest.raises(ConfigError, match="needs the VAE"):
+        boost(torch.randn(1, 4, 4, 4), model, None, upscale_model=Compact())
