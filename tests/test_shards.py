@@ -3,7 +3,6 @@
 import json
 import random
 import resource
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +16,17 @@ import torch
 import torch.nn.functional as F
 from networks import TINY, make_model
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fmboost_core import boost
 from fmboost_core.cli.processes import share
 from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import (
-    CheckpointError,
     ConfigError,
     FileError,
     FMBoostError,
     FMBoostWarning,
     LatentError,
-    MissingDependencyError,
 )
 from fmboost_core.imaging.resample import resize
 from fmboost_core.networks.conditioning import GUIDE_KINDS
@@ -43,7 +39,6 @@ from fmboost_core.training.data.encode import Encoding, ShardMaker, disturbed, r
 from fmboost_core.training.data.latents import LatentSet, load_shards
 from fmboost_core.training.data.photos import View, find_photos, load_view, plan_views
 from fmboost_core.training.data.shards import Sample, read_shard, write_shard
-from fmboost_core.training.data.teacher import as_teacher, load_teacher
 
 
 @pytest.fixture
@@ -416,7 +411,7 @@ def test_a_teacher_makes_the_ground_truth_of_decoded_small_latents(
         return image.square().repeat_interleave(4, 2).repeat_interleave(4, 3)
 
     how = Encoding(guides=("latent",), teacher="square", disturb=True, seed=5)
-    made(photos, codec, tmp_path / "taught", how, teacher=as_teacher(four_times, torch.float32))
+    made(photos, codec, tmp_path / "taught", how, teacher=four_times)
     sample, *_ = load_shards(tmp_path / "taught").samples
     low, high = (torch.from_numpy(sample.arrays[name].copy()).float()[None] for name in ("low", "high"))
     with torch.inference_mode():
@@ -432,8 +427,8 @@ def test_a_teacher_makes_the_ground_truth_of_decoded_small_latents(
 def test_critics_may_take_the_photographs_of_taught_shards_for_real(
     photos: Path, shards: Path, codec: TinyVAE, tmp_path: Path
 ) -> None:
-    def black(image: Tensor, size: tuple[int, int]) -> Tensor:
-        return torch.full((1, 3, *size), -1.0)
+    def black(image: Tensor) -> Tensor:
+        return torch.zeros(1, 3, 2 * image.shape[-2], 2 * image.shape[-1])
 
     made(photos, codec, tmp_path / "taught", Encoding(guides=("latent",), teacher="black"), teacher=black)
     made(photos, codec, tmp_path / "both", Encoding(teacher="black"), teacher=black)
@@ -454,20 +449,6 @@ def test_critics_may_take_the_photographs_of_taught_shards_for_real(
     LatentCrops(LatentSet(old, 2), 4, {})
     with pytest.raises(ConfigError, match="encode them again, or set"):
         LatentCrops(LatentSet(old, 2), 4, {}, photos=True)
-
-
-def test_a_teacher_s_file_must_be_an_upscaler(tmp_path: Path) -> None:
-    pytest.importorskip("spandrel")
-    foreign = tmp_path / "other.safetensors"
-    save_file({"x": torch.zeros(1)}, foreign)
-    with pytest.raises(CheckpointError, match="no upscaler that spandrel knows"):
-        load_teacher(foreign, torch.device("cpu"))
-
-
-def test_without_spandrel_a_teacher_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(MissingDependencyError, match="pip install spandrel"):
-        load_teacher(tmp_path / "any.pth", torch.device("cpu"))
 
 
 def test_codecs_of_two_families_do_not_share_shards(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def add_command(commands: Any) -> None:
     add("--disturb", action="store_true", help="disturb the small latents a little (with --guides latent)")
     add(
         "--teacher", type=Path, metavar="FILE",
-        help="the ground truth is what this upscaler makes of the small latents, decoded",
+        help="the ground truth is what this upscale model makes of the small latents, decoded",
     )  # fmt: skip
     add("--seed", type=int, default=0, help="of the photographs' order, degradations and disturbances (default 0)")
     add_device(parser)
@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import require
     from ..fallback import move
     from ..files.checkpoint import describe, load_model
+    from ..files.upscale_model import load_upscale_model
     from ..files.weight_file import sha256_of
     from ..training.data.encode import Encoding, ShardMaker
     from ..training.data.photos import find_photos, plan_views
-    from ..training.data.teacher import load_teacher
     from ..training.progress import ProgressLog
     from .device import choose_device
     from .processes import share
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     views = views[: args.limit]
     model = load_model(args.boosted).to(device) if args.boosted else None
-    teacher = load_teacher(args.teacher, device, dtype) if args.teacher else None
+    teacher = load_upscale_model(args.teacher, device, dtype) if args.teacher else None
     how = Encoding(
         scale=args.scale,
         guides=tuple(args.guides),

@@ -6,7 +6,7 @@ E(UP(reduced photograph)).
 
 At sampling, a low-resolution latent comes from a diffusion model or an earlier stage and is no encoding of a
 photograph. `low` can imitate that: it can be the result of a trained model, or be disturbed. And `high` can be the
-latent of what a teacher makes of the decoded `low`, restored, instead of the photograph's (teacher.py); `photo` is then
+latent of what a teacher makes of the decoded `low`, restored, instead of the photograph's; `photo` is then
 the photograph's.
 """
 
@@ -35,11 +35,11 @@ from ...networks.conditioning import ENCODED_KINDS
 from ...sampling.checks import check_pair
 from ...sampling.guide import image_guide, pixel_upsample
 from ...sampling.restore import restored
+from ...sampling.upscale_model import UpscaleModel, enlarged
 from ...sampling.upscaler import boost
 from .degrade import Degradation, degrade, plan
 from .photos import View, load_view
 from .shards import Sample, read_shard, write_shard
-from .teacher import Teacher
 
 SHARD_VIEWS = 64
 PLAN = "encode.json"  # in the folder of the shards: their views and how they were encoded
@@ -61,8 +61,10 @@ class Encoding:
     boosted: name and hash of the model whose results are the low latents, as in a second stage; it starts from
         photographs that are reduced once more. "": low latents are encodings.
     disturb: whether low latents are `disturbed`.
-    teacher: name and hash of the upscaler whose images of the decoded low latents are the ground truth; "": photographs
-        are.
+    teacher: name and hash of the upscale model whose images of the decoded low latents are the ground truth; "":
+        photographs are. Where a photograph has detail that no small latent tells of, a network that learns it is torn
+        between many answers, and edges fray; an upscaler's answer follows from the small latent alone, so it can be
+        learned (Hinton et al. 2015).
     boosted and disturb make guides from latents alone.
     """
 
@@ -125,7 +127,7 @@ class ShardMaker:
 
     def __init__(
         self, views: Sequence[View], how: Encoding, codec: Codec, out: Path, *, guide_codec: Codec | None = None,
-        model: Model | None = None, teacher: Teacher | None = None, device: torch.device | None = None,
+        model: Model | None = None, teacher: UpscaleModel | None = None, device: torch.device | None = None,
     ) -> None:  # fmt: skip
         """guide_codec, model, teacher: those that `how` names; None: codec makes the guides, low latents are encodings,
         photographs are the ground truth.
@@ -210,7 +212,7 @@ class ShardMaker:
         truth = image.to(self.device)
         if self.teacher is not None:
             seen = self.guide_codec.decode(low).clamp(-1, 1)
-            truth = restored(self.teacher(seen, size), seen, look=False)  # teachers shift tones
+            truth = restored(enlarged(seen, size, self.teacher), seen, look=False)  # teachers shift tones
         arrays = {"high": self.codec.encode(truth), "low": low}
         if self.teacher is not None:
             arrays["photo"] = self.codec.encode(image.to(self.device))

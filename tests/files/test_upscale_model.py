@@ -1,0 +1,82 @@
+"""Files of upscale models: read by spandrel where it is there, in tiles, refused in one sentence."""
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fmboost_core.errors import CheckpointError, MissingDependencyError
+from fmboost_core.files.upscale_model import OVERLAP, TILE, LoadedUpscaleModel, load_upscale_model
+
+CPU = torch.device("cpu")
+
+
+def compact(features: int = 8, layers: int = 2, factor: int = 2) -> dict[str, Tensor]:
+    """The weights of a small network of realesr-general's architecture, random."""
+    generator = torch.Generator().manual_seed(0)
+    widths = [3, *[features] * (layers + 1), 3 * factor**2]
+    weights = {}
+    for i, (before, after) in enumerate(pairwise(widths)):
+        weights[f"body.{2 * i}.weight"] = torch.randn(after, before, 3, 3, generator=generator) * 0.05
+        weights[f"body.{2 * i}.bias"] = torch.zeros(after)
+        if i + 2 < len(widths):
+            weights[f"body.{2 * i + 1}.weight"] = torch.full((after,), 0.2)
+    return weights
+
+
+def by_hand(weights: dict[str, Tensor], image: Tensor, factor: int = 2) -> Tensor:
+    x, last = image, max(int(name.split(".")[1]) for name in weights)
+    for i in range(0, last + 1, 2):
+        x = F.conv2d(x, weights[f"body.{i}.weight"], weights[f"body.{i}.bias"], padding=1)
+        x = x if i == last else F.prelu(x, weights[f"body.{i + 1}.weight"])
+    return F.pixel_shuffle(x, factor) + F.interpolate(image, scale_factor=factor, mode="nearest")
+
+
+def test_a_file_is_read_and_applied(tmp_path: Path) -> None:
+    pytest.importorskip("spandrel")
+    save_file(compact(), tmp_path / "small.safetensors")
+    model, image = load_upscale_model(tmp_path / "small.safetensors"), torch.rand(1, 3, 20, 28)
+    assert model.factor == 2 and model.device == CPU
+    assert torch.allclose(model(image), by_hand(compact(), image), atol=1e-5)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("spandrel")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for name in ("other.safetensors", "missing.pth"):
+        with pytest.raises(CheckpointError, match="is no upscale model that spandrel knows"):
+            load_upscale_model(tmp_path / name)
+
+
+def test_without_spandrel_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(MissingDependencyError, match="pip install spandrel"):
+        load_upscale_model(tmp_path / "any.pth")
+
+
+def test_tiles_equal_the_whole_and_tell_their_progress() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 12, 2 * OVERLAP - 1, padding=OVERLAP - 1), nn.PixelShuffle(2))
+    image, told = torch.rand(1, 3, TILE + 40, TILE + 90), list[tuple[int, int]]()
+    model = LoadedUpscaleModel(network, 2, CPU, torch.float32)
+    with torch.no_grad():
+        whole = network(image)
+    assert torch.allclose(model.watched(lambda *place: told.append(place))(image), whole, atol=1e-5)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert model(image[..., :64, :64]).shape == (1, 3, 128, 128) and len(told) == 4
+
+
+def test_it_computes_in_its_number_type() -> None:
+    seen = []
+
+    def network(image: Tensor) -> Tensor:
+        seen.append(image.dtype)
+        return image.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    large = LoadedUpscaleModel(network, 2, CPU, torch.bfloat16)(torch.rand(1, 3, 8, 8))
+    assert seen == [torch.bfloat16] and large.dtype == torch.float32
