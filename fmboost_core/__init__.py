@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     )
     from .families import FAMILIES as FAMILIES, LatentFamily as LatentFamily, register_family as register_family
     from .files.checkpoint import load_model as load_model
+    from .files.upscale_model import load_upscale_model as load_upscale_model
     from .model import Model as Model
     from .networks import NETWORKS as NETWORKS, PRESETS as PRESETS, UNetConfig as UNetConfig
     from .networks.conditioning import Conditioning as Conditioning
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from .sampling.restore import restored as restored
     from .sampling.schedule import alpha_bar as alpha_bar, noise_augment as noise_augment
     from .sampling.target import Target as Target
+    from .sampling.upscale_model import UpscaleModel as UpscaleModel
     from .sampling.upscaler import (
         Upscaler as Upscaler,
         boost as boost,
@@ -58,6 +60,7 @@ _MODULES = {
     ),
     "families": ("FAMILIES", "LatentFamily", "register_family"),
     "files.checkpoint": ("load_model",),
+    "files.upscale_model": ("load_upscale_model",),
     "model": ("Model",),
     "networks": ("NETWORKS", "PRESETS", "UNetConfig"),
     "networks.conditioning": ("Conditioning",),
@@ -67,6 +70,7 @@ _MODULES = {
     "sampling.restore": ("restored",),
     "sampling.schedule": ("alpha_bar", "noise_augment"),
     "sampling.target": ("Target",),
+    "sampling.upscale_model": ("UpscaleModel",),
     "sampling.upscaler": ("Upscaler", "boost", "flow", "upscale_image"),
     "spec": ("ModelSpec",),
 }  # fmt: skip

@@ -8,7 +8,8 @@ from importlib import import_module
 # Members of the host's package `modules`, of all its parts the ones that other web UIs of the same origin have dropped.
 NEEDED = (
     "shared.latent_upscale_modes", "processing.StableDiffusionProcessingTxt2Img.sample_hr_pass",
-    "processing.decode_latent_batch", "rng.ImageRNG", "sd_models.model_data", "sd_samplers_common.store_latent",
+    "processing.decode_latent_batch", "processing.DecodedSamples", "rng.ImageRNG", "sd_models.model_data",
+    "sd_samplers_common.store_latent",
 )  # fmt: skip
 
 

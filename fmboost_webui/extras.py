@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import gradio as gr
 import torch
 from modules import devices, shared, upscaler
 from PIL import Image
@@ -15,13 +16,16 @@ from fmboost_core import SamplingOptions, Target, Upscaler
 from fmboost_core.codecs.protocol import codec_party
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.schedule import seeded_noise
+from fmboost_core.sampling.widgets import or_none
 
-from . import checkpoint, hires, host
+from . import checkpoint, hires, host, upscale_model
 from .models import AUTOMATIC, bundled_entry, choose_model
+from .options import NO_UPSCALE_MODEL
 
 # Other names than in hires-fix: the hosts look for a name among the latent modes first.
 BUILTIN, CHECKPOINT = "FMBoost picture", "FMBoost picture (checkpoint's VAE)"
 SCALE = 2
+SETTING = "fmboost_extras_upscale_model"  # the name of a setting of the host
 
 
 class UpscalerFMBoost(upscaler.Upscaler):
@@ -48,6 +52,15 @@ class UpscalerFMBoost(upscaler.Upscaler):
         """The host calls it at its start; models are loaded when they are used."""
 
 
+def add_setting() -> None:
+    """Add the setting of the upscale model to the host's page of upscaling."""
+    choice = shared.OptionInfo(
+        NO_UPSCALE_MODEL, "FMBoost in Extras: upscale model behind which it works", gr.Dropdown,
+        lambda: {"choices": upscale_model.choices()}, section=("upscaling", "Upscaling"),
+    )  # fmt: skip
+    shared.opts.add_option(SETTING, choice)
+
+
 def register(*_: Any) -> None:
     """Add our upscalers to the host's list, where the host has listed only its own (reForge, Forge Neo)."""
     listed = {scaler.name for scaler in shared.sd_upscalers}
@@ -72,10 +85,11 @@ def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
     party = checkpoint.party_of(loaded) if by_checkpoint else codec_party(host.builtin_codec())
     model = host.load_network(choose_model(hires.MODELS, bundled_entry(SCALE), AUTOMATIC, party).source)
     options, hooks = SamplingOptions(), host.Progress().hooks(preview=False)
+    enlarger = upscale_model.named(or_none(getattr(shared.opts, SETTING, NO_UPSCALE_MODEL), NO_UPSCALE_MODEL))
     on_device = nullcontext(checkpoint.host_vae(loaded)) if by_checkpoint else host.builtin_on_device()
 
     def run(tile: int | str | None) -> Tensor:
-        tiled = Upscaler(model, codec, replace(options, tile=tile), hooks)
+        tiled = Upscaler(model, codec, replace(options, tile=tile), hooks, enlarger)
         return tiled.image(image, Target(size=size, stretch=True), seeded_noise(0, 1))
 
     with on_device as codec, host.on_device(model, size):

@@ -9,7 +9,7 @@ from modules import scripts
 
 from fmboost_core.sampling.solvers import SOLVERS
 
-from . import hires
+from . import hires, upscale_model
 from .models import AUTOMATIC
 from .options import GUIDE_METHODS
 
@@ -29,6 +29,7 @@ def _axes(axis: Callable[..., Any]) -> list[Any]:
         axis("[FMBoost] Strength", float, _option("strength")),
         axis("[FMBoost] Solver", str, _option("solver"), choices=lambda: list(SOLVERS)),
         axis("[FMBoost] Guide method", str, _option("upsample"), choices=lambda: list(GUIDE_METHODS)),
+        axis("[FMBoost] Upscale model", str, _option("upscale_model"), choices=upscale_model.choices),
         axis("[FMBoost] Refine", str, _option("refine"), choices=lambda: ["False", "True"]),
     ]
 

@@ -22,10 +22,9 @@ from fmboost_core.codecs.periodic import periodic
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.checks import check_crop
-from fmboost_core.sampling.restore import restored
 from fmboost_core.tiles import Tileable
 
-from . import checkpoint, host
+from . import checkpoint, host, upscale_model
 from .models import ModelFile, choose_model, entries, find_models
 from .options import INFOTEXT_KEYS, WIDGETS, Options, to_infotext
 
@@ -119,7 +118,9 @@ class HiresPass:
         p = self.p
         self.model = choose_model(MODELS, p.hr_upscaler, self.options.model, checkpoint.party_of(p.sd_model))
         with host.warnings_shown(p):
-            self.sampling = self.options.sampling(p.hr_second_pass_steps).resolve(self.model.spec)
+            self.enlarger = upscale_model.named(self.options.upscale_model)
+            sampling = self.options.sampling(p.hr_second_pass_steps)
+            self.sampling = sampling.resolve(self.model.spec, enlarged=self.enlarger is not None)
         if not self.options.refine:  # the host counts its progress with it, and writes it into the infotext
             p.hr_second_pass_steps = self.sampling.nfe
         self._check_size()
@@ -160,50 +161,47 @@ class HiresPass:
         p.is_hr_pass = True
         try:
             shared.state.nextjob()
-            large, small = self._upscaled(samples, cropped_size(p))
+            pairs = self._upscaled(samples, cropped_size(p), decode=True)
             p.sampler = None  # of the first pass; the host's own second pass leaves it so
-            images = processing.decode_latent_batch(p.sd_model, large, target_device=devices.cpu, check_for_nans=True)
-            for item, image in enumerate(small):  # in place: the host knows its list by its type
-                images[item] = restored(images[item][None], image, look=False, tileable=self._tileable)[0]
-            return images
+            return processing.DecodedSamples(image[0].to(devices.cpu) for _, image in pairs if image is not None)
         finally:
             p.is_hr_pass = False
 
     def _refined(self, samples: Tensor, *rest: Any) -> Any:
         """The host's own second pass over the large latents, which have the target's size already."""
-        large, _ = self._upscaled(samples, _size(self.p))
+        pairs = self._upscaled(samples, _size(self.p), decode=False)
         self.p.latent_scale_mode = SAME_SIZE
-        return type(self.p).sample_hr_pass(self.p, large, None, *rest)
+        return type(self.p).sample_hr_pass(self.p, torch.cat([latent for latent, _ in pairs]), None, *rest)
 
-    def _upscaled(self, samples: Tensor, size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
-        """The large latents (B,C,H,W), and the small images (1,3,h,w), from which guides are made or which restore.
+    def _upscaled(self, samples: Tensor, size: tuple[int, int], decode: bool) -> list[tuple[Tensor, Tensor | None]]:
+        """Each item's large latent (1,C,H,W), and where decode is set its image (1,3,H,W), else None.
 
         size: (width, height) in pixels.
         """
-        p, refine = self.p, self.options.refine
+        p, restore = self.p, self.sampling.upsample in ("psu", "fast")
         model, vae = host.load_network(self.model.source), checkpoint.host_vae(p.sd_model)
-        progress = host.Progress(samples.shape[0], 0 if refine else p.hr_second_pass_steps)
-        hooks, target = progress.hooks(bars=not refine), Target(size=size)  # the host counts the sampler's steps itself
+        progress = host.Progress(samples.shape[0], p.hr_second_pass_steps if decode else 0)
+        hooks, target = progress.hooks(bars=decode), Target(size=size)  # the host counts the sampler's steps itself
 
-        def one(item: int, latent: Tensor, image: Tensor | None, tile: int | str | None) -> Tensor:
-            upscaler = Upscaler(model, vae, replace(self.sampling, tile=tile, tileable=self._tileable), hooks)
-            return upscaler.latent(latent, target, host.item_noise(p, item), image)
+        def one(
+            item: int, latent: Tensor, image: Tensor | None, tile: int | str | None
+        ) -> tuple[Tensor, Tensor | None]:
+            options = replace(self.sampling, tile=tile, tileable=self._tileable)
+            upscaler, noise = Upscaler(model, vae, options, hooks, self.enlarger), host.item_noise(p, item)
+            if decode:
+                return upscaler.latent_and_image(latent, target, noise, image, restore)
+            return upscaler.latent(latent, target, noise, image), None
 
-        large, small, seamless = [], [], periodic(vae, self._tileable)
+        made, seamless = [], periodic(vae, self._tileable)
         with host.warnings_shown(p), host.on_device(model, size):
             # One by one: a batch then equals its singles, and takes no more memory.
             for item, latent in enumerate(samples.split(1)):
-                image = self._small_image(latent, seamless) if self._shows_small else None
-                small += [] if image is None else [image]
-                large.append(host.with_smaller_tiles(partial(one, item, latent, image), self.sampling.tile))
+                # Fast guides need no image where a sampler follows, and interpolated ones none at all.
+                shows = self.sampling.upsample == "psu" or (decode and restore)
+                image = self._small_image(latent, seamless) if shows else None
+                made.append(host.with_smaller_tiles(partial(one, item, latent, image), self.sampling.tile))
                 progress.next_run()
-        return torch.cat(large), small
-
-    @property
-    def _shows_small(self) -> bool:
-        """Whether small images take part. Behind fast guides they only restore, where no sampler follows."""
-        upsample = self.sampling.upsample
-        return upsample == "psu" or (upsample == "fast" and not self.options.refine)
+        return made
 
     def _small_image(self, latent: Tensor, vae: Codec) -> Tensor:
         """The image (1,3,h,w) of a small latent, which the sparkle button gives as it is."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from fmboost_core.sampling.widgets import SharedBar
 
 # Their modules that move models off the device: of Forge and Forge Neo, of reForge and Forge Classic.
 MEMORY_MANAGERS = ("backend.memory_management", "ldm_patched.modules.model_management")
+Result = TypeVar("Result")
 UNIT = processing.opt_f  # pixels a latent, by which the hosts round and crop whatever the checkpoint
 
 
@@ -111,7 +112,7 @@ def _make_room(needed: int) -> None:
     devices.torch_gc()
 
 
-def with_smaller_tiles(run: Callable[[int | str | None], Tensor], tile: int | str | None) -> Tensor:
+def with_smaller_tiles(run: Callable[[int | str | None], Result], tile: int | str | None) -> Result:
     """run(tile), with smaller tiles where the device's memory runs out. tile: see `SamplingOptions`."""
 
     def before_retry(smaller: int) -> None:

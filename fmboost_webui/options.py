@@ -22,11 +22,12 @@ from .models import AUTOMATIC, ModelFile
 
 MAX_NOISE_STEP = NOISE_STEPS - 1
 GUIDE_METHODS = (OWN_METHOD, *UPSAMPLERS)  # of the dropdown
+NO_UPSCALE_MODEL = "None"  # as the host's own lists name it
 
 # The accordion's widgets with their first values, in the order of the API's `args`.
 WIDGETS: dict[str, Any] = {
     "model": AUTOMATIC, "noise_step": OWN_NOISE_STEP, "solver": "euler", "upsample": OWN_METHOD, "tile": "auto",
-    "refine": False, "strength": OWN_STRENGTH,
+    "refine": False, "strength": OWN_STRENGTH, "upscale_model": NO_UPSCALE_MODEL,
 }  # fmt: skip
 
 
@@ -36,6 +37,7 @@ class Options:
 
     model: a model's name or `AUTOMATIC`. noise_step (0 to 999), upsample, strength: None is the model's own.
     tile: see `SamplingOptions`. refine: whether the host's second pass follows.
+    upscale_model: name of an upscaler of the host, which enlarges images in the place of interpolation, or None.
     Raises `ConfigError` that names the value.
     """
 
@@ -46,6 +48,7 @@ class Options:
     tile: int | str | None
     refine: bool
     strength: float | None
+    upscale_model: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("solver", self.solver, SOLVERS)
@@ -69,6 +72,7 @@ class Options:
         values["noise_step"] = or_none(values["noise_step"], OWN_NOISE_STEP)
         values["upsample"] = or_none(values["upsample"], OWN_METHOD)
         values["strength"] = or_none(values["strength"], OWN_STRENGTH)
+        values["upscale_model"] = or_none(values["upscale_model"], NO_UPSCALE_MODEL)
         values["tile"] = parse_tile(values["tile"])
         return cls(**values)
 
@@ -112,14 +116,15 @@ def describe(model: ModelFile, size: tuple[int, int], target: tuple[int, int], o
     Raises `ConfigError` where the solver cannot spend the steps, or the target is smaller than the size.
     """
     spec = model.spec
-    nfe = options.sampling(steps).resolve(spec).nfe
+    behind = "" if options.upscale_model is None else f" behind {escape(options.upscale_model)}"
+    nfe = options.sampling(steps).resolve(spec, enlarged=bool(behind)).nfe
     start = (size[1], size[0])
     stages = len(stage_sizes(start, Target(size=target).pixels(start, spec.scale), spec.scale))
     adaptive = options.solver in ADAPTIVE
     work = "as many evaluations as needed" if adaptive else _plural(nfe * stages, "evaluation")
     own = f" (default {spec.noise_step})" if len(spec.noise_steps) > 1 else ""
     line = (
-        f"{size[0]}x{size[1]} &rarr; <b>{target[0]}x{target[1]}</b> with {escape(model.name)}, "
+        f"{size[0]}x{size[1]} &rarr; <b>{target[0]}x{target[1]}</b> with {escape(model.name)}{behind}, "
         f"{_plural(stages, 'stage') + ', ' if stages > 1 else ''}{work}. Noise step: {trained_steps(spec)}{own}. "
     )
     if options.refine:
@@ -141,6 +146,7 @@ _KEYS = {
     "upsample": "FMBoost guide",
     "refine": "FMBoost refine",
     "strength": "FMBoost strength",
+    "upscale_model": "FMBoost upscale model",
 }  # tiles change nothing that is seen
 INFOTEXT_KEYS = tuple(_KEYS.values())
 

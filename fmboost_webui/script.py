@@ -15,7 +15,7 @@ from fmboost_core.sampling.tiling import TILE_CHOICES
 from fmboost_core.sampling.widgets import OWN_NOISE_STEP, OWN_STRENGTH
 from fmboost_core.spec import MAX_STRENGTH
 
-from . import checkpoint, hires
+from . import checkpoint, hires, upscale_model
 from .models import AUTOMATIC, choose_model, entries
 from .options import GUIDE_METHODS, INFOTEXT_KEYS, MAX_NOISE_STEP, WIDGETS, Options, describe, from_infotext
 
@@ -57,7 +57,7 @@ class FMBoostScript(scripts.Script):
         controls = _accordion()
         self.infotext_fields = [(control, _pasted(name)) for name, control in controls.items()]
         self.paste_field_names = list(INFOTEXT_KEYS)
-        self._wire(controls["model"], controls["solver"], controls["refine"])
+        self._wire(*(controls[name] for name in ("model", "solver", "refine", "upscale_model")))
         return [controls[name] for name in WIDGETS]
 
     def _wire(self, *ours: Any) -> None:
@@ -97,13 +97,17 @@ def _accordion() -> dict[str, Any]:
         with gr.Row():
             dropdown("upsample", GUIDE_METHODS, "Guide method", "fmboost_guide")
             dropdown("tile", TILE_CHOICES, "Tiles (latents)", "fmboost_tile")
+        dropdown(
+            "upscale_model", upscale_model.choices(), "Upscale model: enlarges the picture, and the flow adds texture",
+            "fmboost_upscale_model",
+        )  # fmt: skip
         made["noise_step"] = gr.Slider(
             OWN_NOISE_STEP, MAX_NOISE_STEP, value=WIDGETS["noise_step"], step=1, elem_id="fmboost_noise_step",
             label=f"Noise step: low is faithful, high draws more detail ({OWN_NOISE_STEP}: the model's own)",
         )  # fmt: skip
         made["strength"] = gr.Slider(
             OWN_STRENGTH, MAX_STRENGTH, value=WIDGETS["strength"], step=0.05, elem_id="fmboost_strength",
-            label="Strength: more than 1 is crisper, less is softer (0: the model's own)",
+            label="Strength: more than 1 is crisper, less is softer (0: the model's own, behind an upscale model 0.3)",
         )  # fmt: skip
         made["refine"] = gr.Checkbox(
             WIDGETS["refine"], label="Refine with the sampler afterwards, at the denoising strength",
@@ -119,7 +123,7 @@ def _pasted(name: str) -> Any:
 
 def _line(
     width: int, height: int, upscaler: str, steps: int, scale: float, resize_x: int, resize_y: int, wish: str,
-    solver: str, refine: bool,
+    solver: str, refine: bool, enlarger: str,
 ) -> Any:  # fmt: skip
     """The line's new state, from the values in the page."""
     if upscaler not in entries(hires.MODELS):
@@ -127,7 +131,7 @@ def _line(
     # Sliders give 512.0 in some versions of gradio.
     width, height, steps, resize_x, resize_y = map(int, (width, height, steps, resize_x, resize_y))
     try:
-        options = Options.of([], {"solver": solver, "refine": refine})
+        options = Options.of([], {"solver": solver, "refine": refine, "upscale_model": enlarger})
         model = choose_model(hires.MODELS, upscaler, wish, checkpoint.loaded_party())
         target = _target(width, height, scale, resize_x, resize_y)
         return gr.update(visible=True, value=describe(model, (width, height), target, options, steps))

@@ -19,5 +19,6 @@ else:
     hires.register_entries()
     script_callbacks.on_before_ui(grid.add_axes)
     script_callbacks.on_before_ui(extras.register)
+    script_callbacks.on_ui_settings(extras.add_setting)
     script_callbacks.on_app_started(extras.register)  # without a page, the first callback does not come
     script_callbacks.on_before_ui(contract.announce)

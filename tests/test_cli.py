@@ -20,21 +20,25 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 from skimage import data
 
-from fmboost_core.cli import app as cli, enlarge, measure
+from fmboost_core.cli import app as cli, device, enlarge, measure
 from fmboost_core.cli.device import choose_device, default_model, load_tools
 from fmboost_core.cli.measure import evaluation_flop
 from fmboost_core.cli.processes import Process, share, this_process
 from fmboost_core.cli.progress import ProgressBar
 from fmboost_core.cli.record import RECORD
+from fmboost_core.codecs.load import load_codec
 from fmboost_core.codecs.tiny import taesd
 from fmboost_core.errors import Cancelled, ConfigError
 from fmboost_core.files.checkpoint import load_model, save_model
+from fmboost_core.files.upscale_model import LoadedUpscaleModel
 from fmboost_core.files.weight_file import weights_digest
+from fmboost_core.imaging.read import read_picture
 from fmboost_core.model import Model
 from fmboost_core.networks.config import PRESETS, GuideConfig
 from fmboost_core.networks.guide import GuideNetwork
 from fmboost_core.sampling.schedule import alpha_bar
 from fmboost_core.sampling.target import Target
+from fmboost_core.sampling.upscaler import upscale_image
 
 PHOTO = Image.fromarray(data.astronaut()).resize((24, 16))
 
@@ -378,6 +382,34 @@ def test_a_stopped_batch_goes_on_and_wrong_pictures_are_made_again(tools, tmp_pa
     assert "2 of 2 pictures written" in capsys.readouterr().out
     assert upscale(tools, tmp_path / "a" / "1.png", tmp_path / "out", "--strength", 3) == 2
     assert "strength must be above 0 and at most 2, but it is 3.0" in capsys.readouterr().err
+
+
+def test_an_upscale_model_takes_the_place_of_interpolation(tools, photo, tmp_path, capsys, monkeypatch):
+    def loaded(path, device, dtype):
+        return LoadedUpscaleModel(
+            Path(path).stem, lambda x: x.square().repeat_interleave(4, 2).repeat_interleave(4, 3), 4, device, dtype
+        )
+
+    monkeypatch.setattr(device, "load_upscale_model", loaded)
+    for name in ("crisp", "other"):
+        (tmp_path / f"{name}.pth").write_text(name)
+    plain, behind = tmp_path / "plain.png", tmp_path / "behind" / "photo.png"
+    assert upscale(tools, photo, plain) == 0
+    how = ("--upscale-model", tmp_path / "crisp.pth")
+    assert upscale(tools, photo, f"{behind.parent}/", *how, "--compare", tmp_path / "compare.png") == 0
+    small = read_picture(photo)
+    model, codec = load_model(tools[1]), load_codec(tools[3])
+    wanted = upscale_image(small.rgb, model, codec, upscale_model=loaded("", torch.device("cpu"), torch.float32))
+    assert (read_picture(behind).rgb - wanted).abs().max() < 0.01
+    assert (read_picture(behind).rgb - read_picture(plain).rgb).abs().max() > 0.1
+    assert Image.open(tmp_path / "compare.png").width > 2 * Image.open(behind).width
+    capsys.readouterr()
+    assert upscale(tools, photo, f"{behind.parent}/", *how, "--skip-existing") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    how = ("--upscale-model", tmp_path / "other.pth")
+    assert upscale(tools, photo, f"{behind.parent}/", *how, "--skip-existing") == 0
+    assert "with other settings, so made anew" in capsys.readouterr().err, "another upscale model"
+    assert upscale(tools, photo, plain, "--upscale-model", tmp_path / "crisp.pth", "--strength", 3) == 2
 
 
 def test_a_single_picture_leaves_no_record_beside_it(tools, photo, tmp_path):

@@ -176,6 +176,21 @@ def test_output_types(pipe: FMBoostUpscalePipeline) -> None:
         pipe(latents=small, output_type="jpg")
 
 
+def test_an_upscale_model_takes_the_place_of_interpolation(pipe: FMBoostUpscalePipeline) -> None:
+    def doubled(image: torch.Tensor) -> torch.Tensor:
+        return image.square().repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    small = noise(1, 4, 4, 4)
+    codec, core = pipe._codec(), pipe.core
+    expected = boost(small, core, codec, seed=0, upscale_model=doubled)
+    made = pipe(latents=small, generator=0, output_type="latent", upscale_model=doubled).images
+    assert torch.allclose(made, expected, atol=1e-4)
+    shown = pipe(latents=small, generator=0, output_type="pt", upscale_model=doubled).images
+    seen = codec.decode(small).clamp(-1, 1)
+    by_image = upscale_image(seen, core, codec, seed=0, upscale_model=doubled)
+    assert torch.allclose(shown, by_image / 2 + 0.5, atol=1e-3)
+
+
 def test_the_decoded_result_is_restored_unless_told(pipe: FMBoostUpscalePipeline) -> None:
     small, codec = noise(1, 4, 3, 4), DiffusersCodec(pipe.vae)
     large = codec.decode(latents_of(pipe, small)).clamp(-1, 1)

@@ -17,10 +17,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import TINY, make_model
 from PIL import Image
+from torch import Tensor
 from webui_stub import Checkpoint, ForgeCheckpoint, Job, SD3Checkpoint, install
 
 from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, load_model, register_family, upscale_image
@@ -29,7 +32,8 @@ from fmboost_core.errors import ConfigError, FMBoostError, LatentError, NonFinit
 from fmboost_core.families import IMAGE_FAMILY, Party
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
-from fmboost_core.sampling.restore import restored
+from fmboost_core.sampling.restore import restored, retouched
+from fmboost_core.sampling.upscale_model import enlarged
 from fmboost_core.tiles import Tileable
 
 MODEL = "sd15-x2"
@@ -296,7 +300,7 @@ def test_an_invented_family_needs_no_other_line_of_code(toy: str, hires: Any, sm
     own = next(model for model in hires.MODELS if model.name == "invented")
     checkpoint.codec.family = toy
     wanted = boost(small[:1], load_model(own.source), checkpoint.codec, upsample="bilinear", seed=5)
-    assert torch.allclose(image, checkpoint.decode_first_stage(wanted)[0], atol=1e-4)
+    assert torch.allclose(image, checkpoint.decode_first_stage(wanted)[0].clamp(-1, 1), atol=1e-4)
     assert job.extra_generation_params["FMBoost model"] == "invented"
     with pytest.raises(ConfigError, match="no weights for Toy checkpoints"):
         run(hires, Job(checkpoint), small[:1])
@@ -456,7 +460,11 @@ def test_the_models_own_numbers_are_none_for_the_core(
         (["Automatic", -1, "euler", "cubic"], "There is no guide method 'cubic'; choose one of psu"),
         (["Automatic", -1, "euler", "psu", "0"], "auto, off or a whole number"),
         (["Automatic", -1, "euler", "psu", "auto", "maybe"], "refine must be of type bool"),
-        (["Automatic", -1, "euler", "psu", "auto", False, 0, 7], "FMBoost takes 7 arguments"),
+        (["Automatic", -1, "euler", "psu", "auto", False, 0, "None", 7], "FMBoost takes 8 arguments"),
+        (
+            ["Automatic", -1, "euler", "auto", "auto", False, 0, "Gone 4x"],
+            "There is no upscaler 'Gone 4x' here",
+        ),
     ],
 )
 def test_wrong_options_are_a_sentence_instead_of_the_first_pass(
@@ -489,17 +497,20 @@ def test_the_infotext_holds_what_is_needed_and_no_more(hires: Any, stub: SimpleN
     from fmboost_webui.options import WIDGETS, from_infotext
 
     job = Job(Checkpoint(), hr_second_pass_steps=2)
-    hires.install(job, ["sub/own", 300, "heun", "psu", "64", False, 1.25])
+    hires.install(job, ["sub/own", 300, "heun", "psu", "64", False, 1.25, "Crisp 4x"])
     hires.prepare(job)
     assert job.extra_generation_params == {
         "FMBoost model": "sub/own", "FMBoost noise step": 300, "FMBoost solver": "heun", "FMBoost guide": "psu",
-        "FMBoost strength": 1.25,
+        "FMBoost strength": 1.25, "FMBoost upscale model": "Crisp 4x",
     }  # fmt: skip
     pasted = {key: str(value) for key, value in job.extra_generation_params.items()}
-    assert [from_infotext(name, pasted) for name in WIDGETS] == ["sub/own", 300, "heun", "psu", "auto", False, 1.25]
-    assert [from_infotext(name, {"Hires upscaler": "Latent"}) for name in WIDGETS] == [None] * 7
+    values = ["sub/own", 300, "heun", "psu", "auto", False, 1.25, "Crisp 4x"]
+    assert [from_infotext(name, pasted) for name in WIDGETS] == values
+    assert [from_infotext(name, {"Hires upscaler": "Latent"}) for name in WIDGETS] == [None] * 8
     older = {"FMBoost model": MODEL, "FMBoost guide": "bilinear", "FMBoost refine": "True"}
-    assert [from_infotext(name, older) for name in WIDGETS] == [MODEL, -1, "euler", "bilinear", "auto", True, 0.0]
+    assert [from_infotext(name, older) for name in WIDGETS] == [
+        MODEL, -1, "euler", "bilinear", "auto", True, 0.0, "None",
+    ]  # fmt: skip
 
 
 def test_what_takes_no_part_is_not_told(hires: Any, small: torch.Tensor) -> None:
@@ -561,9 +572,7 @@ def test_the_hosts_tiling_makes_a_seamless_texture(hires: Any, small: torch.Tens
     checkpoint, axes = Checkpoint(), Tileable(x=True, y=True)
     (image,) = run(hires, Job(checkpoint, tiling=True), small[:1])
     wanted = boost(small[:1], load_model(MODEL), checkpoint.codec, seed=5, tileable="both")
-    # The host makes its own VAE seamless; the stub's is not.
-    large = checkpoint.decode_first_stage(wanted).clamp(-1, 1)
-    seen = periodic(checkpoint.codec, axes).decode(small[:1]).clamp(-1, 1)
+    large, seen = (periodic(checkpoint.codec, axes).decode(x).clamp(-1, 1) for x in (wanted, small[:1]))
     assert torch.allclose(image, restored(large, seen, tileable=axes)[0], atol=1e-3)
     (edged,) = run(hires, Job(checkpoint), small[:1])
     assert (image - edged).abs().max() > 1e-2
@@ -575,7 +584,55 @@ def test_guides_from_latents_restore_nothing(hires: Any, small: torch.Tensor) ->
     checkpoint = Checkpoint()
     (image,) = run(hires, Job(checkpoint), small[:1], "Automatic", -1, "euler", "bilinear", "auto", False)
     wanted = boost(small[:1], load_model(MODEL), checkpoint.codec, upsample="bilinear", seed=5)
-    assert torch.allclose(image, checkpoint.decode_first_stage(wanted)[0], atol=1e-4)
+    assert torch.allclose(image, checkpoint.decode_first_stage(wanted)[0].clamp(-1, 1), atol=1e-4)
+
+
+def crisp(image: Tensor) -> Tensor:
+    """What the stub's upscaler makes: (B,3,h,w) in [0,1], four times as large, in 8 bits."""
+    large = F.interpolate((image * 255).round(), scale_factor=4, mode="nearest")
+    return ((large - 128) * 1.2 + 128).round().clamp(0, 255) / 255
+
+
+def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(
+    hires: Any, stub: SimpleNamespace, small: torch.Tensor
+) -> None:
+    from fmboost_webui import upscale_model
+
+    assert upscale_model.choices() == ["None", "Crisp 4x", "Broken 4x"]  # neither Lanczos nor our own
+    checkpoint, args = Checkpoint(), ("Automatic", -1, "euler", "auto", "auto", False, 0)
+    job = Job(checkpoint, seeds=[5, 9], subseeds=[0, 0])
+    images = run(hires, job, small, *args, "Crisp 4x")
+    model, codec = load_model(MODEL), checkpoint.codec
+    wanted = boost(small, model, codec, seed=[5, 9], upscale_model=crisp)
+    for image, latent, low in zip(images, wanted.split(1), small.split(1), strict=True):
+        large = enlarged(codec.decode(low).clamp(-1, 1), (128, 128), crisp)
+        before, after = (codec.decode(x).clamp(-1, 1) for x in (codec.encode(large), latent))
+        assert torch.allclose(image, retouched(large, before, after)[0], atol=2e-2)
+        assert not torch.allclose(image, after[0], atol=0.1), "the codec's losses are not in it"
+    refined = run(hires, Job(checkpoint), small[:1], *args[:5], True, 0, "Crisp 4x")
+    assert torch.allclose(refined[1], wanted[:1], atol=2e-2)
+    with pytest.raises(ConfigError, match="Broken 4x did not enlarge the image; the console tells why"):
+        run(hires, Job(checkpoint), small[:1], *args, "Broken 4x")
+    with pytest.raises(ConfigError, match="but the guide method bilinear works on latents"):
+        run(hires, Job(checkpoint), small[:1], *args[:3], "bilinear", "auto", False, 0, "Crisp 4x")
+    stub.shared.state.interrupted = True
+    assert run(hires, Job(checkpoint), small[:1], *args, "Broken 4x") is not None
+
+
+def test_extras_work_behind_the_upscaler_of_a_setting(stub: SimpleNamespace, hires: Any) -> None:
+    from fmboost_webui import extras
+
+    extras.add_setting()
+    assert stub.shared.opts.fmboost_extras_upscale_model == "None"
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    ours = extras.UpscalerFMBoost()
+    plain = np.asarray(ours.upscale(picture, 2, extras.BUILTIN), dtype=float)
+    stub.shared.opts.fmboost_extras_upscale_model = "Crisp 4x"
+    behind = np.asarray(ours.upscale(picture, 2, extras.BUILTIN), dtype=float)
+    assert behind.shape == (48, 64, 3) and np.abs(behind - plain).mean() > 3
+    pixels = torch.from_numpy(np.asarray(picture).copy()).movedim(-1, 0)[None] / 127.5 - 1
+    wanted = upscale_image(pixels, load_model("flux1-x2"), load_codec("builtin", "flux1"), upscale_model=crisp)
+    assert np.abs(behind - ((wanted[0].movedim(0, -1) + 1) * 127.5).numpy()).max() < 3
 
 
 @pytest.mark.parametrize("refine", [False, True])
@@ -725,11 +782,10 @@ def test_room_is_made_by_the_hosts_own_memory_manager(
 def test_extras_are_listed_where_the_host_lists_only_its_own_upscalers(stub: SimpleNamespace, hires: Any) -> None:
     """reForge and Forge Neo; other hosts have found our class already."""
     extras = importlib.import_module("fmboost_webui.extras")
-    stub.shared.sd_upscalers.append(SimpleNamespace(name="Lanczos"))
     for _ in range(2):
         extras.register()
     names = [scaler.name for scaler in stub.shared.sd_upscalers]
-    assert names == ["Lanczos", "FMBoost picture", "FMBoost picture (checkpoint's VAE)"]
+    assert names == ["Lanczos", "Crisp 4x", "Broken 4x", "FMBoost picture", "FMBoost picture (checkpoint's VAE)"]
 
 
 # --- what the console says
@@ -752,7 +808,7 @@ def test_the_console_says_once_what_to_do_first_when_the_page_is_built(
     assert "choose the upscaler" not in capsys.readouterr().out
     for callback in callbacks:
         callback()
-    assert [scaler.name for scaler in stub.shared.sd_upscalers] == [extras.BUILTIN, extras.CHECKPOINT]
+    assert [scaler.name for scaler in stub.shared.sd_upscalers][3:] == [extras.BUILTIN, extras.CHECKPOINT]
     assert capsys.readouterr().out == "FMBoost: in txt2img, open Hires. fix and choose the upscaler FMBoost 2x.\n"
 
 

@@ -232,11 +232,37 @@ class Script:
 
 
 class Upscaler:
+    name: str | None = None
+
     def __init__(self, create_dirs: bool = False) -> None:
         pass
 
     def upscale(self, img: Any, scale: float, selected_model: str | None = None) -> Any:
         return img
+
+
+class Crisp(Upscaler):
+    """An upscaler of the host with two entries, of which one is broken: it reports its error, and does nothing."""
+
+    name = "Crisp"
+
+    def do_upscale(self, img: Any, selected_model: str | None = None) -> Any:
+        if selected_model == "broken":
+            return img
+        large = img.resize((img.width * 4, img.height * 4), 0)
+        return large.point(lambda v: min(255, max(0, round((v - 128) * 1.2 + 128))))
+
+
+def listed(name: str, path: str | None, scaler: Upscaler, scale: int = 4) -> SimpleNamespace:
+    """The host's `UpscalerData`."""
+    return SimpleNamespace(name=name, data_path=path, scaler=scaler, scale=scale)
+
+
+class Opts(SimpleNamespace):
+    """The host's settings."""
+
+    def add_option(self, name: str, info: Any) -> None:
+        setattr(self, name, info.default)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespace:
@@ -249,6 +275,9 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
     state.nextjob = lambda: setattr(state, "jobs", state.jobs + 1)
     told = SimpleNamespace(steps=0)
     told.update = lambda: setattr(told, "steps", told.steps + 1)
+
+    class DecodedSamples(list[Any]):
+        already_decoded = True
 
     def decode_latent_batch(
         model: Any, batch: Any, target_device: Any = None, check_for_nans: bool = False
@@ -263,7 +292,8 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         "images": {},
         "paths": {"models_path": str(models_path)},
         "processing": {
-            "decode_latent_batch": decode_latent_batch, "StableDiffusionProcessingTxt2Img": Job, "opt_f": 8,
+            "decode_latent_batch": decode_latent_batch, "DecodedSamples": DecodedSamples,
+            "StableDiffusionProcessingTxt2Img": Job, "opt_f": 8,
         },
         "rng": {"ImageRNG": ImageRNG},
         "lowvram": {"is_enabled": lambda model: False},
@@ -271,12 +301,18 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         "sd_samplers_common": {"store_latent": lambda latent: setattr(state, "current_latent", latent)},
         "shared": {
             "state": state, "total_tqdm": told, "sd_model": checkpoint, "latent_upscale_modes": {},
-            "sd_upscalers": [],
-            "opts": SimpleNamespace(sd_vae_decode_method="Full", save_images_before_highres_fix=False),
+            "sd_upscalers": [
+                listed("Lanczos", None, Upscaler()), listed("Crisp 4x", "crisp", Crisp()),
+                listed("Broken 4x", "broken", Crisp()),
+            ],
+            "OptionInfo": lambda default, label, component, args, section: SimpleNamespace(default=default),
+            "opts": Opts(sd_vae_decode_method="Full", save_images_before_highres_fix=False),
         },
         "scripts": {"Script": Script, "AlwaysVisible": object(), "scripts_data": []},
-        "script_callbacks": {"on_before_ui": lambda callback: None, "on_app_started": lambda callback: None},
-        "upscaler": {"Upscaler": Upscaler, "UpscalerData": lambda *a: SimpleNamespace(name=a[0])},
+        "script_callbacks": {
+            name: lambda callback: None for name in ("on_before_ui", "on_app_started", "on_ui_settings")
+        },
+        "upscaler": {"Upscaler": Upscaler, "UpscalerData": listed},
     }  # fmt: skip
     parent = ModuleType("modules")
     monkeypatch.setitem(sys.modules, "modules", parent)
@@ -285,6 +321,7 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
         setattr(parent, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
     gradio = ModuleType("gradio")
+    vars(gradio).update(Dropdown=object())  # of a setting; the page itself is not built here
     parent.__path__ = []  # type: ignore[attr-defined]  # a package: its parts are imported by name
     monkeypatch.setitem(sys.modules, "gradio", gradio)
     for name in [name for name in sys.modules if name.partition(".")[0] == "fmboost_webui"]:

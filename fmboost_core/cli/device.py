@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 import torch
 
@@ -16,7 +17,8 @@ from ..errors import ConfigError, ImageError, is_out_of_memory
 from ..fallback import move
 from ..files.checkpoint import load_model
 from ..files.locate import bundled_models
-from ..files.weight_file import weights_digest
+from ..files.upscale_model import LoadedUpscaleModel, load_upscale_model
+from ..files.weight_file import sha256_of, weights_digest
 from ..model import Model
 from ..sampling.checks import check_pair
 from .arguments import DEFAULT_MODEL
@@ -33,26 +35,34 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class Tools:
-    """A model and a codec on a device. weights: the digest of each, for records of what was made."""
+    """A model and a codec on a device, and an upscale model or None.
+
+    weights: the digest of each, for records of what was made.
+    """
 
     model: Model
     codec: TinyVAE
     device: torch.device
     weights: dict[str, str]
+    upscale_model: LoadedUpscaleModel | None = None
 
 
-def load_tools(model: str | None, codec: str, device: str, dtype: str) -> Tools:
+def load_tools(model: str | None, codec: str, device: str, dtype: str, upscale_model: Path | None = None) -> Tools:
     """Load model and codec by their names to a device ("auto", "cuda") in a number type ("float16").
 
-    model: None for `default_model`. "builtin" is the codec of the model's family. Raises `LatentError` for a codec of
-    another family.
+    model: None for `default_model`. "builtin" is the codec of the model's family. upscale_model: a file, or None.
+    Raises `LatentError` for a codec of another family.
     """
     where, kind = choose_device(device), getattr(torch, dtype)
     network = load_model(model or default_model(codec))
     autoencoder = load_codec(codec, network.spec.family if codec == BUILTIN else None)
     check_pair(network, autoencoder)
     weights = {"model": weights_digest(network.network, network.guide), "codec": weights_digest(autoencoder)}
-    return Tools(network.to(where, kind), move(autoencoder, where, kind), where, weights)
+    enlarger = None
+    if upscale_model is not None:
+        enlarger = load_upscale_model(upscale_model, where, kind)
+        weights["upscale_model"] = sha256_of(upscale_model)
+    return Tools(network.to(where, kind), move(autoencoder, where, kind), where, weights, enlarger)
 
 
 def default_model(codec: str) -> str:

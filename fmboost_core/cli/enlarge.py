@@ -22,6 +22,7 @@ from ..sampling.hooks import Hooks, Stage
 from ..sampling.options import ResolvedOptions
 from ..sampling.schedule import seeded_noise
 from ..sampling.target import Target
+from ..sampling.upscale_model import enlarged
 from ..sampling.upscaler import Upscaler
 from .console import note
 from .device import Tools, memory_errors
@@ -83,7 +84,9 @@ def enlarge(job: Job, prefix: str, tools: Tools, request: Request) -> None:
 def _upscaled(picture: Picture, tools: Tools, request: Request, bar: ProgressBar) -> tuple[Picture, int]:
     """The enlarged picture, on the CPU, and the NFE of all stages together."""
     stages: list[Stage] = []
-    upscaler = Upscaler(tools.model, tools.codec, request.options, Hooks(progress=bar, on_stage=stages.append))
+    hooks = Hooks(progress=bar, on_stage=stages.append)
+    enlarger = None if tools.upscale_model is None else tools.upscale_model.watched(bar)
+    upscaler = Upscaler(tools.model, tools.codec, request.options, hooks, enlarger)
     noise = seeded_noise(request.seed, 1)
     large = upscaler.image(picture.pixels.to(tools.device), request.target, noise, request.restore).cpu()
     return picture.with_pixels(large), sum(stage.evaluations for stage in stages)
@@ -91,8 +94,9 @@ def _upscaled(picture: Picture, tools: Tools, request: Request, bar: ProgressBar
 
 def _step(result: Picture, tools: Tools, request: Request) -> dict[str, str]:
     """The enlargement as settings in a recipe: AUTOMATIC1111's own names for its Extras, and the seed."""
+    behind = "" if tools.upscale_model is None else f" behind {tools.upscale_model.name}"
     return {
-        "Postprocess upscaler": f"FMBoost {tools.model.spec.name}",
+        "Postprocess upscaler": f"FMBoost {tools.model.spec.name}{behind}",
         "Postprocess upscale to": f"{result.width}x{result.height}",
         "Postprocess upscale seed": str(request.seed),
     }
@@ -105,21 +109,31 @@ def _show(result: Picture, graphics: str) -> None:
 
 
 def _comparison(picture: Picture, result: Picture, cost: str, tools: Tools, request: Request) -> Image.Image:
-    """Bicubic interpolation, the codec alone and the result side by side."""
+    """Bicubic interpolation, the codec or the upscale model alone, and the result side by side."""
     width, height = result.width, result.height
     small = preview(picture)
     fit = Image.Image.resize if request.target.distorts else ImageOps.fit
     bicubic = fit(small, (width, height), Image.Resampling.BICUBIC)
-    began = time.perf_counter()
-    psu = result.with_pixels(_psu(picture, (height, width), tools, request.target.distorts))
-    seconds, restored = time.perf_counter() - began, ", restored" if request.restore else ""
+    restored = ", restored" if request.restore else ""
     return side_by_side(
         (
             Panel(bicubic, "Bicubic", f"{picture.width}x{picture.height}, interpolated to {width}x{height}"),
-            Panel(preview(psu), "PSU only", f"through the codec, without the flow and not restored, {seconds:.1f} s"),
+            _without_flow(picture, result, tools, request.target.distorts),
             Panel(preview(result), "FMBoost", f"{tools.model.spec.name}, {cost}{restored}"),
         )
     )
+
+
+def _without_flow(picture: Picture, result: Picture, tools: Tools, distort: bool) -> Panel:
+    """What the flow starts from: the upscale model's image; without one, the interpolated image through the codec."""
+    began, size = time.perf_counter(), (result.height, result.width)
+    if tools.upscale_model is not None:
+        image = enlarged(picture.rgb.to(tools.device), size, tools.upscale_model, distort).cpu()
+        title, how = tools.upscale_model.name, "the upscale model, without the flow"
+    else:
+        image = _psu(picture, size, tools, distort)
+        title, how = "PSU only", "through the codec, without the flow and not restored"
+    return Panel(preview(result.with_pixels(image)), title, f"{how}, {time.perf_counter() - began:.1f} s")
 
 
 def _psu(picture: Picture, size: tuple[int, int], tools: Tools, distort: bool) -> Tensor:

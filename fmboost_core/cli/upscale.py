@@ -97,7 +97,14 @@ def _add_method(group: Any) -> None:
         type=float,
         metavar="S",
         help="how strongly the flow changes the guide, up to 2: more than 1 is crisper, less is softer (default: the "
-        "model's)",
+        "model's, or 0.3 with --upscale-model)",
+    )
+    add(
+        "--upscale-model",
+        type=Path,
+        metavar="FILE",
+        help="a model such as Real-ESRGAN (.pth, .safetensors), which enlarges the picture in the place of "
+        "interpolation; the flow then adds texture (needs the package spandrel)",
     )
     add("--seed", type=int, default=0, help="another number gives other fine detail (default 0)")
     add_model(group)
@@ -150,7 +157,7 @@ def _request(args: argparse.Namespace, tools: Tools, several: bool) -> Request:
             strength=args.strength,
             tile=args.tile,
             tileable=args.tileable,
-        ).resolve(tools.model.spec),
+        ).resolve(tools.model.spec, enlarged=tools.upscale_model is not None),
         seed=args.seed,
         restore=args.restore,
         compare=args.compare,
@@ -180,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--stretch distorts to the aspect of --size; give --size WxH too, or leave out --stretch.")
     process = this_process(os.environ)
     inputs = find_inputs(args.input, args.recursive, Path(args.output))
-    tools = load_tools(args.model, args.codec, args.device, args.dtype)
+    tools = load_tools(args.model, args.codec, args.device, args.dtype, args.upscale_model)
     several = inputs.several or len(inputs.sources) > 1
     request = _request(args, tools, several)  # it refuses wrong options, before the output folder is made
     jobs = plan_jobs(inputs, args.output, args.format)

@@ -20,9 +20,11 @@ TILE, OVERLAP = 256, 32  # pixels of the small image
 class LoadedUpscaleModel:
     """An upscale model of a file as an `UpscaleModel`: in tiles, on its device and in its number type.
 
-    network: images (B,3,h,w) in [0,1] -> (B,3,kh,kw). factor: k. progress: called with (done, total) after each tile.
+    name: the file's, without its suffix. network: images (B,3,h,w) in [0,1] -> (B,3,kh,kw). factor: k.
+    progress: called with (done, total) after each tile.
     """
 
+    name: str
     network: Callable[[Tensor], Tensor]
     factor: int
     device: torch.device
@@ -70,4 +72,4 @@ def load_upscale_model(
     device, dtype = torch.device(device), dtype if loaded.supports_dtype(dtype) else torch.float32
     network = loaded.to(device, dtype).eval()
     network.model.to(memory_format=torch.channels_last)  # in bfloat16 twice as fast on a CPU
-    return LoadedUpscaleModel(network, loaded.scale, device, dtype)
+    return LoadedUpscaleModel(Path(path).stem, network, loaded.scale, device, dtype)

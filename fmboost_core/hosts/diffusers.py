@@ -32,13 +32,13 @@ from ..imaging.resample import pad_to
 from ..model import Model
 from ..networks.conditioning import Conditioning
 from ..networks.guide import GuideNetwork
-from ..sampling.checks import check_finite, check_pair, require_latent
+from ..sampling.checks import check_pair, require_latent
 from ..sampling.hooks import Hooks
 from ..sampling.keywords import grouped
 from ..sampling.options import SamplingOptions
-from ..sampling.restore import back_projected
 from ..sampling.schedule import Noise, Seed, seeded_noise
 from ..sampling.target import Target
+from ..sampling.upscale_model import UpscaleModel
 from ..sampling.upscaler import Upscaler
 from .latents import unpacked
 
@@ -158,6 +158,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         source_height: int | None = None,
         source_width: int | None = None,
         restore: bool = True,
+        upscale_model: UpscaleModel | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None] | None = None,
@@ -176,6 +177,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
             item i with generator + i. None: PyTorch's global generator.
         num_images_per_input: results for each image or latent, in a row.
         restore: whether the decoded result gets the small image's content back.
+        upscale_model: enlarges images in the place of interpolation, in [0,1]; `load_upscale_model` reads one.
         output_type: "pil", "np", "pt" or "latent"; latents are scaled, (B,C,H,W).
         callback_on_step_end: called as callback(pipe, step, t, {"latents": state}) after each step, step counted over
             all stages, t in [0,1] the time that is reached, state (B,C,h,w). Latents in the dict that it returns
@@ -200,7 +202,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         self._interrupt = False
         try:
             with self._hooks(callback_on_step_end, inputs) as hooks:
-                upscaler = Upscaler(self.core, self._codec(), options, hooks)
+                upscaler = Upscaler(self.core, self._codec(), options, hooks, upscale_model)
                 made = make(upscaler, small, target, noise, restore, output_type)
         finally:
             self.maybe_free_model_hooks()
@@ -251,13 +253,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
     ) -> Tensor:
         if output_type == "latent":
             return upscaler.latent(small, target, noise)
-        axes = upscaler.options.tileable
-        codec = periodic(self._codec(), axes)
-        seen = codec.decode(small.float()).clamp(-1, 1) if restore else None
-        large = codec.decode(upscaler.latent(small, target, noise, seen).float())
-        check_finite(large, "The decoded image")
-        large = large.clamp(-1, 1)
-        return large if seen is None else back_projected(large, seen, target.distorts, axes).clamp(-1, 1)
+        return upscaler.latent_and_image(small, target, noise, restore=restore)[1]
 
     @contextmanager
     def _hooks(self, callback: Any, inputs: list[str] | None) -> Iterator[Hooks]:

@@ -41,7 +41,7 @@ def test_a_file_is_read_and_applied(tmp_path: Path) -> None:
     pytest.importorskip("spandrel")
     save_file(compact(), tmp_path / "small.safetensors")
     model, image = load_upscale_model(tmp_path / "small.safetensors"), torch.rand(1, 3, 20, 28)
-    assert model.factor == 2 and model.device == CPU
+    assert (model.name, model.factor) == ("small", 2) and model.device == CPU
     assert torch.allclose(model(image), by_hand(compact(), image), atol=1e-5)
 
 
@@ -63,7 +63,7 @@ def test_tiles_equal_the_whole_and_tell_their_progress() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 12, 2 * OVERLAP - 1, padding=OVERLAP - 1), nn.PixelShuffle(2))
     image, told = torch.rand(1, 3, TILE + 40, TILE + 90), list[tuple[int, int]]()
-    model = LoadedUpscaleModel(network, 2, CPU, torch.float32)
+    model = LoadedUpscaleModel("any", network, 2, CPU, torch.float32)
     with torch.no_grad():
         whole = network(image)
     assert torch.allclose(model.watched(lambda *place: told.append(place))(image), whole, atol=1e-5)
@@ -78,5 +78,5 @@ def test_it_computes_in_its_number_type() -> None:
         seen.append(image.dtype)
         return image.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
-    large = LoadedUpscaleModel(network, 2, CPU, torch.bfloat16)(torch.rand(1, 3, 8, 8))
+    large = LoadedUpscaleModel("any", network, 2, CPU, torch.bfloat16)(torch.rand(1, 3, 8, 8))
     assert seen == [torch.bfloat16] and large.dtype == torch.float32
