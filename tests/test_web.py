@@ -19,6 +19,7 @@ from fmboost_core import load_model
 from fmboost_core.errors import ConfigError, collected_warnings
 from fmboost_core.fallback import Place, _tell
 from fmboost_core.families import Party, require_same_family
+from fmboost_core.sampling.options import ENLARGED_STRENGTH
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import start_alpha_bar
 from fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
@@ -187,6 +188,31 @@ CASES = [
     (SQUARE, {"scale": None}, True), (SQUARE, AREA | {"megapixels": 0.1}, True), (SQUARE, {"scale": 200}, True),
     (None, AREA, True), (None, AREA | {"megapixels": 2.5}, True), (None, {"size_by": "width x height"}, False),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("connected", "answer"),
+    [
+        ("sample({guide: psu({upscale_model: other})})", True),
+        ("sample({guide: psu({upscale_model: null})})", False),
+        ("sample({guide: null})", False),
+        ("psu({upscale_model: other})", True),
+        ("sample({guide: reroute({'': psu({upscale_model: other})})})", False),
+    ],
+)
+def test_the_page_knows_an_upscale_model_before_a_node(node: str, connected: str, answer: bool) -> None:
+    graph = """(() => {
+      const made = (links) => ({
+        graph: {}, inputs: Object.keys(links).map((name) => ({ name })), getInputNode: (i) => Object.values(links)[i],
+      })
+      const [sample, psu, reroute, other] = [made, made, made, made({})]
+      return isEnlarged(%s)
+    })()"""
+    assert run(node, graph % connected, "size.js", "upstream.js") is answer
+
+
+def test_what_stands_for_the_own_strength_behind_an_upscale_model_is_the_core_s(node: str) -> None:
+    assert run(node, "ENLARGED_STRENGTH") == ENLARGED_STRENGTH
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -63,3 +63,16 @@ def refusal(call: Callable[[], object], path: Path | None = None) -> str:
     if path is not None:
         assert str(path) in message
     return message
+
+
+def compact(features: int = 8, layers: int = 2, factor: int = 2) -> dict[str, Tensor]:
+    """The weights of a small network of realesr-general's architecture, random."""
+    generator = torch.Generator().manual_seed(0)
+    widths = [3, *[features] * (layers + 1), 3 * factor**2]
+    weights = {}
+    for i, (before, after) in enumerate(pairwise(widths)):
+        weights[f"body.{2 * i}.weight"] = torch.randn(after, before, 3, 3, generator=generator) * 0.05
+        weights[f"body.{2 * i}.bias"] = torch.zeros(after)
+        if i + 2 < len(widths):
+            weights[f"body.{2 * i + 1}.weight"] = torch.full((after,), 0.2)
+    return weights

@@ -69,6 +69,16 @@ export function modelInto(node, name = 'cfm', steps = LONGEST_WALK) {
   return from.type === 'FMBoostLoadCFM' ? valueOf(from, 'model') : null
 }
 
+/** Whether an upscale model enlarges the pictures of a node's guides: at the node, or where its guide comes from. */
+export function isEnlarged(node, steps = LONGEST_WALK) {
+  const slotOf = (name) => node.inputs?.findIndex((input) => input.name === name) ?? -1
+  const own = slotOf('upscale_model')
+  if (own >= 0) return Boolean(inputNode(node, own))
+  const slot = slotOf('guide')
+  const from = slot < 0 || steps === 0 ? null : inputNode(node, slot)
+  return from ? isEnlarged(from, steps - 1) : false
+}
+
 /** The node at the other end of an input's link; none for a node that is not in a graph yet. */
 function inputNode(node, slot) {
   return node.graph ? node.getInputNode(slot) : null

@@ -1,7 +1,6 @@
 """Files of upscale models: read by spandrel where it is there, in tiles, refused in one sentence."""
 
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,24 +8,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from weight_files import compact
 
 from fmboost_core.errors import CheckpointError, MissingDependencyError
 from fmboost_core.files.upscale_model import OVERLAP, TILE, LoadedUpscaleModel, load_upscale_model
 
 CPU = torch.device("cpu")
-
-
-def compact(features: int = 8, layers: int = 2, factor: int = 2) -> dict[str, Tensor]:
-    """The weights of a small network of realesr-general's architecture, random."""
-    generator = torch.Generator().manual_seed(0)
-    widths = [3, *[features] * (layers + 1), 3 * factor**2]
-    weights = {}
-    for i, (before, after) in enumerate(pairwise(widths)):
-        weights[f"body.{2 * i}.weight"] = torch.randn(after, before, 3, 3, generator=generator) * 0.05
-        weights[f"body.{2 * i}.bias"] = torch.zeros(after)
-        if i + 2 < len(widths):
-            weights[f"body.{2 * i + 1}.weight"] = torch.full((after,), 0.2)
-    return weights
 
 
 def by_hand(weights: dict[str, Tensor], image: Tensor, factor: int = 2) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from networks import make_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from weight_files import compact
 
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.families import FAMILIES
@@ -122,6 +123,41 @@ def test_the_first_start_says_what_to_do_and_the_second_does_not(
         host.stop()
     said = [re.findall(r"FMBoost: open Templates, choose (\w+), and run (\w+)", log) for log in logs]
     assert said == [[("FMBoost", "image_upscale")], []] and (PACK / "workflows/image_upscale.json").exists()
+
+
+def test_an_upscale_model_of_the_host_takes_the_place_of_interpolation(comfyui: ComfyUI, picture: str) -> None:
+    """By the host's own loader and node: in one node, in three, and for a picture."""
+    folder = comfyui.base / "models/upscale_models"
+    folder.mkdir(exist_ok=True)
+    save_file(compact(), folder / "compact.safetensors")
+    loader = node("UpscaleModelLoader", model_name="compact.safetensors")
+    graph, flow = start_graph(picture) | {"20": loader}, FLOW | {"nfe": 1, "strength": 0.0}
+    one = node(
+        "FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], decode=True, upscale_model=["20", 0], **flow
+    )  # fmt: skip
+    whole = latent_of(comfyui, graph | {"8": one}, ["8", 0])
+    three = chain(graph, ["3", 0], nfe=1)
+    three["5"]["inputs"]["upscale_model"] = ["20", 0]
+    assert torch.allclose(latent_of(comfyui, three, ["7", 0]), whole, atol=1e-2)
+    plain = chain(graph, ["3", 0], nfe=1)
+    assert not torch.allclose(latent_of(comfyui, plain, ["7", 0]), whole, atol=0.1)
+    run = comfyui.run(graph | {"8": one, "9": node("SaveImage", images=["8", 1], filename_prefix="test/behind")})
+    assert run.error is None and Image.open(comfyui.file(run, "9", "images")).size == (192, 128), run.error
+    image = image_graph(picture, upscale_model=["20", 0], strength=0.001) | {"20": loader}
+    image["30"] = node("ImageUpscaleWithModel", upscale_model=["20", 0], image=["1", 0])
+    image["31"] = node("SaveImage", images=["30", 0], filename_prefix="test/alone")
+    run = comfyui.run(image)
+    assert run.error is None, run.error
+    ours, alone = (np.asarray(Image.open(comfyui.file(run, key, "images")), dtype=float) for key in ("6", "31"))
+    assert np.abs(ours - alone).max() <= 2, "of the upscale model's size, and without a change: its own picture"
+    wrong = comfyui.run(
+        graph
+        | {
+            "8": one | {"inputs": one["inputs"] | {"method": "bilinear"}},
+            "9": node("SaveImage", images=["8", 1], filename_prefix="test/no"),
+        }
+    )
+    assert wrong.error is not None and "An upscale model enlarges images, but the guide method bilinear" in wrong.error
 
 
 def test_a_newer_host_is_told_of_search_words_and_rare_widgets(comfyui: ComfyUI) -> None:
