@@ -47,6 +47,7 @@ def node() -> str:
 def run(node: str, script: str, *modules: str) -> Any:
     """What an expression gives in which modules of `web` are known; size.js where none is named."""
     code = "\n".join((WEB / module).read_text(encoding="utf-8") for module in modules or ("size.js",))
+    code = re.sub(r"^import .*$", "", code, flags=re.MULTILINE)  # they follow each other in one file
     code += f"\nconsole.log(JSON.stringify({script}))"
     # From standard input: node takes a file for a module by its name or by a package.json, which the host has not.
     command = [node, "--input-type=module", "-"]
