@@ -150,13 +150,8 @@ def test_an_upscale_model_of_the_host_takes_the_place_of_interpolation(comfyui: 
     assert run.error is None, run.error
     ours, alone = (np.asarray(Image.open(comfyui.file(run, key, "images")), dtype=float) for key in ("6", "31"))
     assert np.abs(ours - alone).max() <= 2, "of the upscale model's size, and without a change: its own picture"
-    wrong = comfyui.run(
-        graph
-        | {
-            "8": one | {"inputs": one["inputs"] | {"method": "bilinear"}},
-            "9": node("SaveImage", images=["8", 1], filename_prefix="test/no"),
-        }
-    )
+    one["inputs"]["method"] = "bilinear"
+    wrong = comfyui.run(graph | {"8": one, "9": node("SaveImage", images=["8", 1], filename_prefix="test/no")})
     assert wrong.error is not None and "An upscale model enlarges images, but the guide method bilinear" in wrong.error
 
 
