@@ -22,7 +22,7 @@ import tiny_pipelines
 from diffusers import AutoencoderKL, FluxPipeline, VQModel
 from diffusers.callbacks import PipelineCallback
 
-from fmboost_core import DiffusersCodec, boost, load_codec, load_model, upscale_image
+from fmboost_core import DiffusersCodec, Target, Upscaler, boost, load_codec, load_model, upscale_image
 from fmboost_core.errors import Cancelled, CheckpointError, ConfigError, FMBoostWarning, LatentError, NonFiniteError
 from fmboost_core.families import FAMILIES
 from fmboost_core.files.checkpoint import save_model
@@ -31,6 +31,7 @@ from fmboost_core.files.locate import WEIGHTS, bundled_models
 from fmboost_core.hosts.diffusers import FMBoostModel, FMBoostUpscalePipeline
 from fmboost_core.model import Model
 from fmboost_core.sampling.restore import back_projected
+from fmboost_core.sampling.schedule import seeded_noise
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "diffusers.md"
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -186,9 +187,9 @@ def test_an_upscale_model_takes_the_place_of_interpolation(pipe: FMBoostUpscaleP
     made = pipe(latents=small, generator=0, output_type="latent", upscale_model=doubled).images
     assert torch.allclose(made, expected, atol=1e-4)
     shown = pipe(latents=small, generator=0, output_type="pt", upscale_model=doubled).images
-    seen = codec.decode(small).clamp(-1, 1)
-    by_image = upscale_image(seen, core, codec, seed=0, upscale_model=doubled)
-    assert torch.allclose(shown, by_image / 2 + 0.5, atol=1e-3)
+    upscaler = Upscaler(core, codec, upscale_model=doubled)
+    image = upscaler.latent_and_image(small, Target(scale=2), seeded_noise(0, 1))[1]
+    assert torch.allclose(shown, image / 2 + 0.5, atol=1e-4)
 
 
 def test_the_decoded_result_is_restored_unless_told(pipe: FMBoostUpscalePipeline) -> None:

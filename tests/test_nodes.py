@@ -746,15 +746,6 @@ def test_the_picture_behind_an_upscale_model_is_its_own_with_the_flow_s_change(h
     image, cfm = photo(32, 40), ready(host)
     found = host.run("FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(), upscale_model=sharper, seed=2).args[0]
     assert difference(found, enlarged(image, scale=2, seed=2, upscale_model=sharper)) < 1e-4
-    still = host.run(
-        "FMBoostUpscaleImage", image=image, cfm=cfm, vae=VAE(), upscale_model=sharper, strength=0.001
-    ).args[0]
-    large = (
-        F.interpolate(sharper(image.movedim(-1, 1)), (64, 80), mode="bicubic", antialias=True)
-        .clamp(0, 1)
-        .movedim(1, -1)
-    )
-    assert difference(still, large) < 5e-3
 
 
 @pytest.mark.parametrize("method", ["fast", "bilinear", "nearest"])

@@ -92,7 +92,7 @@ class Cascade:
             made = self._stage(index, latent, image, whole, "image" if index == 0 or restore else "latent")
             latent = made.latent
             if self._in_pixels or index + 1 == len(self.sizes):
-                image = self._shown(made, size, image if restore else None, whole)
+                image = self._shown(made, size, image if restore else None, whole, came_in=True)
         return image
 
     def _last(self, latent: Tensor, image: Tensor | None, distort: bool, kind: str) -> Made:
@@ -123,16 +123,22 @@ class Cascade:
         guide = self.upsampling(latent, latent_size(size, self.unit), distort)
         return Made(self.sample(index, guide, self.upsampling.kind), guide, None)
 
-    def _shown(self, made: Made, size: tuple[int, int], small: Tensor | None, distort: bool) -> Tensor:
+    def _shown(
+        self, made: Made, size: tuple[int, int], small: Tensor | None, distort: bool, came_in: bool = False
+    ) -> Tensor:
         """The image of what a stage has made, at the stage's size (height, width), in [-1,1].
 
-        small: the small image, whose content it gets back; None: the decoded latent is left as it is.
+        small: the small image, whose content it gets back; None: the decoded latent is left as it is. came_in: whether
+        that is an image that came in. Behind an upscale model one of a decoded latent does not count: the model has
+        cleaned it of what the codec does to it.
         """
         image = self._decoded(made.latent, size)
         if small is None:
             return image
         if self.upscale_model is not None and made.enlarged is not None:
-            return retouched(self._fitted(made.enlarged, size), self._decoded(made.guide, size), image)
+            image = retouched(self._fitted(made.enlarged, size), self._decoded(made.guide, size), image)
+            if not came_in:
+                return image
         # One by one: each takes a few times its own memory.
         pairs = zip(image.split(1), small.split(1), strict=True)
         return torch.cat([back_projected(*pair, distort, self.tileable).clamp(-1, 1) for pair in pairs])

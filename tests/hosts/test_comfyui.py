@@ -145,11 +145,12 @@ def test_an_upscale_model_of_the_host_takes_the_place_of_interpolation(comfyui: 
     assert run.error is None and Image.open(comfyui.file(run, "9", "images")).size == (192, 128), run.error
     image = image_graph(picture, upscale_model=["20", 0], strength=0.001) | {"20": loader}
     image["30"] = node("ImageUpscaleWithModel", upscale_model=["20", 0], image=["1", 0])
-    image["31"] = node("SaveImage", images=["30", 0], filename_prefix="test/alone")
+    image["31"] = node("FMBoostRestore", image=["30", 0], small=["1", 0])
+    image["32"] = node("SaveImage", images=["31", 0], filename_prefix="test/alone")
     run = comfyui.run(image)
     assert run.error is None, run.error
-    ours, alone = (np.asarray(Image.open(comfyui.file(run, key, "images")), dtype=float) for key in ("6", "31"))
-    assert np.abs(ours - alone).max() <= 2, "of the upscale model's size, and without a change: its own picture"
+    ours, alone = (np.asarray(Image.open(comfyui.file(run, key, "images")), dtype=float) for key in ("6", "32"))
+    assert np.abs(ours - alone).max() <= 2, "without a change: the upscale model's picture, restored"
     one["inputs"]["method"] = "bilinear"
     wrong = comfyui.run(graph | {"8": one, "9": node("SaveImage", images=["8", 1], filename_prefix="test/no")})
     assert wrong.error is not None and "An upscale model enlarges images, but the guide method bilinear" in wrong.error
