@@ -216,8 +216,8 @@ def upscale_image(
     A fourth channel is alpha, -1 where it is transparent.
 
     The first guide is encoded from the image itself. restore: whether the result, reduced again, is to be the small
-    image, so that colours, text and faces stay and the flow only adds to them. What is corrected behind an upscale model is
-    that model's image with the flow's changes (`restore.retouched`). The other arguments are those of `boost`.
+    image, so that colours, text and faces stay and the flow only adds to them. Behind an upscale model
+    `restore.retouched` comes first. The other arguments are those of `boost`.
     """
     target, options, hooks = grouped(keywords, Target, SamplingOptions, Hooks)
     upscaler = Upscaler(model, codec, options, hooks, upscale_model)
