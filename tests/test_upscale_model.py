@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from fmboost_core.codecs.periodic import periodic
 from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import ConfigError, NonFiniteError
+from fmboost_core.imaging.blur import blurred
 from fmboost_core.imaging.resample import cover, resize
 from fmboost_core.model import Model
 from fmboost_core.networks.conditioning import GUIDE_KINDS, Conditioning
 from fmboost_core.sampling.guide import encoded, image_guide
 from fmboost_core.sampling.options import ENLARGED_STRENGTH, SamplingOptions
-from fmboost_core.sampling.restore import back_projected, retouched
+from fmboost_core.sampling.restore import BROAD, GAIN, back_projected, retouched
 from fmboost_core.sampling.schedule import noise_augment, seeded_noise
 from fmboost_core.sampling.target import Target
 from fmboost_core.sampling.upscale_model import enlarged
@@ -122,8 +123,8 @@ def test_the_image_is_the_enlarged_one_with_the_flow_s_change(model: Model, code
         )
         - guide
     )
-    change = codec.decode(made).clamp(-1, 1) - codec.decode(guide).clamp(-1, 1)
-    expected = back_projected((large + change).clamp(-1, 1), small).clamp(-1, 1)
+    before, after = (codec.decode(x).clamp(-1, 1) for x in (guide, made))
+    expected = back_projected(retouched(large, before, after, 2), small).clamp(-1, 1)
     image = upscale_image(small, model, codec, seed=3, upscale_model=upscale_model)
     assert torch.allclose(image, expected, atol=1e-4)
     decoded = upscale_image(small, model, codec, seed=3, upscale_model=upscale_model, restore=False)
@@ -132,7 +133,36 @@ def test_the_image_is_the_enlarged_one_with_the_flow_s_change(model: Model, code
     assert (still - back_projected(large, small).clamp(-1, 1)).abs().max() < 1e-3, (
         "without a change the codec costs nothing"
     )
-    assert torch.equal(retouched(large, decoded, decoded), large)
+    assert torch.equal(retouched(large, decoded, decoded, 2), large)
+
+
+def test_texture_is_added_and_edges_and_colours_stay() -> None:
+    noise = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 0.02
+    flat = torch.full((1, 3, 64, 96), 0.1)
+    edge = torch.where(torch.arange(96) < 48, -0.8, 0.8).expand(1, 3, 64, 96)
+    for image in (flat, edge):
+        added = retouched(image, torch.zeros_like(noise), noise, 2) - image
+        fine = noise - blurred(noise, BROAD * 2)
+        assert torch.allclose(added[..., :30], GAIN * fine[..., :30], atol=1e-5), "away from an edge: all of it"
+        assert (retouched(image, flat, flat + 0.2, 2) - image).abs().max() < 1e-5, "a shift of colour: nothing"
+    at_edge = added[..., 46:50].std() / (GAIN * fine[..., 46:50]).std()
+    assert at_edge < 0.1, "eight tenths of contrast: next to nothing"
+    batch = torch.cat([flat, edge])
+    both = retouched(batch, torch.zeros_like(batch), noise.expand_as(batch), 2)
+    assert torch.equal(both[1:], retouched(edge, torch.zeros_like(noise), noise, 2))
+
+
+def test_blur_keeps_the_mean_and_a_texture_has_no_seam() -> None:
+    image = images(1, 3, 20, 24)
+    assert torch.allclose(blurred(torch.full((1, 3, 9, 9), 0.3), 2.0), torch.full((1, 3, 9, 9), 0.3), atol=1e-6)
+    point = torch.zeros(1, 1, 41, 41)
+    point[..., 20, 20] = 1
+    found = blurred(point, 2.5)[0, 0]
+    place = torch.arange(41.0) - 20
+    assert abs(found.sum() - 1) < 1e-5 and abs((found.sum(0) * place**2).sum() ** 0.5 - 2.5) < 0.05
+    axes = Tileable(True, True)
+    rolled = blurred(image.roll((5, 7), (2, 3)), 3.0, axes)
+    assert torch.allclose(rolled, blurred(image, 3.0, axes).roll((5, 7), (2, 3)), atol=1e-6)
 
 
 def test_a_latent_and_its_image(model: Model, codec: TinyVAE) -> None:
@@ -142,11 +172,8 @@ def test_a_latent_and_its_image(model: Model, codec: TinyVAE) -> None:
     latent, image = upscaler.latent_and_image(low, target, seeded_noise(3, 2))
     assert torch.equal(latent, upscaler.latent(low, target, noise))
     large = by_hand(seen, upscale_model, (96, 80))
-    assert torch.allclose(
-        image,
-        retouched(large, codec.decode(encoded(large, codec)).clamp(-1, 1), codec.decode(latent).clamp(-1, 1)),
-        atol=1e-4,
-    )
+    before, after = (codec.decode(x).clamp(-1, 1) for x in (encoded(large, codec), latent))
+    assert torch.allclose(image, retouched(large, before, after, 2), atol=1e-4)
     plain = upscaler.latent_and_image(low, target, seeded_noise(3, 2), restore=False)[1]
     assert torch.allclose(plain, codec.decode(latent).clamp(-1, 1), atol=1e-5)
 

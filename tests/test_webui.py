@@ -607,7 +607,7 @@ def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(
     for image, latent, low in zip(images, wanted.split(1), small.split(1), strict=True):
         large = enlarged(codec.decode(low).clamp(-1, 1), (128, 128), crisp)
         before, after = (codec.decode(x).clamp(-1, 1) for x in (codec.encode(large), latent))
-        assert torch.allclose(image, retouched(large, before, after)[0], atol=2e-2)
+        assert torch.allclose(image, retouched(large, before, after, 2)[0], atol=2e-2)
         assert not torch.allclose(image, after[0], atol=0.1), "the codec's losses are not in it"
     refined = run(hires, Job(checkpoint), small[:1], *args[:5], True, 0, "Crisp 4x")
     assert torch.allclose(refined[1], wanted[:1], atol=2e-2)

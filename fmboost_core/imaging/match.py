@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .luma import LUMA
+from .luma import luma
 from .resample import resize
 
 Match = Literal["same", "displaced", "other"]
@@ -33,8 +33,7 @@ def match(image: Tensor, other: Tensor) -> Match:
 
     Images that are too small to tell, and flat ones, count as the same.
     """
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    planes = [(_within(x, _LARGEST).float().cpu() * weights).sum(1, keepdim=True) for x in (image, other)]
+    planes = [luma(_within(x, _LARGEST).float().cpu()) for x in (image, other)]
     similarity = 1.0
     for level in range(_LEVELS):
         size = (planes[0].shape[-2] >> level, planes[0].shape[-1] >> level)

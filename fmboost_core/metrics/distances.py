@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..imaging.luma import LUMA
+from ..imaging.luma import luma
 
 PATCH = 7  # pixels a side
 STRIP = 25  # pixels long, one wide
@@ -24,12 +24,6 @@ _UNSEEN = 0.1  # added to that range, of images in [-1,1]: what weighs ten times
 
 
 # --- planes and patches
-
-
-def luma(image: Tensor) -> Tensor:
-    """(B,3,H,W) -> (B,1,H,W), Rec. 601."""
-    red, green, blue = image.split(1, dim=1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def colour_planes(image: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from .distances import directions, laplacian_patches, luma, sliced_distance
+from ..imaging.luma import luma
+from .distances import directions, laplacian_patches, sliced_distance
 
 _FLAT = 1e-6  # gradient of an image without any
 _ROUNDING = 1 / (12 * 127.5**2)  # variance of rounding to 8 bits

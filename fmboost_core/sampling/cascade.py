@@ -136,7 +136,8 @@ class Cascade:
         if small is None:
             return image
         if self.upscale_model is not None and made.enlarged is not None:
-            image = retouched(self._fitted(made.enlarged, size), self._decoded(made.guide, size), image)
+            before, ratio = self._decoded(made.guide, size), max(size[0] / small.shape[-2], size[1] / small.shape[-1])
+            image = retouched(self._fitted(made.enlarged, size), before, image, ratio, self.tileable)
             if not came_in:
                 return image
         # One by one: each takes a few times its own memory.
