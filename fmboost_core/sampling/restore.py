@@ -70,9 +70,9 @@ def retouched(
 ) -> Tensor:
     """An enlarged image with the texture that the flow draws: enlarged + `GAIN` * share * fine(D(made) - D(guide)).
 
-    What the codec loses is lost in both decoded images, so that it cancels. Only the fine part of the change counts, since
-    the coarse part shifts colours; and less of it where the enlarged image has an edge, which the upscale model draws
-    better.
+    What the codec loses is lost in both decoded images, so that it cancels. Only the fine part of the change counts:
+    the coarse part shifts colours. And less of it counts where the enlarged image has an edge, which the upscale model
+    draws better.
     enlarged, before, after: the enlarged image, the decoded guide E(enlarged) and the decoded result; (B,3,H,W) in
     [-1,1].
     ratio: upscale factor. tileable: the axes along which the images are.
