@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 import torch
-from modules import devices, shared, upscaler
+from modules import devices, scripts, shared, upscaler
 from PIL import Image
 from torch import Tensor
 
@@ -56,9 +56,14 @@ def add_setting() -> None:
     """Add the setting of the upscale model to the host's page of upscaling."""
     choice = shared.OptionInfo(
         NO_UPSCALE_MODEL, "FMBoost in Extras: upscale model behind which it works", gr.Dropdown,
-        lambda: {"choices": upscale_model.choices()}, section=("upscaling", "Upscaling"),
+        lambda: {"choices": upscale_model.choices()}, onchange=_forget_results, section=("upscaling", "Upscaling"),
     )  # fmt: skip
     shared.opts.add_option(SETTING, choice)
+
+
+def _forget_results() -> None:
+    """The host keeps what Extras has made of the last images, and does not know that this setting changes it."""
+    scripts.scripts_postproc.image_changed()
 
 
 def register(*_: Any) -> None:

@@ -49,8 +49,11 @@ class UpscaleModel:
         """One image (1,3,h,w) in [0,1]. The host gives it back as it is where it is interrupted, and on errors."""
         data, small = self._data, host.to_image(image * 2 - 1)
         large = data.scaler.do_upscale(small, data.data_path)
-        if large.size == small.size and data.scale > 1:
+        if large.size == small.size and data.scale != 1:  # it is None where the host does not know it
             if host.interrupted():
                 raise Cancelled("Stopped on request.")
-            raise ConfigError(f"The upscaler {data.name} did not enlarge the image; the console tells why.")
+            raise ConfigError(
+                f"The upscaler {data.name} did not enlarge the image; choose one that enlarges, or see the console for "
+                "its error."
+            )
         return host.to_tensor(large).to(image) / 2 + 0.5

@@ -611,7 +611,7 @@ def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(
         assert not torch.allclose(image, after[0], atol=0.1), "the codec's losses are not in it"
     refined = run(hires, Job(checkpoint), small[:1], *args[:5], True, 0, "Crisp 4x")
     assert torch.allclose(refined[1], wanted[:1], atol=2e-2)
-    with pytest.raises(ConfigError, match="Broken 4x did not enlarge the image; the console tells why"):
+    with pytest.raises(ConfigError, match="Broken 4x did not enlarge the image; choose one that enlarges"):
         run(hires, Job(checkpoint), small[:1], *args, "Broken 4x")
     with pytest.raises(ConfigError, match="but the guide method bilinear works on latents"):
         run(hires, Job(checkpoint), small[:1], *args[:3], "bilinear", "auto", False, 0, "Crisp 4x")
@@ -630,6 +630,10 @@ def test_extras_work_behind_the_upscaler_of_a_setting(stub: SimpleNamespace, hir
     stub.shared.opts.fmboost_extras_upscale_model = "Crisp 4x"
     behind = np.asarray(ours.upscale(picture, 2, extras.BUILTIN), dtype=float)
     assert behind.shape == (48, 64, 3) and np.abs(behind - plain).mean() > 3
+    forgotten = []
+    stub.scripts.scripts_postproc = SimpleNamespace(image_changed=lambda: forgotten.append(True))
+    stub.shared.opts.onchange()
+    assert forgotten, "the host would show its last result again"
     pixels = torch.from_numpy(np.asarray(picture).copy()).movedim(-1, 0)[None] / 127.5 - 1
     wanted = upscale_image(pixels, load_model("flux1-x2"), load_codec("builtin", "flux1"), upscale_model=crisp)
     assert np.abs(behind - ((wanted[0].movedim(0, -1) + 1) * 127.5).numpy()).max() < 3

@@ -253,7 +253,7 @@ class Crisp(Upscaler):
         return large.point(lambda v: min(255, max(0, round((v - 128) * 1.2 + 128))))
 
 
-def listed(name: str, path: str | None, scaler: Upscaler, scale: int = 4) -> SimpleNamespace:
+def listed(name: str, path: str | None, scaler: Upscaler, scale: int | None = 4) -> SimpleNamespace:
     """The host's `UpscalerData`."""
     return SimpleNamespace(name=name, data_path=path, scaler=scaler, scale=scale)
 
@@ -263,6 +263,7 @@ class Opts(SimpleNamespace):
 
     def add_option(self, name: str, info: Any) -> None:
         setattr(self, name, info.default)
+        self.onchange = info.onchange
 
 
 def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespace:
@@ -303,9 +304,11 @@ def install(monkeypatch: pytest.MonkeyPatch, models_path: Path) -> SimpleNamespa
             "state": state, "total_tqdm": told, "sd_model": checkpoint, "latent_upscale_modes": {},
             "sd_upscalers": [
                 listed("Lanczos", None, Upscaler()), listed("Crisp 4x", "crisp", Crisp()),
-                listed("Broken 4x", "broken", Crisp()),
+                listed("Broken 4x", "broken", Crisp(), None),
             ],
-            "OptionInfo": lambda default, label, component, args, section: SimpleNamespace(default=default),
+            "OptionInfo": lambda default, label, component, args, onchange, section: SimpleNamespace(
+                default=default, onchange=onchange
+            ),
             "opts": Opts(sd_vae_decode_method="Full", save_images_before_highres_fix=False),
         },
         "scripts": {"Script": Script, "AlwaysVisible": object(), "scripts_data": []},

@@ -12,14 +12,24 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from .server import PACK, Refused, peak_memory
-from .webui import Made, Webui, as_text, difference, pixels_of
+from .webui import BROKEN_UPSCALER, COLOUR, UPSCALER, Made, Pixels, Webui, as_text, difference, pixels_of
 
 MODES = {"FMBoost 2x", "FMBoost 4x", "FMBoost 2x (sub/own)", "FMBoost 2x (sub/vanishing)"}
 
 
 def options(*args: Any) -> dict[str, Any]:
-    """The accordion's values in a request: model, noise step, solver, guide method, tile, refine."""
+    """The accordion's values in a request: model, noise step, solver, guide, tile, refine, strength, upscale model."""
     return {"alwayson_scripts": {"FMBoost": {"args": list(args)}}}
+
+
+def behind(upscaler: str, strength: float = 0) -> dict[str, Any]:
+    """The accordion's values with an upscale model."""
+    return options("Automatic", -1, "euler", "auto", "auto", False, strength, upscaler)
+
+
+def is_coloured(image: Pixels) -> bool:
+    """Whether an image has the colour that the upscale model makes."""
+    return bool((abs(image.mean((0, 1)) - COLOUR) < 16).all())
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +100,11 @@ def test_variation_seeds_change_the_detail(webui: Webui, usual: Made) -> None:
         {},
         {"hr_second_pass_steps": 2, **options("sub/own", 300, "heun", "bilinear", "48", False)},
         {"hr_second_pass_steps": 3, **options("Automatic", -1, "euler", "psu", "auto", True)},
+        behind(UPSCALER, 0.5),
     ],
-    ids=["defaults", "options", "refined"],
+    ids=["defaults", "options", "refined", "upscale model"],
 )
-def test_the_infotext_makes_the_same_image_again(webui: Webui, request_: dict[str, Any]) -> None:
+def test_the_infotext_makes_the_same_image_again(webui: Webui, plain: Made, request_: dict[str, Any]) -> None:
     """As the page's paste button does, through the API's field for it."""
     first = webui.txt2img(**request_)
     # What only the hosts' pages understand of what they paste themselves: their API stumbles over it.
@@ -116,6 +127,23 @@ def test_refining_is_the_samplers_own_pass_over_the_boosted_latent(webui: Webui,
     assert refined.images[0].shape == usual.images[0].shape
     assert difference(refined.images[0], usual.images[0]) > 10
     assert "FMBoost refine: True" in refined.infotexts[0]
+
+
+def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(webui: Webui, usual: Made) -> None:
+    scripts = webui.get("/sdapi/v1/script-info")
+    args = next(s["args"] for s in scripts if s["name"] == "fmboost" and not s["is_img2img"])
+    choices = next(arg["choices"] for arg in args if arg["label"].startswith("Upscale model"))
+    assert choices[0] == "None" and {UPSCALER, BROKEN_UPSCALER} <= set(choices)
+    assert not {"Lanczos", "Nearest", "FMBoost picture"} & set(choices)
+    for wish in ({}, {"hr_scale": 1.5}):
+        made = webui.txt2img(**behind(UPSCALER), **wish)
+        side = int(64 * wish.get("hr_scale", 2))
+        assert made.images[0].shape == (side, side, 3)
+        assert is_coloured(made.images[0])
+        assert f"FMBoost upscale model: {UPSCALER}" in made.infotexts[0]
+    assert not is_coloured(usual.images[0]) and "upscale model" not in usual.infotexts[0]
+    same = webui.txt2img(**behind("None"))
+    assert difference(same.images[0], usual.images[0]) == 0 and same.infotexts == usual.infotexts
 
 
 def test_the_small_image_is_saved_where_the_settings_want_it(webui: Webui, plain: Made) -> None:
@@ -172,6 +200,11 @@ def interrupted(webui: Webui, **request: Any) -> tuple[Made, int]:
             "FMBoost only enlarges: 32x32 is smaller than the 64x64 that came in; choose a larger size.",
         ),
         ({"hr_upscaler": "FMBoost 2x (sub/vanishing)"}, "vanishing.safetensors"),
+        (behind("nothing"), "There is no upscaler 'nothing' here; choose one of None, "),
+        (
+            behind(BROKEN_UPSCALER),
+            f"The upscaler {BROKEN_UPSCALER} did not enlarge the image; choose one that enlarges",
+        ),
     ],
 )
 def test_a_mistake_reaches_the_user_and_leaves_the_host_as_it_was(
@@ -184,24 +217,35 @@ def test_a_mistake_reaches_the_user_and_leaves_the_host_as_it_was(
     assert difference(webui.txt2img(enable_hr=False).images[0], plain.images[0]) == 0
 
 
-def test_an_xyz_plot_over_evaluations_beside_another_upscaler(webui: Webui, usual: Made) -> None:
+def plotted(webui: Webui, x: tuple[str, str, list[str]], y: tuple[str, str, list[str]], count: int) -> Made:
+    """The images of an X/Y/Z plot. x, y: an axis's name with its values as text, or as choices."""
     scripts = webui.get("/sdapi/v1/script-info")
     plot = next(s for s in scripts if s["name"] == "x/y/z plot" and not s["is_img2img"])
     axes = next(arg["choices"] for arg in plot["args"] if arg["label"] == "X type")
-    x, y = axes.index("[FMBoost] Evaluations"), axes.index("Hires upscaler")
     values = [arg["value"] for arg in plot["args"]]
-    values[:6] = [x, "1, 4", [], y, "", ["FMBoost 2x", "Latent"]]
-    values[6:9] = [0, "", []]
+    values[:9] = [axes.index(x[0]), *x[1:], axes.index(y[0]), *y[1:], 0, "", []]
     labels = [arg["label"] for arg in plot["args"]]
     values[labels.index("Include Sub Images")] = True
     # Forge's own pass wants to be told this through the API; ours does without.
     forges = {"hr_additional_modules": ["Use same choices"]} if webui.is_forge else {}
     made = webui.txt2img(script_name="x/y/z plot", script_args=values, **forges)
-    one, four, latent_one, latent_four = made.images[-4:]
+    return Made(made.images[-count:], made.infotexts[-count:])
+
+
+def test_an_xyz_plot_over_evaluations_beside_another_upscaler(webui: Webui, usual: Made) -> None:
+    made = plotted(webui, ("[FMBoost] Evaluations", "1, 4", []), ("Hires upscaler", "", ["FMBoost 2x", "Latent"]), 4)
+    one, four, latent_one, latent_four = made.images
     assert difference(one, usual.images[0]) <= 1  # the default model takes one
     assert min(difference(one, four), difference(latent_four, four), difference(latent_one, one)) > 10
-    texts = made.infotexts[-4:]
+    texts = made.infotexts
     assert ["FMBoost model" in text for text in texts] == [True, True, False, False], texts
+
+
+def test_an_xyz_plot_over_upscale_models(webui: Webui, usual: Made) -> None:
+    made = plotted(webui, ("[FMBoost] Upscale model", "", ["None", UPSCALER]), ("Nothing", "", []), 2)
+    assert difference(made.images[0], usual.images[0]) <= 1 and is_coloured(made.images[1])
+    texts = made.infotexts
+    assert [f"FMBoost upscale model: {UPSCALER}" in text for text in texts] == [False, True], texts
 
 
 def test_an_image_in_extras_is_as_on_the_command_line(webui: Webui) -> None:
@@ -216,3 +260,22 @@ def test_an_image_in_extras_is_as_on_the_command_line(webui: Webui) -> None:
     assert difference(pixels_of(made["image"]), np.asarray(Image.open(out)).astype(np.int64)) <= 2
     request["upscaler_1"] = "FMBoost picture (checkpoint's VAE)"
     assert pixels_of(webui.post("/sdapi/v1/extra-single-image", request, 300)["image"]).shape == (192, 288, 3)
+
+
+def test_extras_work_behind_the_upscaler_of_a_setting(webui: Webui) -> None:
+    """At once, although the host keeps what Extras has made of an image."""
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.int64)
+    request = {"image": as_text(image), "upscaling_resize": 2}
+
+    def made(upscaler: str, entry: str = "FMBoost picture") -> Pixels:
+        webui.post("/sdapi/v1/options", {"fmboost_extras_upscale_model": upscaler})
+        return pixels_of(webui.post("/sdapi/v1/extra-single-image", request | {"upscaler_1": entry}, 300)["image"])
+
+    try:
+        plain = made("None")
+        for entry in ("FMBoost picture", "FMBoost picture (checkpoint's VAE)"):
+            large = made(UPSCALER, entry)
+            assert large.shape == (128, 192, 3) and is_coloured(large)
+        assert not is_coloured(plain) and difference(made("None"), plain) == 0
+    finally:
+        webui.post("/sdapi/v1/options", {"fmboost_extras_upscale_model": "None"})

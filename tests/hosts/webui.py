@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from .server import PACK, Server, free_port
@@ -32,6 +33,9 @@ OFFLINE = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "SD_WEBUI_RESTARTING": "1",  # so that it opens no browser
 }
+
+UPSCALER, BROKEN_UPSCALER = "tiny_4x", "broken_4x"  # upscalers of the host by files of ours
+COLOUR = (160, 120, 80)  # what `UPSCALER` makes of any image, nearly
 
 Pixels = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -60,6 +64,11 @@ class Webui(Server):
         for name in ("own", "vanishing"):
             shutil.copy(PACK / "fmboost_core/weights/models/sd15-x2.safetensors", models / f"{name}.safetensors")
         (models / "broken.safetensors").write_bytes(b"none")
+        upscalers = base / "models" / "ESRGAN"
+        upscalers.mkdir()
+        # AUTOMATIC1111 takes PyTorch's newer files for harmful.
+        torch.save(esrgan(), upscalers / f"{UPSCALER}.pth", _use_new_zipfile_serialization=False)
+        (upscalers / f"{BROKEN_UPSCALER}.pth").write_bytes(b"none")
         shutil.copytree(Path(__file__).with_name("probe"), extensions / "probe")
         known = "".join((host / path).read_text("utf-8") for path in LISTS_OF_OPTIONS if (host / path).is_file())
         quiet = [option for option in QUIET if f'"{option}"' in known]
@@ -87,6 +96,23 @@ class Webui(Server):
         info = json.loads(answer["info"])
         grids = info.get("index_of_first_image", 0)
         return Made(images[grids:], info["infotexts"][grids:])
+
+
+def esrgan(features: int = 4) -> dict[str, torch.Tensor]:
+    """The weights of a small network of ESRGAN's architecture, which nearly makes `COLOUR` four times as large."""
+    grown, generator = 32, torch.Generator().manual_seed(0)  # the architecture fixes the growth
+    shapes = {"conv_first": (3, features), "trunk_conv": (features, features), "conv_last": (features, 3)}
+    shapes |= dict.fromkeys(("upconv1", "upconv2", "HRconv"), (features, features))
+    for block in ("RDB1", "RDB2", "RDB3"):
+        for i in range(1, 6):
+            widths = features + (i - 1) * grown, features if i == 5 else grown
+            shapes[f"RRDB_trunk.0.{block}.conv{i}"] = widths
+    weights = {}
+    for name, (before, after) in shapes.items():
+        weights[f"{name}.weight"] = torch.randn(after, before, 3, 3, generator=generator) * 0.05
+        weights[f"{name}.bias"] = torch.zeros(after)
+    weights["conv_last.bias"] = torch.tensor(COLOUR[::-1]) / 255  # the hosts give it its channels as BGR
+    return weights
 
 
 def pixels_of(text: str) -> Pixels:

@@ -5,7 +5,7 @@ in `process`, which FMBoost has to allow.
 """
 
 import torch
-from modules import paths, processing, scripts, shared
+from modules import paths, scripts, shared
 from safetensors.torch import save_file
 
 from fmboost_core import boost, load_model
@@ -40,18 +40,18 @@ class Probe(scripts.Script):
             return
 
         def outer(samples, *rest):
-            given = []
-            decode = processing.decode_latent_batch
+            given, model = [], p.sd_model
+            decode = model.decode_first_stage
 
-            def watched(model, batch, *args, **kwargs):
-                given.append(batch)
-                return decode(model, batch, *args, **kwargs)
+            def watched(latents):
+                given.append(latents)
+                return decode(latents)
 
-            processing.decode_latent_batch = watched
+            model.decode_first_stage = watched
             try:
                 return inner(samples, *rest)
             finally:
-                processing.decode_latent_batch = decode
+                model.decode_first_stage = decode
                 self.write(p, samples, given[-1] if given else samples)
 
         p.sample_hr_pass = outer
