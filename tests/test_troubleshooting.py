@@ -408,6 +408,34 @@ def _(model, codec):
     boost(model, codec, upsample="fast")
 
 
+@provokes(
+    "ConfigError",
+    "An upscale model enlarges images, but the guide method … works on latents; choose psu, or leave the upscale model "
+    "out.",
+)
+def _(model, codec):
+    boost(model, codec, upsample="bilinear", upscale_model=lambda image: image)
+
+
+@provokes("MissingDependencyError", "Upscale models need the package spandrel: pip install spandrel.")
+def _(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    fmboost_core.load_upscale_model("any.pth")
+
+
+@provokes("CheckpointError", "… is no upscale model that spandrel knows (…); name another file.")
+def _(monkeypatch):
+    """As spandrel refuses a file, which is no part of the tests' environment; tests/files has the real one."""
+
+    def load_from_file(path):
+        raise ValueError("Unsupported model")
+
+    loader = SimpleNamespace(load_from_file=load_from_file)
+    spandrel = SimpleNamespace(ImageModelDescriptor=object, ModelLoader=lambda: loader)
+    monkeypatch.setitem(sys.modules, "spandrel", spandrel)
+    fmboost_core.load_upscale_model("any.pth")
+
+
 @provokes("ConfigError", "There is no solver …; choose one of ….")
 def _(model, codec):
     boost(model, codec, solver="eular")
