@@ -90,8 +90,8 @@ class Upscale(io.ComfyNode):
 
         with host.noted() as notes:
             refuse_start(latent, "latent", "the small latent, from KSampler", model)
-            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
-            options = options.resolve(cfm.spec, enlarged=enlarger is not None)
+            asked = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
+            options = asked.resolve(cfm.spec, enlarged=enlarger is not None)
             if options.upsample == "psu":
                 require_codec(codec, "The method psu", inputs.VAE_ADVICE)
             if decode:
@@ -159,8 +159,8 @@ class UpscaleImage(io.ComfyNode):
 
         large = []
         with host.noted() as notes:
-            options = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
-            options = options.resolve(cfm.spec, enlarged=enlarger is not None)
+            asked = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
+            options = asked.resolve(cfm.spec, enlarged=enlarger is not None)
             if isinstance(codec, HostVAE):
                 require_same_family(cfm.party, codec.examined())
             # One by one: a batch may be a film, whose large images together are more than the memory.
