@@ -186,13 +186,14 @@ def test_stages_hand_on_the_image_and_not_the_codec_s_losses(model: Model, codec
     first = upscale_image(small, model, codec, upscale_model=upscale_model, noise=lambda _: noises[0])
     second = upscale_image(first, model, codec, upscale_model=upscale_model, noise=lambda _: noises[1])
     assert torch.allclose(both, second, atol=1e-4)
-    queue = iter(noises)
     low = codec.encode(small[..., :16])
-    noises[:] = [torch.randn(1, 4, 6, 4), torch.randn(1, 4, 12, 8)]
-    shown = Upscaler(model, codec, upscale_model=upscale_model).latent_and_image(
-        low, Target(scale=4), lambda _: next(queue)
-    )
-    assert shown[0].shape == (1, 4, 12, 8) and shown[1].shape == (1, 3, 96, 64)
+    noises = [torch.randn(1, 4, 6, 4), torch.randn(1, 4, 12, 8)]
+    queue = iter(noises)
+    upscaler, twice = Upscaler(model, codec, upscale_model=upscale_model), Target(scale=2)
+    latent, image = upscaler.latent_and_image(low, Target(scale=4), lambda _: next(queue))
+    latent_1, image_1 = upscaler.latent_and_image(low, twice, lambda _: noises[0])
+    latent_2, image_2 = upscaler.latent_and_image(latent_1, twice, lambda _: noises[1], image_1)
+    assert torch.allclose(latent, latent_2, atol=1e-4) and torch.allclose(image, image_2, atol=1e-4)
 
 
 def test_tileable_images_and_any_size(model: Model, codec: TinyVAE) -> None:

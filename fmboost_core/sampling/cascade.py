@@ -25,11 +25,13 @@ class Made(NamedTuple):
     """What a stage makes: its latent (B,C,h,w), of a guide of the same shape.
 
     enlarged: the image (B,3,H,W) that the guide was encoded from; None where it was made without one.
+    ratio: by how much that image was enlarged.
     """
 
     latent: Tensor
     guide: Tensor
-    enlarged: Tensor | None
+    enlarged: Tensor | None = None
+    ratio: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,14 @@ class Cascade:
             assert image is not None
             large = enlarged(image, self._encoded(size), self.upscale_model, distort, self.tileable)
             guide, kind = encoded(large, self._codec), kind if self.upscale_model is None else "enlarged"
-            return Made(self.sample(index, guide, kind), guide, large)
+            ratio = max(size[0] / image.shape[-2], size[1] / image.shape[-1])
+            return Made(self.sample(index, guide, kind), guide, large, ratio)
         if latent is None:
             assert image is not None
             own = self._encoded((image.shape[-2], image.shape[-1]))
             latent = encoded(enlarged(image, own, None, tileable=self.tileable), self._codec)
         guide = self.upsampling(latent, latent_size(size, self.unit), distort)
-        return Made(self.sample(index, guide, self.upsampling.kind), guide, None)
+        return Made(self.sample(index, guide, self.upsampling.kind), guide)
 
     def _shown(
         self, made: Made, size: tuple[int, int], small: Tensor | None, distort: bool, came_in: bool = False
@@ -136,8 +139,8 @@ class Cascade:
         if small is None:
             return image
         if self.upscale_model is not None and made.enlarged is not None:
-            before, ratio = self._decoded(made.guide, size), max(size[0] / small.shape[-2], size[1] / small.shape[-1])
-            image = retouched(self._fitted(made.enlarged, size), before, image, ratio, self.tileable)
+            before = self._decoded(made.guide, size)
+            image = retouched(self._fitted(made.enlarged, size), before, image, made.ratio, self.tileable)
             if not came_in:
                 return image
         # One by one: each takes a few times its own memory.
