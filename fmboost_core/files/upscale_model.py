@@ -69,7 +69,8 @@ def load_upscale_model(
         ) from None
     if not isinstance(loaded, ImageModelDescriptor) or loaded.input_channels != 3 or loaded.output_channels != 3:
         raise CheckpointError(f"{path} does not make colour images of colour images; name an upscale model's file.")
-    device, dtype = torch.device(device), dtype if loaded.supports_dtype(dtype) else torch.float32
+    supported = {torch.float16: loaded.supports_half, torch.bfloat16: loaded.supports_bfloat16}
+    device, dtype = torch.device(device), dtype if supported.get(dtype, True) else torch.float32
     network = loaded.to(device, dtype).eval()
     network.model.to(memory_format=torch.channels_last)  # in bfloat16 twice as fast on a CPU
     return LoadedUpscaleModel(Path(path).stem, network, loaded.scale, device, dtype)

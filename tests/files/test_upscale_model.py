@@ -30,6 +30,8 @@ def test_a_file_is_read_and_applied(tmp_path: Path) -> None:
     model, image = load_upscale_model(tmp_path / "small.safetensors"), torch.rand(1, 3, 20, 28)
     assert (model.name, model.factor) == ("small", 2) and model.device == CPU
     assert torch.allclose(model(image), by_hand(compact(), image), atol=1e-5)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert load_upscale_model(tmp_path / "small.safetensors", "cpu", dtype).dtype == dtype
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
