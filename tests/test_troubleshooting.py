@@ -424,7 +424,7 @@ def _(monkeypatch):
 
 
 @provokes("CheckpointError", "… is no upscale model that spandrel knows (…); name another file.")
-def _(monkeypatch):
+def _(monkeypatch, tmp_path):
     """As spandrel refuses a file, which is no part of the tests' environment; tests/files has the real one."""
 
     def load_from_file(path):
@@ -433,7 +433,8 @@ def _(monkeypatch):
     loader = SimpleNamespace(load_from_file=load_from_file)
     spandrel = SimpleNamespace(ImageModelDescriptor=object, ModelLoader=lambda: loader)
     monkeypatch.setitem(sys.modules, "spandrel", spandrel)
-    fmboost_core.load_upscale_model("any.pth")
+    (tmp_path / "any.pth").write_text("nothing")
+    fmboost_core.load_upscale_model(tmp_path / "any.pth")
 
 
 @provokes("ConfigError", "There is no solver …; choose one of ….")

@@ -55,12 +55,14 @@ def load_upscale_model(
 ) -> LoadedUpscaleModel:
     """The upscale model of a file (.pth, .safetensors), of any architecture that spandrel knows.
 
-    Raises `MissingDependencyError` without spandrel, `CheckpointError` for a file of something else.
+    Raises `MissingDependencyError` without spandrel, `CheckpointError` without the file and for one of something else.
     """
     try:
         from spandrel import ImageModelDescriptor, ModelLoader
     except ImportError:
         raise MissingDependencyError("Upscale models need the package spandrel: pip install spandrel.") from None
+    if not Path(path).is_file():
+        raise CheckpointError(f"There is no file {path}; check the name.")
     try:
         loaded: Any = ModelLoader().load_from_file(path)
     except Exception as error:  # each architecture raises errors of its own
