@@ -13,7 +13,7 @@ from ..codecs.protocol import Codec
 from ..imaging.resample import resize
 from ..tiles import NOT_TILEABLE, Tileable
 from .checks import check_finite
-from .guide import LatentUpsampling, encoded, latent_size
+from .guide import LatentUpsampling, encoded, image_guide, latent_size
 from .restore import back_projected, retouched
 from .upscale_model import UpscaleModel, enlarged
 
@@ -24,8 +24,8 @@ SampleStage = Callable[[int, Tensor, str], Tensor]
 class Made(NamedTuple):
     """What a stage makes: its latent (B,C,h,w), of a guide of the same shape.
 
-    enlarged: the image (B,3,H,W) that the guide was encoded from; None where it was made without one.
-    ratio: by how much that image was enlarged.
+    enlarged: the image (B,3,H,W) that an upscale model has made and the guide was encoded from; None without such a
+    model. ratio: by how much that image was enlarged.
     """
 
     latent: Tensor
@@ -115,14 +115,16 @@ class Cascade:
         size = self.sizes[index]
         if self.upsampling is None:
             assert image is not None
+            if self.upscale_model is None:  # the large image is not kept: it would count in the flow's memory
+                guide = image_guide(image, self._codec, self._encoded(size), distort, self.tileable)
+                return Made(self.sample(index, guide, kind), guide)
             large = enlarged(image, self._encoded(size), self.upscale_model, distort, self.tileable)
-            guide, kind = encoded(large, self._codec), kind if self.upscale_model is None else "enlarged"
-            ratio = max(size[0] / image.shape[-2], size[1] / image.shape[-1])
-            return Made(self.sample(index, guide, kind), guide, large, ratio)
+            guide, ratio = encoded(large, self._codec), max(size[0] / image.shape[-2], size[1] / image.shape[-1])
+            return Made(self.sample(index, guide, "enlarged"), guide, large, ratio)
         if latent is None:
             assert image is not None
             own = self._encoded((image.shape[-2], image.shape[-1]))
-            latent = encoded(enlarged(image, own, None, tileable=self.tileable), self._codec)
+            latent = image_guide(image, self._codec, own, tileable=self.tileable)
         guide = self.upsampling(latent, latent_size(size, self.unit), distort)
         return Made(self.sample(index, guide, self.upsampling.kind), guide)
 
@@ -138,7 +140,7 @@ class Cascade:
         image = self._decoded(made.latent, size)
         if small is None:
             return image
-        if self.upscale_model is not None and made.enlarged is not None:
+        if made.enlarged is not None:
             before = self._decoded(made.guide, size)
             image = retouched(self._fitted(made.enlarged, size), before, image, made.ratio, self.tileable)
             if not came_in:

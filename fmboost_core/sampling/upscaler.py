@@ -7,6 +7,7 @@
     end   = start + integral of v(x, t, guide), t: 0 -> 1       the flow: flow.py, solvers.py, tiling.py, networks/
     made  = guide + strength (end - guide)                      1: the end itself
     image = D(made), with the small image's content              restoring: restore.py
+            or an upscale model's, with the flow's texture
 
 A target beyond the upscale factor of training takes several stages (cascade.py, target.py). `Upscaler` holds a model, a
 codec and the options; `boost` and `upscale_image` are short forms of it, and `flow` is the flow of a stage alone.
