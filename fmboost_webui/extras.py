@@ -16,11 +16,10 @@ from fmboost_core import SamplingOptions, Target, Upscaler
 from fmboost_core.codecs.protocol import codec_party
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.schedule import seeded_noise
-from fmboost_core.sampling.widgets import or_none
 
 from . import checkpoint, hires, host, upscale_model
 from .models import AUTOMATIC, bundled_entry, choose_model
-from .options import NO_UPSCALE_MODEL
+from .options import Options
 
 # Other names than in hires-fix: the hosts look for a name among the latent modes first.
 BUILTIN, CHECKPOINT = "FMBoost picture", "FMBoost picture (checkpoint's VAE)"
@@ -55,7 +54,7 @@ class UpscalerFMBoost(upscaler.Upscaler):
 def add_setting() -> None:
     """Add the setting of the upscale model to the host's page of upscaling."""
     choice = shared.OptionInfo(
-        NO_UPSCALE_MODEL, "FMBoost in Extras: upscale model behind which it works", gr.Dropdown,
+        AUTOMATIC, "FMBoost in Extras: upscale model behind which it works", gr.Dropdown,
         lambda: {"choices": upscale_model.choices()}, onchange=_forget_results, section=("upscaling", "Upscaling"),
     )  # fmt: skip
     shared.opts.add_option(SETTING, choice)
@@ -90,7 +89,8 @@ def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
     party = checkpoint.party_of(loaded) if by_checkpoint else codec_party(host.builtin_codec())
     model = host.load_network(choose_model(hires.MODELS, bundled_entry(SCALE), AUTOMATIC, party).source)
     options, hooks = SamplingOptions(), host.Progress().hooks(preview=False)
-    enlarger = upscale_model.named(or_none(getattr(shared.opts, SETTING, NO_UPSCALE_MODEL), NO_UPSCALE_MODEL))
+    chosen = Options.of([], {"upscale_model": getattr(shared.opts, SETTING, AUTOMATIC)})
+    enlarger = upscale_model.named(chosen.enlarger(model.spec))
     on_device = nullcontext(checkpoint.host_vae(loaded)) if by_checkpoint else host.builtin_on_device()
 
     def run(tile: int | str | None) -> Tensor:

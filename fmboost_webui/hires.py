@@ -22,6 +22,7 @@ from fmboost_core.codecs.periodic import periodic
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.checks import check_crop
+from fmboost_core.sampling.options import strength_behind
 from fmboost_core.tiles import Tileable
 
 from . import checkpoint, host, upscale_model
@@ -118,13 +119,13 @@ class HiresPass:
         p = self.p
         self.model = choose_model(MODELS, p.hr_upscaler, self.options.model, checkpoint.party_of(p.sd_model))
         with host.warnings_shown(p):
-            self.enlarger = upscale_model.named(self.options.upscale_model)
+            self.enlarger = upscale_model.named(self.options.enlarger(self.model.spec))
             sampling = self.options.sampling(p.hr_second_pass_steps)
-            self.sampling = sampling.resolve(self.model.spec, enlarged=self.enlarger is not None)
+            self.sampling = sampling.resolve(self.model.spec, enlarged=strength_behind(self.enlarger))
         if not self.options.refine:  # the host counts its progress with it, and writes it into the infotext
             p.hr_second_pass_steps = self.sampling.nfe
         self._check_size()
-        p.extra_generation_params.update(to_infotext(self.options, self.model.name))
+        p.extra_generation_params.update(to_infotext(self.options, self.model))
 
     def _check_size(self) -> None:
         """Refuse a size that is too large, or below the first pass: the host itself sets the size only later."""

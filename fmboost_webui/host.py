@@ -18,11 +18,12 @@ from modules import devices, images, paths, processing, rng, sd_models, sd_sampl
 from PIL import Image
 from torch import Tensor
 
-from fmboost_core import Hooks, load_codec, load_model
+from fmboost_core import Hooks, load_codec, load_model, load_upscale_model
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import collected_warnings, is_out_of_memory
+from fmboost_core.errors import Cancelled, collected_warnings, is_out_of_memory
 from fmboost_core.families import FAMILIES, IMAGE_FAMILY
+from fmboost_core.files.upscale_model import BUILTIN, LoadedUpscaleModel
 from fmboost_core.model import Model
 from fmboost_core.sampling.schedule import Noise
 from fmboost_core.sampling.tiling import in_smaller_tiles
@@ -66,6 +67,17 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
+def bundled_upscale_model() -> LoadedUpscaleModel:
+    """The bundled upscale model on the device, which stops with the host after each tile."""
+
+    def stop_with_the_host(done: int, total: int) -> None:
+        if interrupted():
+            raise Cancelled("Stopped on request.")
+
+    with _undisturbed():
+        return load_upscale_model(BUILTIN, devices.device, _dtype()).watched(stop_with_the_host)
+
+
 @contextmanager
 def builtin_on_device() -> Iterator[Codec]:
     """The built-in codec on the device; afterwards it is on the CPU again."""
@@ -85,8 +97,7 @@ def load_network(source: str) -> Model:
 @contextmanager
 def on_device(model: Model, size: tuple[int, int]) -> Iterator[None]:
     """The network on the device, with room for an image of size (width, height); afterwards it is on the CPU again."""
-    half = devices.device.type == "cuda" and devices.dtype == torch.float16
-    dtype = torch.float16 if half else torch.float32
+    dtype = _dtype()
     positions = size[0] * size[1] // FAMILIES[model.spec.family].downscale_factor ** 2
     _make_room(model.working_memory(positions, dtype))
     try:
@@ -96,6 +107,12 @@ def on_device(model: Model, size: tuple[int, int]) -> Iterator[None]:
     finally:
         model.to("cpu", torch.float32)
         devices.torch_gc()
+
+
+def _dtype() -> torch.dtype:
+    """The number type of our networks: half precision only where the host has it on a GPU of NVIDIA or AMD."""
+    half = devices.device.type == "cuda" and devices.dtype == torch.float16
+    return torch.float16 if half else torch.float32
 
 
 def _make_room(needed: int) -> None:

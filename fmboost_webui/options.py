@@ -11,23 +11,25 @@ from typing import Any
 from fmboost_core import SamplingOptions, Target
 from fmboost_core.errors import ConfigError
 from fmboost_core.sampling.guide import UPSAMPLERS
+from fmboost_core.sampling.options import ENLARGED_STRENGTH
 from fmboost_core.sampling.schedule import NOISE_STEPS, trained_steps
 from fmboost_core.sampling.solvers import ADAPTIVE, SOLVERS
 from fmboost_core.sampling.target import stage_sizes
 from fmboost_core.sampling.tiling import parse_tile
 from fmboost_core.sampling.widgets import OWN_METHOD, OWN_NFE, OWN_NOISE_STEP, OWN_STRENGTH, or_none
-from fmboost_core.spec import require_strength
+from fmboost_core.spec import ModelSpec, require_strength
 
 from .models import AUTOMATIC, ModelFile
 
 MAX_NOISE_STEP = NOISE_STEPS - 1
 GUIDE_METHODS = (OWN_METHOD, *UPSAMPLERS)  # of the dropdown
 NO_UPSCALE_MODEL = "None"  # as the host's own lists name it
+BUNDLED = "FMBoost image 2x"  # the bundled upscale model
 
 # The accordion's widgets with their first values, in the order of the API's `args`.
 WIDGETS: dict[str, Any] = {
     "model": AUTOMATIC, "noise_step": OWN_NOISE_STEP, "solver": "euler", "upsample": OWN_METHOD, "tile": "auto",
-    "refine": False, "strength": OWN_STRENGTH, "upscale_model": NO_UPSCALE_MODEL,
+    "refine": False, "strength": OWN_STRENGTH, "upscale_model": AUTOMATIC,
 }  # fmt: skip
 
 
@@ -37,7 +39,8 @@ class Options:
 
     model: a model's name or `AUTOMATIC`. noise_step (0 to 999), upsample, strength: None is the model's own.
     tile: see `SamplingOptions`. refine: whether the host's second pass follows.
-    upscale_model: name of an upscaler of the host, which enlarges images in the place of interpolation, or None.
+    upscale_model: name of what enlarges images in the place of interpolation, `BUNDLED` or an upscaler of the host;
+    None: interpolation does; `AUTOMATIC`: see `enlarger`.
     Raises `ConfigError` that names the value.
     """
 
@@ -75,6 +78,12 @@ class Options:
         values["upscale_model"] = or_none(values["upscale_model"], NO_UPSCALE_MODEL)
         values["tile"] = parse_tile(values["tile"])
         return cls(**values)
+
+    def enlarger(self, spec: ModelSpec) -> str | None:
+        """The upscale model's name for a model: automatic is the bundled one where guides are made of images."""
+        if self.upscale_model != AUTOMATIC:
+            return self.upscale_model
+        return BUNDLED if (self.upsample or spec.guide) == "psu" else None
 
     def sampling(self, steps: int) -> SamplingOptions:
         """The core's options. steps: the hires steps, which are the sampler's where the result is refined."""
@@ -116,8 +125,9 @@ def describe(model: ModelFile, size: tuple[int, int], target: tuple[int, int], o
     Raises `ConfigError` where the solver cannot spend the steps, or the target is smaller than the size.
     """
     spec = model.spec
-    behind = "" if options.upscale_model is None else f" behind {escape(options.upscale_model)}"
-    nfe = options.sampling(steps).resolve(spec, enlarged=bool(behind)).nfe
+    enlarger = options.enlarger(spec)
+    behind = "" if enlarger is None else f" behind {escape(enlarger)}"
+    nfe = options.sampling(steps).resolve(spec, enlarged=None if enlarger is None else ENLARGED_STRENGTH).nfe
     start = (size[1], size[0])
     stages = len(stage_sizes(start, Target(size=target).pixels(start, spec.scale), spec.scale))
     adaptive = options.solver in ADAPTIVE
@@ -149,12 +159,15 @@ _KEYS = {
     "upscale_model": "FMBoost upscale model",
 }  # tiles change nothing that is seen
 INFOTEXT_KEYS = tuple(_KEYS.values())
+# What an infotext means that does not name an option. Older versions took no upscale model unasked.
+_UNNAMED = WIDGETS | {"upscale_model": NO_UPSCALE_MODEL}
 
 
-def to_infotext(options: Options, model: str) -> dict[str, Any]:
-    """What makes the same image again: the model's name, and each option that is not the default."""
-    usual = Options.of([])
-    values = {name: getattr(options, name) for name in _KEYS} | {"model": model}
+def to_infotext(options: Options, model: ModelFile) -> dict[str, Any]:
+    """What makes the same image again: the model's name, and each option that is not the usual one."""
+    usual = Options.of(list(_UNNAMED.values()))
+    values = {name: getattr(options, name) for name in _KEYS}
+    values |= {"model": model.name, "upscale_model": options.enlarger(model.spec)}
     return {_KEYS[name]: value for name, value in values.items() if value != getattr(usual, name)}
 
 
@@ -162,4 +175,4 @@ def from_infotext(name: str, params: Mapping[str, Any]) -> Any:
     """A widget's value from a pasted infotext; None, which changes nothing, where that is not FMBoost's."""
     if _KEYS["model"] not in params:
         return None
-    return _as_type(name, params.get(_KEYS.get(name, ""), WIDGETS[name]))
+    return _as_type(name, params.get(_KEYS.get(name, ""), _UNNAMED[name]))

@@ -57,7 +57,7 @@ class FMBoostScript(scripts.Script):
         controls = _accordion()
         self.infotext_fields = [(control, _pasted(name)) for name, control in controls.items()]
         self.paste_field_names = list(INFOTEXT_KEYS)
-        self._wire(*(controls[name] for name in ("model", "solver", "refine", "upscale_model")))
+        self._wire(*(controls[name] for name in ("model", "solver", "upsample", "refine", "upscale_model")))
         return [controls[name] for name in WIDGETS]
 
     def _wire(self, *ours: Any) -> None:
@@ -107,7 +107,7 @@ def _accordion() -> dict[str, Any]:
         )  # fmt: skip
         made["strength"] = gr.Slider(
             OWN_STRENGTH, MAX_STRENGTH, value=WIDGETS["strength"], step=0.05, elem_id="fmboost_strength",
-            label="Strength: more than 1 is crisper, less is softer (0: the model's own, behind an upscale model 0.3)",
+            label="Strength: more than 1 is crisper, less is softer (0: the model's own, or the upscale model's)",
         )  # fmt: skip
         made["refine"] = gr.Checkbox(
             WIDGETS["refine"], label="Refine with the sampler afterwards, at the denoising strength",
@@ -123,7 +123,7 @@ def _pasted(name: str) -> Any:
 
 def _line(
     width: int, height: int, upscaler: str, steps: int, scale: float, resize_x: int, resize_y: int, wish: str,
-    solver: str, refine: bool, enlarger: str,
+    solver: str, upsample: str, refine: bool, enlarger: str,
 ) -> Any:  # fmt: skip
     """The line's new state, from the values in the page."""
     if upscaler not in entries(hires.MODELS):
@@ -131,7 +131,8 @@ def _line(
     # Sliders give 512.0 in some versions of gradio.
     width, height, steps, resize_x, resize_y = map(int, (width, height, steps, resize_x, resize_y))
     try:
-        options = Options.of([], {"solver": solver, "refine": refine, "upscale_model": enlarger})
+        chosen = {"solver": solver, "upsample": upsample, "refine": refine, "upscale_model": enlarger}
+        options = Options.of([], chosen)
         model = choose_model(hires.MODELS, upscaler, wish, checkpoint.loaded_party())
         target = _target(width, height, scale, resize_x, resize_y)
         return gr.update(visible=True, value=describe(model, (width, height), target, options, steps))

@@ -1,4 +1,4 @@
-"""The host's upscalers of images, such as R-ESRGAN, as the core's upscale models."""
+"""The bundled upscale model, and the host's upscalers of images, such as R-ESRGAN, as the core's upscale models."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from modules import shared
 from torch import Tensor
 
 from fmboost_core.errors import Cancelled, ConfigError
+from fmboost_core.sampling.upscale_model import UpscaleModel
 
 from . import host
-from .options import NO_UPSCALE_MODEL
+from .models import AUTOMATIC
+from .options import BUNDLED, NO_UPSCALE_MODEL
 
 OWN = "FMBoost"  # the name of our own upscalers' class, which the core would call in a circle
 
 
 def choices() -> list[str]:
-    """The names of a dropdown: none first, then those of the host."""
-    return [NO_UPSCALE_MODEL, *(data.name for data in _listed())]
+    """The names of a dropdown: automatic, none and the bundled one first, then those of the host."""
+    return [AUTOMATIC, NO_UPSCALE_MODEL, BUNDLED, *(data.name for data in _listed())]
 
 
 def named(name: str | None) -> UpscaleModel | None:
-    """The upscaler of this name; None for None. Raises `ConfigError` for one that the host does not list."""
+    """The upscale model of this name; None for None. Raises `ConfigError` for one that is not listed."""
     if name is None:
         return None
+    if name == BUNDLED:
+        return host.bundled_upscale_model()
     for data in _listed():
         if data.name == name:
-            return UpscaleModel(data)
+            return HostUpscaleModel(data)
     raise ConfigError(f"There is no upscaler {name!r} here; choose one of {', '.join(choices())}.")
 
 
@@ -36,7 +40,7 @@ def _listed() -> list[Any]:
     return [data for data in shared.sd_upscalers if data.data_path and data.scaler.name != OWN]
 
 
-class UpscaleModel:
+class HostUpscaleModel:
     """One of the host's upscalers as the core's `UpscaleModel`: in 8 bits, in the host's tiles, with its progress."""
 
     def __init__(self, data: Any) -> None:

@@ -17,6 +17,7 @@ from ..fmboost_core.errors import ConfigError, ImageError
 from ..fmboost_core.families import require_same_family, titles
 from ..fmboost_core.imaging.resample import resize
 from ..fmboost_core.sampling.checks import require_codec
+from ..fmboost_core.sampling.options import strength_behind
 from ..fmboost_core.sampling.schedule import seeded_noise
 from ..fmboost_core.sampling.widgets import OWN_STRENGTH
 from . import host, inputs
@@ -91,7 +92,7 @@ class Upscale(io.ComfyNode):
         with host.noted() as notes:
             refuse_start(latent, "latent", "the small latent, from KSampler", model)
             asked = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
-            options = asked.resolve(cfm.spec, enlarged=enlarger is not None)
+            options = asked.resolve(cfm.spec, enlarged=strength_behind(enlarger))
             if options.upsample == "psu":
                 require_codec(codec, "The method psu", inputs.VAE_ADVICE)
             if decode:
@@ -160,7 +161,7 @@ class UpscaleImage(io.ComfyNode):
         large = []
         with host.noted() as notes:
             asked = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
-            options = asked.resolve(cfm.spec, enlarged=enlarger is not None)
+            options = asked.resolve(cfm.spec, enlarged=strength_behind(enlarger))
             if isinstance(codec, HostVAE):
                 require_same_family(cfm.party, codec.examined())
             # One by one: a batch may be a film, whose large images together are more than the memory.

@@ -30,7 +30,8 @@ from fmboost_core.imaging.resample import resize
 from fmboost_core.model import Model
 from fmboost_core.sampling.upscaler import boost
 from fmboost_core.spec import ModelSpec
-from fmboost_core.training.data.encode import Encoding, ShardMaker
+from fmboost_core.training.data.encode import ShardMaker
+from fmboost_core.training.data.encoding import Encoding
 from fmboost_core.training.data.photos import find_photos, plan_views
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from skimage import data
 
 from fmboost_core.cli import app as cli, device, enlarge, measure
+from fmboost_core.cli.arguments import AUTOMATIC
 from fmboost_core.cli.device import choose_device, default_model, load_tools
 from fmboost_core.cli.measure import evaluation_flop
 from fmboost_core.cli.processes import Process, share, this_process
@@ -30,7 +31,7 @@ from fmboost_core.codecs.load import load_codec
 from fmboost_core.codecs.tiny import taesd
 from fmboost_core.errors import Cancelled, ConfigError
 from fmboost_core.files.checkpoint import load_model, save_model
-from fmboost_core.files.upscale_model import LoadedUpscaleModel
+from fmboost_core.files.upscale_model import LoadedUpscaleModel, load_upscale_model
 from fmboost_core.files.weight_file import weights_digest
 from fmboost_core.imaging.read import read_picture
 from fmboost_core.model import Model
@@ -55,6 +56,9 @@ def tools(tmp_path_factory) -> list[str]:
     return ["--model", str(folder / "tiny.safetensors"), "--codec", str(folder / "codec"), "--device", "cpu"]
 
 
+PLAIN = ("--upscale-model", "none")
+
+
 @pytest.fixture
 def photo(tmp_path) -> Path:
     PHOTO.save(tmp_path / "photo.png")
@@ -62,7 +66,8 @@ def photo(tmp_path) -> Path:
 
 
 def upscale(tools: list[str], *args: object) -> int:
-    return cli.main(["upscale", *tools, *map(str, args)])
+    """The command, without an upscale model unless the arguments name one."""
+    return cli.main(["upscale", *tools, *PLAIN, *map(str, args)])
 
 
 def pictures_in(folder: Path) -> list[str]:
@@ -410,6 +415,22 @@ def test_an_upscale_model_takes_the_place_of_interpolation(tools, photo, tmp_pat
     assert upscale(tools, photo, f"{behind.parent}/", *how, "--skip-existing") == 0
     assert "with other settings, so made anew" in capsys.readouterr().err, "another upscale model"
     assert upscale(tools, photo, plain, "--upscale-model", tmp_path / "crisp.pth", "--strength", 3) == 2
+
+
+def test_the_bundled_upscale_model_is_named(tools, photo, tmp_path, capsys):
+    out = tmp_path / "large.png"
+    assert upscale(tools, photo, out, "--upscale-model", "builtin") == 0
+    small = read_picture(photo)
+    bundled = load_upscale_model("builtin")
+    wanted = upscale_image(small.rgb, load_model(tools[1]), load_codec(tools[3]), upscale_model=bundled)
+    assert (read_picture(out).rgb - wanted).abs().max() < 0.01
+    unasked = tmp_path / "unasked.png"
+    assert cli.main(["upscale", *tools, str(photo), str(unasked)]) == 0
+    assert torch.equal(read_picture(unasked).rgb, read_picture(out).rgb), "it is the default"
+    assert load_tools("sd15-x2-direct", "builtin", "cpu", "float32", AUTOMATIC).upscale_model is None
+    capsys.readouterr()
+    assert upscale(tools, photo, out, "--upscale-model", tmp_path / "none.pth") == 2
+    assert "none.pth; give a file, or builtin" in capsys.readouterr().err
 
 
 def test_a_single_picture_leaves_no_record_beside_it(tools, photo, tmp_path):

@@ -247,7 +247,7 @@ def faults(state: str = "problem") -> list[str]:
 
 def test_whole_files_are_one_line(bundle: Path) -> None:
     assert not faults()
-    assert faults("ok") == ["2 models whole: flux1-x2, sd15-x2-fast; 1 codecs whole: sd15"]
+    assert faults("ok") == ["2 models whole: flux1-x2, sd15-x2-fast; 1 codec whole: sd15"]
 
 
 def test_a_pointer_of_git_lfs_is_told_in_the_loaders_words(bundle: Path, capsys) -> None:
@@ -268,7 +268,7 @@ def test_a_cut_file_and_a_missing_one(bundle: Path) -> None:
     codec, model = faults()
     assert re.fullmatch(rf"{re.escape(str(cut))} is damaged or cut short \(.+\); copy or download it again", codec)
     assert "sd15-x2-fast.safetensors is missing; restore it" in model
-    assert faults("ok") == ["1 models whole: flux1-x2"]
+    assert faults("ok") == ["1 model whole: flux1-x2"]
 
 
 def test_a_changed_file_that_can_be_loaded_is_not_the_published_one(bundle: Path) -> None:

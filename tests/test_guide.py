@@ -28,7 +28,8 @@ from fmboost_core.sampling.fast_guide import fast_guide
 from fmboost_core.sampling.guide import LatentUpsampling
 from fmboost_core.tiles import Tileable
 from fmboost_core.training.data.crops import LatentCrops
-from fmboost_core.training.data.encode import Encoding, ShardMaker
+from fmboost_core.training.data.encode import ShardMaker
+from fmboost_core.training.data.encoding import Encoding
 from fmboost_core.training.data.latents import LatentSet, load_shards
 from fmboost_core.training.data.photos import find_photos, plan_views
 from fmboost_core.training.guide import GuidedFlow, make_guide_trainer

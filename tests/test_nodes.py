@@ -45,7 +45,8 @@ from torch import Tensor, nn
 from fmboost_core import FAMILIES, alpha_bar, boost, flow, load_codec, load_model, noise_augment, upscale_image
 from fmboost_core.codecs.load import has_builtin_codec
 from fmboost_core.files.checkpoint import save_model
-from fmboost_core.files.locate import bundled_models
+from fmboost_core.files.compact_file import load_compact
+from fmboost_core.files.locate import BUNDLED_UPSCALE_MODEL, bundled_models
 
 MODEL, FAST, SDXL_MODEL = "sd15-x2", "sd15-x2-fast", "sdxl-x2"  # each made for one evaluation
 DIRECT = "sd15-x2-direct"  # with a guide network
@@ -216,6 +217,12 @@ def test_the_folder_of_models_is_added_to_what_is_there(host: Host, tmp_path: Pa
     assert sorted(bundled) == sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
     paths, suffixes = host.folders["fmboost"]
     assert paths == ["/another/disk", str(tmp_path / "models/fmboost")] and suffixes == {".safetensors"}
+
+
+def test_the_bundled_upscale_model_is_among_the_host_s(host: Host) -> None:
+    host.nodes["FMBoostLoadCFM"].GET_SCHEMA()  # as the host does when it starts
+    host.folders["upscale_models"][1].update({".safetensors", ".pth"})  # as the host sets them
+    assert host.get_filename_list("upscale_models") == ["fmboost-image-x2.safetensors"]
 
 
 def test_the_server_tells_the_page_what_the_models_are_for(host: Host, tmp_path: Path) -> None:
@@ -740,6 +747,22 @@ def test_an_upscale_model_enlarges_in_the_place_of_interpolation(host: Host) -> 
     assert difference(full["samples"], wanted) > 1e-2
     direct = host.run("FMBoostPSUUpsample", latent=small, vae=VAE(), cfm=ready(host, DIRECT), upscale_model=sharper)
     assert difference(direct.args[0]["samples"], guide["samples"]) < 1e-4, "a model with a guide network leaves it out"
+
+
+def test_the_flow_adds_little_behind_the_bundled_upscale_model(host: Host) -> None:
+    """The host does not tell which file it has loaded: its weights do."""
+    network = load_compact(BUNDLED_UPSCALE_MODEL)
+
+    def bundled(image: Tensor) -> Tensor:
+        return network(image)
+
+    bundled.model = network  # type: ignore[attr-defined]  # as spandrel's description of a model holds it
+    fixed = {"latent": latent(8, 8), "vae": VAE(), "cfm": ready(host), "upscale_model": bundled, "seed": 3}
+    found, weak, strong = (
+        host.run("FMBoostUpscale", **fixed, **asked).args[0]["samples"]
+        for asked in ({}, {"strength": 0.05}, {"strength": 0.3})
+    )
+    assert difference(found, weak) < 1e-5 and difference(found, strong) > 0.02
 
 
 def test_the_picture_behind_an_upscale_model_is_its_own_with_the_flow_s_change(host: Host) -> None:

@@ -33,9 +33,10 @@ from fmboost_core.networks.conditioning import GUIDE_KINDS
 from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.sampling.restore import restored
 from fmboost_core.training.data import encode
-from fmboost_core.training.data.crops import CropSampler, LatentCrops, PhotoCrops
+from fmboost_core.training.data.crops import CropSampler, ImageCrops, LatentCrops, PhotoCrops
 from fmboost_core.training.data.degrade import Degradation
-from fmboost_core.training.data.encode import Encoding, ShardMaker, disturbed, reduced
+from fmboost_core.training.data.encode import ShardMaker, disturbed, reduced
+from fmboost_core.training.data.encoding import Encoding
 from fmboost_core.training.data.latents import LatentSet, load_shards
 from fmboost_core.training.data.photos import View, find_photos, load_view, plan_views
 from fmboost_core.training.data.shards import Sample, read_shard, write_shard
@@ -451,6 +452,43 @@ def test_critics_may_take_the_photographs_of_taught_shards_for_real(
         LatentCrops(LatentSet(old, 2), 4, {}, photos=True)
 
 
+def twice(image: Tensor) -> Tensor:
+    return image.square().repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_guides_can_be_enlarged_by_an_upscale_model(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    how = Encoding(guides=("enlarged",), upscale_model="twice", teacher="twice", restore=False)
+    folder = made(photos, codec, tmp_path / "enlarged", how, teacher=twice, upscale_model=twice).out
+    (sample, *_) = load_shards(folder).samples
+    low = torch.from_numpy(sample.arrays["low"].copy()).float()[None]
+    large = twice(codec.decode(low).clamp(-1, 1) / 2 + 0.5) * 2 - 1
+    expected = codec.encode(large)[0]
+    for name in ("enlarged", "high"):  # the teacher's image is not restored
+        assert (torch.from_numpy(sample.arrays[name].copy()) - expected).abs().max() < 2e-2, name
+    assert sample.facts["upscale_model"] == "twice"
+    batch = LatentCrops(load_shards(folder), 4, {"enlarged:taught": 1.0}).draw(3, torch.Generator().manual_seed(0))
+    assert (batch.kind == GUIDE_KINDS.index("enlarged")).all()
+
+
+def test_images_are_kept_in_the_place_of_latents(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    data = load_shards(made(photos, codec, tmp_path / "images", Encoding(images=True)).out)
+    for sample in data.samples:
+        assert sorted(sample.arrays) == ["decoded", "picture", "reduced"]
+        image = load_view(View(**sample.facts["view"]), 16)
+        small = reduced(image, 2)
+        for name, pixels in (("picture", image), ("reduced", small), ("decoded", codec.decode(codec.encode(small)))):
+            found = torch.from_numpy(sample.arrays[name].copy()).float() / 127.5 - 1
+            assert (found - pixels[0].clamp(-1, 1)).abs().max() < 0.01, name
+    crops = ImageCrops(data, 4, {"image": 1.0})
+    small, photo = crops.draw(6, torch.Generator().manual_seed(0))
+    assert small.shape == (6, 3, 16, 16) and photo.shape == (6, 3, 32, 32)
+    inner = (..., slice(2, -2), slice(2, -2))  # the reduction reaches over the crop's end
+    assert (reduced(photo, 2) - small)[inner].abs().max() < 0.02, "both are cut at the same place"
+    assert not torch.equal(crops.draw(6, torch.Generator().manual_seed(1))[0], small)
+    with pytest.raises(ConfigError, match="encode them again with --images"):
+        ImageCrops(load_shards(made(photos, codec, tmp_path / "latents").out), 4, {})
+
+
 def test_codecs_of_two_families_do_not_share_shards(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
     other = _ZeroCodec()
     codec.family, other.family = "sd15", "sdxl"
@@ -480,9 +518,11 @@ def test_a_model_that_cannot_boost_low_latents_is_refused_before_anything_is_wri
     [
         ({"scale": 1}, "scale must be"),
         ({"guides": ()}, "guides must be"),
-        ({"guides": ("low",)}, r"guides must be latent, image or both, but they are \['low'\]"),
+        ({"guides": ("low",)}, r"guides must be some of latent, image, enlarged, but they are \['low'\]"),
         ({"disturb": True}, "guides from latents alone"),
         ({"boosted": "m", "guides": ("image",)}, "guides from latents alone"),
+        ({"guides": ("enlarged",)}, "go together"),
+        ({"upscale_model": "m"}, "go together"),
     ],
 )
 def test_impossible_encodings_are_sentences(fields: dict[str, object], words: str) -> None:

@@ -156,11 +156,13 @@ def steps(path: Path) -> list[tuple[float, float]]:
 
 def test_the_program_keeps_a_texture_seamless(tmp_path: Path) -> None:
     smooth_texture(96).save(tmp_path / "in.png")
-    common = ["upscale", str(tmp_path / "in.png")]
+    common = ["upscale", "--upscale-model", "none", str(tmp_path / "in.png")]
     assert main([*common, str(tmp_path / "edged.png")]) == 0
     assert main([*common, str(tmp_path / "out.png"), "--tileable", "both"]) == 0
+    assert main([*common, str(tmp_path / "behind.png"), "--tileable", "both", "--upscale-model", "builtin"]) == 0
     assert all(seam > 1.2 * within for seam, within in steps(tmp_path / "edged.png"))
-    assert all(seam < 1.1 * within for seam, within in steps(tmp_path / "out.png"))
+    for name in ("out", "behind"):
+        assert all(seam < 1.1 * within for seam, within in steps(tmp_path / f"{name}.png")), name
 
 
 def test_transparency_has_no_seam_either(tmp_path: Path, places: list[str]) -> None:

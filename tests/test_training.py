@@ -9,30 +9,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import TINY, make_model, randomised
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from weight_files import compact
 
 from fmboost_core import boost, load_codec, load_model
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE, tiny_codec
 from fmboost_core.errors import CheckpointError, ConfigError, FileError, FMBoostWarning, LatentError
 from fmboost_core.files.checkpoint import save_model
+from fmboost_core.files.upscale_model import load_upscale_model
 from fmboost_core.model import Model
+from fmboost_core.networks.conditioning import GUIDE_KINDS, class_of
 from fmboost_core.networks.unet import LatentUNet
 from fmboost_core.sampling.schedule import alpha_bar
 from fmboost_core.training import progress
 from fmboost_core.training.__main__ import main
-from fmboost_core.training.data.encode import Encoding, ShardMaker
+from fmboost_core.training.data.encode import ShardMaker
+from fmboost_core.training.data.encoding import Encoding
 from fmboost_core.training.data.latents import load_shards
 from fmboost_core.training.data.photos import find_photos, plan_views
 from fmboost_core.training.data.shards import Sample, write_shard
+from fmboost_core.training.enlarging import make_enlarging_trainer
 from fmboost_core.training.journal import COLUMNS, Journal
 from fmboost_core.training.loop import Trainer
 from fmboost_core.training.losses import objective_of
 from fmboost_core.training.recipe import Recipe, load_recipe
 from fmboost_core.training.start import start_from
-from fmboost_core.training.task import conditioned
+from fmboost_core.training.task import classes_of, conditioned
 from fmboost_core.training.train import finished, make_trainer, write
 from fmboost_core.training.validate import Validation
 
@@ -241,6 +248,58 @@ def test_a_codec_can_be_trained_on(latents: Path, tmp_path: Path, run: Run) -> N
     assert status == 2 and "start.model must be builtin or a codec of FMBoost" in said
 
 
+IMAGES = (
+    "--set", "data.crop=4", "--set", "data.batch=2", "--set", "loop.samples=4", "--set", "loop.bf16=false",
+    "--set", "objective.features=0", "--set", "objective.critics=0",
+)  # fmt: skip
+
+
+def test_an_upscale_model_is_trained_on_images_of_several_codecs(
+    photos: Path, codec_file: Path, tmp_path: Path, run: Run
+) -> None:
+    """It goes on from another one, of which at a rate of nearly 0 the image remains, reduced to its scale."""
+    sets, out, start = (tmp_path / "a", tmp_path / "b"), tmp_path / "mine.safetensors", tmp_path / "start.safetensors"
+    for folder, codec in zip(sets, (codec_file, "builtin"), strict=True):
+        assert run("encode", photos, "--codec", codec, "--images", "--out", folder)[0] == 0
+    save_file(compact(factor=4), start)
+    changes = (*IMAGES, "--set", f"start.model={start}", "--set", "loop.rate=1e-9", "--set", "card.license=MIT")
+    assert run("train-upscale-model", *sets, out, *changes)[0] == 0
+    image = torch.rand(1, 3, 16, 16)
+    expected = F.avg_pool2d(load_upscale_model(start)(image), 2)
+    assert torch.allclose(load_upscale_model(out)(image), expected, atol=2e-3)
+    status, said = run("train-upscale-model", *sets, tmp_path / "b.safetensors", *changes, "--set", "data.crop=3")
+    assert status == 2 and "data.crop must be a multiple of the shards' scale, 2" in said
+    assert run("train-upscale-model", *sets, tmp_path / "new.safetensors", *IMAGES)[0] == 0, "from fresh weights"
+    for command in ("train", "train-codec", "train-guide"):
+        status, said = run(command, *sets, tmp_path / "b.safetensors")
+        assert status == 2 and "hold images, for train-upscale-model" in said, command
+    wrong = ("--set", "data.shares={pictures=1}")
+    status, said = run("train-upscale-model", *sets, tmp_path / "b.safetensors", *changes, *wrong)
+    assert status == 2 and "shares names pictures, but the shards' groups of images are image, latent" in said
+    status, said = run(
+        "train-upscale-model", *sets, tmp_path / "b.safetensors", *changes, "--set", "objective.features=1"
+    )
+    assert status == 2 and "data.crop must be 7 or above for features and critics" in said
+    save_file(compact(factor=3), start)
+    status, said = run("train-upscale-model", *sets, tmp_path / "b.safetensors", *changes)
+    assert status == 2 and "start.model enlarges 3x, and the shards are for 2x" in said
+
+
+def test_the_critics_of_an_upscale_model_learn_too(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    maker = ShardMaker(plan_views(find_photos([photos])), Encoding(images=True), codec, tmp_path / "images")
+    maker.make(maker.shards)
+    recipe = load_recipe("upscale-model", ("data.crop=8", "data.batch=2", "loop.samples=4", "loop.bf16=false"))
+    trainer, perception = make_enlarging_trainer(recipe, load_shards(maker.out))
+    assert perception is not None and perception.critics is not None
+    learned = [p for p in [*perception.critics.parameters(), *trainer.network.parameters()] if p.dim() > 1]
+    before = [parameter.clone() for parameter in learned]
+    trainer.train_step()
+    same = [tuple(b.shape) for a, b in zip(before, learned, strict=True) if torch.equal(a, b)]
+    assert not same
+    assert set(perception.parts) == {"features", "generator loss", "critic loss"}
+
+
 def test_a_recipe_can_be_printed_and_used_again(run: Run, tmp_path: Path) -> None:
     status, said = run("recipe", "paper-faceshq")
     (tmp_path / "mine.toml").write_text(said)
@@ -274,8 +333,17 @@ def test_a_recipe_can_be_printed_and_used_again(run: Run, tmp_path: Path) -> Non
         ("encode {tmp}/none --codec {codec} --out {tmp}/o", "There is no file or folder"),
         ("encode {photos} --codec {tmp}/none --out {tmp}/o", "none_encoder.safetensors"),
         ("encode {photos} --codec {codec} --out {tmp}/o --scale 1", "scale must be"),
-        ("encode {photos} --codec {codec} --out {tmp}/o --guides low", "guides must be latent, image or both"),
+        (
+            "encode {photos} --codec {codec} --out {tmp}/o --guides low",
+            "guides must be some of latent, image, enlarged",
+        ),
+        ("encode {photos} --codec {codec} --out {tmp}/o --guides enlarged", "go together: give both, or neither"),
         ("encode {photos} --codec {codec} --out {tmp}/o --reduce 0", "factors from 1 to 64"),
+        ("train-upscale-model {latents} {out}", "encode them again with --images"),
+        ("encode {photos} --codec {codec} --out {tmp}/o --no-restore", "leave --no-restore out, or name a teacher"),
+        ("encode {photos} --codec {codec} --out {tmp}/o --images --teacher builtin", "leave --images out"),
+        ("encode {photos} --codec {codec} --out {tmp}/o --teacher {tmp}/none", "There is no upscale model"),
+        ("train-upscale-model {empty} {out}", "There are no latents in"),
         ("encode {photos} --codec {codec} --out {tmp}/o --seed 99999999999999999999", "seed must be"),
         ("encode {photos} --codec {codec} --out {tmp}/o --limit 0", "limit must be a whole number above 0"),
         ("encode {photos} --codec {codec} --out {photos}/0.png", "cannot be used"),
@@ -341,13 +409,23 @@ def test_a_training_starts_from_a_model_that_does_not_know_what_guides_were_enco
         start_from(LatentUNet(replace(TINY, res_blocks=2)), old)
 
 
-def test_a_third_kind_of_guide_begins_as_one_that_was_encoded_from_a_latent() -> None:
-    old = make_model(replace(TINY, classes=2))
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (2, 4), (3, 4)])
+def test_a_new_kind_of_guide_begins_as_what_it_counted_as(before: int, after: int) -> None:
+    old = make_model(replace(TINY, classes=before))
     randomised(old.network)
-    network = LatentUNet(replace(TINY, classes=3))
+    network = LatentUNet(replace(TINY, classes=after))
     start_from(network, old)
-    embedding = network.label_emb.weight
-    assert torch.equal(embedding[:2], old.network.label_emb.weight) and torch.equal(embedding[2], embedding[0])
+    embedding, known = network.label_emb.weight, old.network.label_emb.weight
+    assert torch.equal(embedding[:before], known)
+    for index, name in ((2, "latent"), (3, "image"))[before - 2 : after - 2]:
+        assert torch.equal(embedding[index], known[GUIDE_KINDS.index(name)]), name
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_a_training_and_a_model_agree_on_the_class_of_a_kind(classes: int) -> None:
+    found = classes_of(torch.arange(len(GUIDE_KINDS)), classes)
+    assert found.tolist() == [class_of(kind, classes) for kind in GUIDE_KINDS]
+    assert class_of("enlarged", classes) == (3 if classes == 4 else GUIDE_KINDS.index("image"))
 
 
 def test_a_training_starts_from_a_model_of_another_latent_space_with_new_outer_layers() -> None:

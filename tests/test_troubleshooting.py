@@ -22,7 +22,7 @@ from lacking import LackingType
 from networks import make_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from weight_files import GROUP, rewritten, state_dict
+from weight_files import GROUP, compact, rewritten, state_dict
 
 import fmboost_core
 from fmboost_core import Hooks, errors
@@ -417,10 +417,23 @@ def _(model, codec):
     boost(model, codec, upsample="bilinear", upscale_model=lambda image: image)
 
 
-@provokes("MissingDependencyError", "Upscale models need the package spandrel: pip install spandrel.")
-def _(monkeypatch):
+@provokes("MissingDependencyError", "The upscale model … needs the package spandrel: pip install spandrel.")
+def _(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    fmboost_core.load_upscale_model("any.pth")
+    (tmp_path / "any.pth").write_text("nothing")
+    fmboost_core.load_upscale_model(tmp_path / "any.pth")
+
+
+@provokes("CheckpointError", "There is no upscale model …; give a file, or builtin for the bundled one.")
+def _():
+    fmboost_core.load_upscale_model("nowhere.pth")
+
+
+@provokes("CheckpointError", "… holds no whole compact network; copy or download it again.")
+def _(tmp_path):
+    weights = {name: weight for name, weight in compact().items() if not name.startswith("body.6")}
+    save_file(weights, tmp_path / "cut.safetensors")
+    fmboost_core.load_upscale_model(tmp_path / "cut.safetensors")
 
 
 @provokes("CheckpointError", "… is no upscale model that spandrel knows (…); name another file.")

@@ -19,7 +19,8 @@ from fmboost_core import load_model
 from fmboost_core.errors import ConfigError, collected_warnings
 from fmboost_core.fallback import Place, _tell
 from fmboost_core.families import Party, require_same_family
-from fmboost_core.sampling.options import ENLARGED_STRENGTH
+from fmboost_core.files.locate import BUNDLED_UPSCALE_MODEL
+from fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import start_alpha_bar
 from fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
@@ -213,7 +214,14 @@ def test_the_page_knows_an_upscale_model_before_a_node(node: str, connected: str
 
 
 def test_what_stands_for_the_own_strength_behind_an_upscale_model_is_the_core_s(node: str) -> None:
-    assert run(node, "ENLARGED_STRENGTH") == ENLARGED_STRENGTH
+    assert run(node, "[ENLARGED_STRENGTH, BUNDLED_STRENGTH]") == [ENLARGED_STRENGTH, BUNDLED_STRENGTH]
+
+
+@pytest.mark.parametrize(("file", "bundled"), [(BUNDLED_UPSCALE_MODEL.name, True), ("4x.pth", False)])
+def test_the_page_knows_the_bundled_upscale_model(node: str, file: str, bundled: bool) -> None:
+    loader = f"{{type: 'UpscaleModelLoader', widgets: [{{name: 'model_name', value: {json.dumps(file)}}}]}}"
+    graph = f"({{graph: {{}}, inputs: [{{name: 'upscale_model'}}], getInputNode: () => ({loader})}})"
+    assert run(node, f"isBundled({graph})", "size.js", "upstream.js") is bundled
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

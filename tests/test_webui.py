@@ -26,11 +26,20 @@ from PIL import Image
 from torch import Tensor
 from webui_stub import Checkpoint, ForgeCheckpoint, Job, SD3Checkpoint, install
 
-from fmboost_core import FAMILIES, LatentFamily, boost, load_codec, load_model, register_family, upscale_image
+from fmboost_core import (
+    FAMILIES,
+    LatentFamily,
+    boost,
+    load_codec,
+    load_model,
+    load_upscale_model,
+    register_family,
+    upscale_image,
+)
 from fmboost_core.codecs.periodic import periodic
-from fmboost_core.errors import ConfigError, FMBoostError, LatentError, NonFiniteError
+from fmboost_core.errors import Cancelled, ConfigError, FMBoostError, LatentError, NonFiniteError
 from fmboost_core.families import IMAGE_FAMILY, Party
-from fmboost_core.files.checkpoint import save_model
+from fmboost_core.files.checkpoint import read_spec, save_model
 from fmboost_core.files.locate import BUNDLED_MODELS, bundled_models
 from fmboost_core.sampling.restore import restored, retouched
 from fmboost_core.sampling.upscale_model import enlarged
@@ -46,7 +55,9 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimpleName
     folder.mkdir(parents=True)
     shutil.copy(BUNDLED, folder / "own.safetensors")
     (folder / "broken.safetensors").write_bytes(b"none")
-    yield install(monkeypatch, tmp_path)
+    host = install(monkeypatch, tmp_path)
+    host.shared.opts.fmboost_extras_upscale_model = "None"
+    yield host
     for name in [name for name in sys.modules if name.partition(".")[0] == "fmboost_webui"]:
         del sys.modules[name]
 
@@ -68,9 +79,12 @@ def checkpoints() -> Any:
     return importlib.import_module("fmboost_webui.checkpoint")
 
 
+PLAIN = ("Automatic", -1, "euler", "auto", "auto", False, 0.0, "None")
+
+
 def run(hires: Any, job: Job, samples: torch.Tensor, *args: Any) -> Any:
-    """As the host calls the extension, and then the pass."""
-    hires.install(job, args)
+    """As the host calls the extension, and then the pass; without an upscale model unless the arguments name one."""
+    hires.install(job, (*args, *PLAIN[len(args) :]))
     hires.prepare(job)
     if "sample" in vars(job):
         return job.sample()
@@ -598,7 +612,8 @@ def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(
 ) -> None:
     from fmboost_webui import upscale_model
 
-    assert upscale_model.choices() == ["None", "Crisp 4x", "Broken 4x"]  # neither Lanczos nor our own
+    # Neither Lanczos nor our own upscaler, which would call itself.
+    assert upscale_model.choices() == ["Automatic", "None", upscale_model.BUNDLED, "Crisp 4x", "Broken 4x"]
     checkpoint, args = Checkpoint(), ("Automatic", -1, "euler", "auto", "auto", False, 0)
     job = Job(checkpoint, seeds=[5, 9], subseeds=[0, 0])
     images = run(hires, job, small, *args, "Crisp 4x")
@@ -619,14 +634,48 @@ def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(
     assert run(hires, Job(checkpoint), small[:1], *args, "Broken 4x") is not None
 
 
+def test_the_bundled_upscale_model_takes_the_place_of_interpolation(
+    hires: Any, stub: SimpleNamespace, small: torch.Tensor
+) -> None:
+    from fmboost_webui import upscale_model
+    from fmboost_webui.options import Options
+
+    checkpoint, usual_spec = Checkpoint(), read_spec(MODEL)
+    args = ("Automatic", -1, "euler", "auto", "auto", False, 0, upscale_model.BUNDLED)
+    (image,) = run(hires, Job(checkpoint), small[:1], *args)
+    (unasked,) = run(hires, Job(checkpoint), small[:1], *args[:-1], "Automatic")
+    assert torch.equal(unasked, image)
+    bundled, seen = load_upscale_model("builtin"), checkpoint.codec.decode(small[:1]).clamp(-1, 1)
+    large = bundled(seen / 2 + 0.5) * 2 - 1
+    (plain,) = run(hires, Job(checkpoint), small[:1], *args[:-1], "None")
+    assert (image - large[0]).abs().mean() < 0.5 * (plain - large[0]).abs().mean(), "its image, with texture"
+    usual = Options.of([])
+    assert usual.enlarger(usual_spec) == upscale_model.BUNDLED
+    for model, guide in (("sd15-x2-direct", "auto"), (MODEL, "bilinear")):  # these have no image to enlarge
+        assert Options.of([], {"upsample": guide}).enlarger(read_spec(model)) is None
+    assert Options.of([], {"upscale_model": "None"}).enlarger(usual_spec) is None
+    stub.shared.state.interrupted = True
+    with pytest.raises(Cancelled):
+        upscale_model.named(upscale_model.BUNDLED)(seen / 2 + 0.5)  # type: ignore[misc]
+    with pytest.raises(
+        ConfigError, match="There is no upscaler 'Gone' here; choose one of Automatic, None, FMBoost image 2x"
+    ):
+        upscale_model.named("Gone")
+
+
 def test_extras_work_behind_the_upscaler_of_a_setting(stub: SimpleNamespace, hires: Any) -> None:
     from fmboost_webui import extras
 
     extras.add_setting()
-    assert stub.shared.opts.fmboost_extras_upscale_model == "None"
+    assert stub.shared.opts.fmboost_extras_upscale_model == "Automatic"
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
     ours = extras.UpscalerFMBoost()
+    unasked = np.asarray(ours.upscale(picture, 2, extras.BUILTIN), dtype=float)
+    stub.shared.opts.fmboost_extras_upscale_model = "FMBoost image 2x"
+    assert np.array_equal(np.asarray(ours.upscale(picture, 2, extras.BUILTIN)), unasked)
+    stub.shared.opts.fmboost_extras_upscale_model = "None"
     plain = np.asarray(ours.upscale(picture, 2, extras.BUILTIN), dtype=float)
+    assert np.abs(unasked - plain).mean() > 3
     stub.shared.opts.fmboost_extras_upscale_model = "Crisp 4x"
     behind = np.asarray(ours.upscale(picture, 2, extras.BUILTIN), dtype=float)
     assert behind.shape == (48, 64, 3) and np.abs(behind - plain).mean() > 3
@@ -852,7 +901,7 @@ def described(model: Any, size: tuple[int, int], target: tuple[int, int], steps:
 @pytest.mark.parametrize(
     ("size", "target", "steps", "options", "words"),
     [
-        ((512, 512), (1024, 1024), 0, {}, "512x512 &rarr; <b>1024x1024</b> with sd15-x2, 1 evaluation. Noise step: "),
+        ((512, 512), (1024, 1024), 0, {}, "<b>1024x1024</b> with sd15-x2 behind FMBoost image 2x, 1 evaluation. Noise"),
         ((512, 512), (1024, 1024), 4, {}, "4 evaluations. Noise step: 100 to 700 (default 400). Hires prompt, "),
         ((256, 256), (2048, 2048), 2, {"solver": "heun"}, "3 stages, 6 evaluations"),
         ((256, 256), (2048, 2048), 3, {"solver": "dopri5"}, "3 stages, as many evaluations as needed"),

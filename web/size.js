@@ -8,6 +8,7 @@ export const OWN_NFE = 0 // the widget's value for the model's own number of fun
 export const OWN_NOISE_STEP = -1 // the widget's value for the model's own noise step
 export const OWN_STRENGTH = 0 // the widget's value for the model's own strength
 export const ENLARGED_STRENGTH = 0.3 // what stands for it behind an upscale model
+export const BUNDLED_STRENGTH = 0.05 // and behind the bundled one
 
 const MAX_SIDE = 65536
 const MAX_PIXELS = 2 ** 28

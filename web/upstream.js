@@ -79,6 +79,13 @@ export function isEnlarged(node, steps = LONGEST_WALK) {
   return from ? isEnlarged(from, steps - 1) : false
 }
 
+/** Whether the upscale model at a node is the bundled one. */
+export function isBundled(node) {
+  const slot = node.inputs?.findIndex((input) => input.name === 'upscale_model') ?? -1
+  const from = slot < 0 ? null : inputNode(node, slot)
+  return from?.type === 'UpscaleModelLoader' && valueOf(from, 'model_name') === 'fmboost-image-x2.safetensors'
+}
+
 /** The node at the other end of an input's link; none for a node that is not in a graph yet. */
 function inputNode(node, slot) {
   return node.graph ? node.getInputNode(slot) : null

@@ -11,6 +11,7 @@ from typing import Any
 from ..families import IMAGE_FAMILY
 
 DEFAULT_MODEL = f"{IMAGE_FAMILY}-x2"
+AUTOMATIC, NO_UPSCALE_MODEL = "auto", "none"  # of --upscale-model
 DTYPES = ("float32", "bfloat16", "float16")
 SMALLEST_TILE = 16  # latents; smaller tiles are mostly overlap, so that they take ten times as long and more
 

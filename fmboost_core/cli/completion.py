@@ -61,6 +61,8 @@ def _say_what_completes(action: Any, shtab: Any) -> None:
         action.complete = _name_or_file("model", bundled_models())
     elif action.dest in ("codec", "guide_codec"):
         action.complete = _name_or_file("codec", ["builtin"])
+    elif action.dest in ("upscale_model", "teacher"):
+        action.complete = _name_or_file("upscale_model", ["builtin", "none"][: 1 + ("none" in action.metavar)])
     elif action.metavar in _FOLDERS:
         action.complete = shtab.DIRECTORY
     elif action.metavar in _FILES or action.type is Path:

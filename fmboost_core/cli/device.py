@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 
 import torch
 
@@ -17,11 +16,11 @@ from ..errors import ConfigError, ImageError, is_out_of_memory
 from ..fallback import move
 from ..files.checkpoint import load_model
 from ..files.locate import bundled_models
-from ..files.upscale_model import LoadedUpscaleModel, load_upscale_model
+from ..files.upscale_model import LoadedUpscaleModel, find_upscale_model, load_upscale_model
 from ..files.weight_file import sha256_of, weights_digest
 from ..model import Model
 from ..sampling.checks import check_pair
-from .arguments import DEFAULT_MODEL
+from .arguments import AUTOMATIC, DEFAULT_MODEL, NO_UPSCALE_MODEL
 from .processes import this_process
 
 # The packages of PyTorch that bring a kind of device, which it knows only once they are imported.
@@ -47,10 +46,11 @@ class Tools:
     upscale_model: LoadedUpscaleModel | None = None
 
 
-def load_tools(model: str | None, codec: str, device: str, dtype: str, upscale_model: Path | None = None) -> Tools:
+def load_tools(model: str | None, codec: str, device: str, dtype: str, upscale_model: str = NO_UPSCALE_MODEL) -> Tools:
     """Load model and codec by their names to a device ("auto", "cuda") in a number type ("float16").
 
-    model: None for `default_model`. "builtin" is the codec of the model's family. upscale_model: a file, or None.
+    model: None for `default_model`. "builtin" is the codec of the model's family. upscale_model: a file, "builtin",
+    "none", or `AUTOMATIC`, which is the bundled one where the model's guides are made of images.
     Raises `LatentError` for a codec of another family.
     """
     where, kind = choose_device(device), getattr(torch, dtype)
@@ -58,10 +58,12 @@ def load_tools(model: str | None, codec: str, device: str, dtype: str, upscale_m
     autoencoder = load_codec(codec, network.spec.family if codec == BUILTIN else None)
     check_pair(network, autoencoder)
     weights = {"model": weights_digest(network.network, network.guide), "codec": weights_digest(autoencoder)}
+    if upscale_model == AUTOMATIC:
+        upscale_model = BUILTIN if network.spec.guide == "psu" else NO_UPSCALE_MODEL
     enlarger = None
-    if upscale_model is not None:
+    if upscale_model != NO_UPSCALE_MODEL:
         enlarger = load_upscale_model(upscale_model, where, kind)
-        weights["upscale_model"] = sha256_of(upscale_model)
+        weights["upscale_model"] = sha256_of(find_upscale_model(upscale_model))
     return Tools(network.to(where, kind), move(autoencoder, where, kind), where, weights, enlarger)
 
 

@@ -25,7 +25,8 @@ def add_command(commands: Any) -> None:
     add("--guide-codec", metavar="CODEC", help="another codec of the same latent space, for small latents and guides")
     add(
         "--guides", nargs="+", default=["latent", "image"], metavar="KIND",
-        help="what guides are encoded from: latent (the decoded small latent), image (the small picture), or both",
+        help="what guides are encoded from: latent (the decoded small latent), image (the small picture), enlarged "
+        "(the decoded small latent by --upscale-model); several can be named",
     )  # fmt: skip
     add("--scale", type=int, default=2, metavar="S", help="upscale factor to train for (default 2)")
     add("--out", type=Path, required=True, metavar="FOLDER", help="folder of the shards")
@@ -44,9 +45,12 @@ def add_command(commands: Any) -> None:
     )  # fmt: skip
     add("--disturb", action="store_true", help="disturb the small latents a little (with --guides latent)")
     add(
-        "--teacher", type=Path, metavar="FILE",
+        "--teacher", metavar="builtin|FILE",
         help="the ground truth is what this upscale model makes of the small latents, decoded",
     )  # fmt: skip
+    add("--no-restore", dest="restore", action="store_false", help="keep the teacher's own tones")
+    add("--upscale-model", metavar="builtin|FILE", help="the upscale model of the guides `enlarged`")
+    add("--images", action="store_true", help="images in the place of latents, for train-upscale-model")
     add("--seed", type=int, default=0, help="of the photographs' order, degradations and disturbances (default 0)")
     add_device(parser)
     add("--bf16", action="store_true", help="compute in bfloat16, twice as fast where the processor has it")
@@ -60,9 +64,10 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import require
     from ..fallback import move
     from ..files.checkpoint import describe, load_model
-    from ..files.upscale_model import load_upscale_model
+    from ..files.upscale_model import find_upscale_model, load_upscale_model
     from ..files.weight_file import sha256_of
-    from ..training.data.encode import Encoding, ShardMaker
+    from ..training.data.encode import ShardMaker
+    from ..training.data.encoding import Encoding
     from ..training.data.photos import find_photos, plan_views
     from ..training.progress import ProgressLog
     from .device import choose_device
@@ -79,6 +84,13 @@ def run(args: argparse.Namespace) -> int:
     views = views[: args.limit]
     model = load_model(args.boosted).to(device) if args.boosted else None
     teacher = load_upscale_model(args.teacher, device, dtype) if args.teacher else None
+    upscale_model = load_upscale_model(args.upscale_model, device, dtype) if args.upscale_model else None
+
+    def named(name: str | None) -> str:
+        """An upscale model's name and hash, which tells two of one name apart."""
+        path = find_upscale_model(name) if name else None
+        return f"{path.stem} {sha256_of(path)[:16]}" if path else ""
+
     how = Encoding(
         scale=args.scale,
         guides=tuple(args.guides),
@@ -89,10 +101,14 @@ def run(args: argparse.Namespace) -> int:
         # The hash tells two models of one name apart.
         boosted=f"{model.spec.name} {describe(args.boosted)['sha256'][:16]}" if model else "",
         disturb=args.disturb,
-        teacher=f"{args.teacher.stem} {sha256_of(args.teacher)[:16]}" if teacher else "",
+        teacher=named(args.teacher),
+        restore=args.restore,
+        upscale_model=named(args.upscale_model),
+        images=args.images,
     )
     maker = ShardMaker(
-        views, how, codec, args.out, guide_codec=guide_codec, model=model, teacher=teacher, device=device
+        views, how, codec, args.out, guide_codec=guide_codec, model=model, teacher=teacher,
+        upscale_model=upscale_model, device=device,
     )  # fmt: skip
     try:
         maker.make(share(maker.shards), ProgressLog("views"))

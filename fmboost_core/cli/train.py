@@ -1,4 +1,4 @@
-"""The commands `train`, `train-codec` and `train-guide`: shards of latents to a model, a codec or a fast guide."""
+"""The commands `train`, `train-codec`, `train-guide` and `train-upscale-model`: from shards to files of weights."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def add_command(commands: Any) -> None:
     )
     _add_common(parser, "guide")
     parser.set_defaults(run=run_guide, stopped=CONTINUES)
+
+    parser = commands.add_parser("train-upscale-model", help="train an upscale model on shards with images")
+    parser.description = (
+        "Train an upscale model, the compact network of Real-ESRGAN, on shards of `fmboost encode --images`, of one or "
+        "several latent families."
+    )
+    _add_common(parser, "upscale-model")
+    parser.set_defaults(run=run_upscale_model, stopped=CONTINUES)
 
 
 def _add_common(parser: argparse.ArgumentParser, recipe: str) -> None:
@@ -100,5 +108,24 @@ def run_guide(args: argparse.Namespace) -> int:
     finally:
         if trainer.step and trainer.host.is_main_process:
             save_guide(trainer.average, args.out)
+            print(args.out)
+    return 0
+
+
+def run_upscale_model(args: argparse.Namespace) -> int:
+    from ..files.compact_file import save_compact
+    from ..training.data.latents import load_shards
+    from ..training.enlarging import make_enlarging_trainer
+    from ..training.recipe import load_recipe
+    from ..training.session import run_to_end
+
+    recipe = load_recipe(args.recipe, args.set)
+    trainer, perception = make_enlarging_trainer(recipe, load_shards(*args.latents))
+    try:
+        run_to_end(trainer, args.out, parts=lambda: perception.parts if perception else {})
+    finally:
+        if trainer.step and trainer.host.is_main_process:
+            facts = {"license": recipe.card.license, "trained_on": recipe.card.trained_on}
+            save_compact(trainer.average, args.out, facts)
             print(args.out)
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, ConfigError, FMBoostError, reason
-from .arguments import add_compute, add_model, add_tile, count, percent, positive, size
+from .arguments import AUTOMATIC, add_compute, add_model, add_tile, count, percent, positive, size
 from .console import OK, SOME_SKIPPED, note, one_line
 from .processes import Process, share, this_process
 
@@ -97,14 +97,15 @@ def _add_method(group: Any) -> None:
         type=float,
         metavar="S",
         help="how strongly the flow changes the guide, up to 2: more than 1 is crisper, less is softer (default: the "
-        "model's, or 0.3 with --upscale-model)",
+        "0.05 behind the bundled upscale model, 0.3 behind another, else the model's)",
     )
     add(
         "--upscale-model",
-        type=Path,
-        metavar="FILE",
-        help="a model such as Real-ESRGAN (.pth, .safetensors), which enlarges the picture in the place of "
-        "interpolation; the flow then adds texture (needs the package spandrel)",
+        default=AUTOMATIC,
+        metavar="FILE|builtin|none",
+        help="what enlarges the picture before the flow adds texture: a file such as Real-ESRGAN's, "
+        "the bundled one, or none, which interpolates (default: the bundled one, but none with models that work on "
+        "latents alone); some files need the package spandrel",
     )
     add("--seed", type=int, default=0, help="another number gives other fine detail (default 0)")
     add_model(group)
@@ -142,7 +143,7 @@ def _add_encoding(group: Any) -> None:
 
 def _request(args: argparse.Namespace, tools: Tools, several: bool) -> Request:
     from ..imaging.write import Encoding
-    from ..sampling.options import SamplingOptions
+    from ..sampling.options import SamplingOptions, strength_behind
     from ..sampling.target import Target
     from .enlarge import Request
     from .terminal import graphics_of
@@ -157,7 +158,7 @@ def _request(args: argparse.Namespace, tools: Tools, several: bool) -> Request:
             strength=args.strength,
             tile=args.tile,
             tileable=args.tileable,
-        ).resolve(tools.model.spec, enlarged=tools.upscale_model is not None),
+        ).resolve(tools.model.spec, enlarged=strength_behind(tools.upscale_model)),
         seed=args.seed,
         restore=args.restore,
         compare=args.compare,

@@ -9,6 +9,7 @@ from ..families import FAMILIES
 
 BUNDLED_MODELS = Path(__file__).parents[1] / "weights" / "models"
 BUNDLED_CODECS = Path(__file__).parents[1] / "weights" / "codecs"
+BUNDLED_UPSCALE_MODEL = Path(__file__).parents[1] / "weights" / "upscale_models" / "fmboost-image-x2.safetensors"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # in a folder as hubs have it
 
 

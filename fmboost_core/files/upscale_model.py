@@ -1,9 +1,10 @@
-"""Files of upscale models, such as Real-ESRGAN's, which the package spandrel reads."""
+"""Files of upscale models: compact networks, such as the bundled one, and what the package spandrel reads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, MissingDependencyError, reason
+from ..fallback import move, with_fallback
+from ..sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from ..tiles import grid, map_tiles
+from .compact_file import is_compact, load_compact
+from .locate import BUNDLED_UPSCALE_MODEL
 
-TILE, OVERLAP = 256, 32  # pixels of the small image
+BUILTIN = "builtin"
+TILE, OVERLAP = 256, 36  # pixels of the small image; the bundled model looks 34 pixels far
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class LoadedUpscaleModel:
     """An upscale model of a file as an `UpscaleModel`: in tiles, on its device and in its number type.
 
     name: the file's, without its suffix. network: images (B,3,h,w) in [0,1] -> (B,3,kh,kw). factor: k.
-    progress: called with (done, total) after each tile.
+    progress: called with (done, total) after each tile. strength: of the flow behind it, where none is asked for.
     """
 
     name: str
@@ -30,6 +36,7 @@ class LoadedUpscaleModel:
     device: torch.device
     dtype: torch.dtype
     progress: Callable[[int, int], None] | None = None
+    strength: float = ENLARGED_STRENGTH
 
     def watched(self, progress: Callable[[int, int], None]) -> LoadedUpscaleModel:
         """The same model, which tells its progress."""
@@ -41,7 +48,7 @@ class LoadedUpscaleModel:
 
         def one(tile: Tensor) -> Tensor:
             nonlocal done
-            large = self.network(tile.to(self.device, self.dtype)).to(image)
+            large = self.network(tile.to(self.device, self.dtype)).to(image).clamp(0, 1)
             done += 1
             if self.progress is not None:
                 self.progress(done, total)
@@ -53,16 +60,37 @@ class LoadedUpscaleModel:
 def load_upscale_model(
     path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> LoadedUpscaleModel:
-    """The upscale model of a file (.pth, .safetensors), of any architecture that spandrel knows.
+    """The upscale model of a file (.pth, .safetensors), a compact network or of any architecture that spandrel knows.
 
-    Raises `MissingDependencyError` without spandrel, `CheckpointError` without the file and for one of something else.
+    path: "builtin" is the bundled one. Raises `MissingDependencyError` for other architectures without spandrel,
+    `CheckpointError` without the file and for one of something else.
     """
+    found, device = find_upscale_model(path), torch.device(device)
+    if str(path) != BUILTIN and not is_compact(found):
+        return _by_spandrel(found, device, dtype)
+    network = move(load_compact(found), device, dtype)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    apply = partial(with_fallback, "enlarging by the upscale model", network, module=network)
+    strength = BUNDLED_STRENGTH if found == BUNDLED_UPSCALE_MODEL else ENLARGED_STRENGTH
+    kind = next(network.parameters()).dtype
+    return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, strength=strength)
+
+
+def find_upscale_model(name: Path | str) -> Path:
+    """The file behind a path or behind "builtin". Raises `CheckpointError` where there is none."""
+    path = BUNDLED_UPSCALE_MODEL if str(name) == BUILTIN else Path(name)
+    if not path.is_file():
+        raise CheckpointError(f"There is no upscale model {path}; give a file, or {BUILTIN} for the bundled one.")
+    return path
+
+
+def _by_spandrel(path: Path, device: torch.device, dtype: torch.dtype) -> LoadedUpscaleModel:
     try:
         from spandrel import ImageModelDescriptor, ModelLoader
     except ImportError:
-        raise MissingDependencyError("Upscale models need the package spandrel: pip install spandrel.") from None
-    if not Path(path).is_file():
-        raise CheckpointError(f"There is no file {path}; check the name.")
+        raise MissingDependencyError(
+            f"The upscale model {path.name} needs the package spandrel: pip install spandrel."
+        ) from None
     try:
         loaded: Any = ModelLoader().load_from_file(path)
     except Exception as error:  # each architecture raises errors of its own
@@ -72,7 +100,7 @@ def load_upscale_model(
     if not isinstance(loaded, ImageModelDescriptor) or loaded.input_channels != 3 or loaded.output_channels != 3:
         raise CheckpointError(f"{path} does not make colour images of colour images; name an upscale model's file.")
     supported = {torch.float16: loaded.supports_half, torch.bfloat16: loaded.supports_bfloat16}
-    device, dtype = torch.device(device), dtype if supported.get(dtype, True) else torch.float32
+    dtype = dtype if supported.get(dtype, True) else torch.float32
     network = loaded.to(device, dtype).eval()
     network.model.to(memory_format=torch.channels_last)  # in bfloat16 twice as fast on a CPU
-    return LoadedUpscaleModel(Path(path).stem, network, loaded.scale, device, dtype)
+    return LoadedUpscaleModel(path.stem, network, loaded.scale, device, dtype)

@@ -10,18 +10,20 @@ if TYPE_CHECKING:
 # What a guide was made from, in the order of the networks' classes. "latent" is E(UP(D(z))), which has lost what the
 # codec loses; "image" is E(UP(x)), of the image itself; "resized" is UP(z), the small latent itself, without a codec;
 # "enlarged" is E(U(x)), of an image that an upscale model U has enlarged. Networks of two classes know the first two,
-# and those of three the first three.
+# those of three the first three.
 GUIDE_KINDS = ("latent", "image", "resized", "enlarged")
-ENCODED_KINDS = GUIDE_KINDS[:2]  # those that a codec makes
+ENCODED_KINDS = ("latent", "image", "enlarged")  # those that a codec makes
+# What a kind counts as in a network that does not know it; the others count as encoded from a latent. Enlarged images
+# count as images: like these, they have fine detail.
+STANDS_FOR = {"enlarged": "image"}
 
 
 def class_of(kind: str, classes: int) -> int:
-    """The class of a guide kind in a network of so many; what it does not know counts as encoded from a latent.
-
-    Enlarged images count as images: like these, they have fine detail.
-    """
-    index = GUIDE_KINDS.index("image" if kind == "enlarged" else kind)
-    return index if index < classes else 0
+    """The class of a guide kind in a network of so many (`STANDS_FOR`)."""
+    for known in (kind, STANDS_FOR.get(kind, kind)):
+        if GUIDE_KINDS.index(known) < classes:
+            return GUIDE_KINDS.index(known)
+    return 0
 
 
 class Conditioning(NamedTuple):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..errors import is_count, require
 
-_CLASSES = (0, 2, 3)  # a network with classes knows the first so many of `conditioning.GUIDE_KINDS`
+_CLASSES = (0, 2, 3, 4)  # a network with classes knows the first so many of `conditioning.GUIDE_KINDS`
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class UNetConfig:
     attention: "full" or "linear" (at `attention_rates`; the middle is always full).
     attention_layout: "standard", or "reference" for checkpoints of CompVis/fm-boosting, whose reshape mixes channels
         and positions. heads, attention and attention_layout do not follow from the weights' shapes; files store them.
-    classes: 2 or 3 for a network that is conditioned on what the guide was made from, the first so many of
+    classes: 2 to 4 for a network that is conditioned on what the guide was made from, the first so many of
         `GUIDE_KINDS`; else 0.
     noise_level: whether the network is conditioned on the noise level of the start, so that it serves many noise steps.
     """

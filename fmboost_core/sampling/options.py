@@ -14,6 +14,13 @@ from .solvers import check_solver
 
 # By default for guides that an upscale model has enlarged, of every model: these have edges and most of their detail.
 ENLARGED_STRENGTH = 0.3
+# The same behind the bundled upscale model, which draws texture itself.
+BUNDLED_STRENGTH = 0.05
+
+
+def strength_behind(upscale_model: object | None) -> float | None:
+    """The strength that stands for None behind an upscale model, which may name its own; None without one."""
+    return None if upscale_model is None else float(getattr(upscale_model, "strength", ENLARGED_STRENGTH))
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class SamplingOptions:
     solvers, which ignore nfe.
     noise_step: of the start, 0 (no noise) to 999.
     strength: how much of what the flow changes is kept, above 0 to `MAX_STRENGTH`; 1 is the flow's own end, more is
-        crisper, less is nearer to the guide. Behind an upscale model None stands for `ENLARGED_STRENGTH`.
+        crisper, less is nearer to the guide. Behind an upscale model None stands for `strength_behind` it.
     upsample: how guides are made, one of `guide.UPSAMPLERS`.
     tile: "auto", None (no tiles), or a side in latents. overlap: of the tiles, in latents (None: `DEFAULT_OVERLAP`).
     tileable: the axes along which the image is a seamless texture and stays one, "x", "y" or "both"; None: neither.
@@ -43,20 +50,23 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         plain_fields(self)
 
-    def resolve(self, spec: ModelSpec, alpha_bar: float | None = None, enlarged: bool = False) -> ResolvedOptions:
+    def resolve(
+        self, spec: ModelSpec, alpha_bar: float | None = None, enlarged: float | None = None
+    ) -> ResolvedOptions:
         """These options with the model's own values filled in.
 
-        alpha_bar: of a start that exists already; noise_step is then not looked at. enlarged: whether an upscale model
-        enlarges the images that guides are made of. Raises `ConfigError` for an unknown name, a strength out of range,
-        an nfe that the solver's steps cannot spend, and an upscale model where guides are not made of images.
+        alpha_bar: of a start that exists already; noise_step is then not looked at. enlarged: the own strength of the
+        upscale model that enlarges the images of guides, or None. Raises `ConfigError` for an unknown name, a strength
+        out of range, an nfe that the solver's steps cannot spend, and an upscale model where guides are not made of
+        images.
         """
-        own = ENLARGED_STRENGTH if enlarged else spec.strength
+        own = spec.strength if enlarged is None else enlarged
         strength = own if self.strength is None else self.strength
         require_strength(strength)
-        upsample = ("psu" if enlarged else spec.guide) if self.upsample is None else self.upsample
+        upsample = (spec.guide if enlarged is None else "psu") if self.upsample is None else self.upsample
         if upsample not in UPSAMPLERS:
             raise ConfigError(f"There is no upsampling {upsample!r}; choose one of {', '.join(UPSAMPLERS)}.")
-        if enlarged:
+        if enlarged is not None:
             require_pixel_space(upsample)
         if upsample == "fast" and spec.fast is None:
             raise ConfigError(f"{spec.name} has no guide network, which fast guides need; choose another guide method.")
@@ -84,9 +94,11 @@ class ResolvedOptions:
     overlap: int | None
     tileable: Tileable
 
-    def resolve(self, spec: ModelSpec, alpha_bar: float | None = None, enlarged: bool = False) -> ResolvedOptions:
+    def resolve(
+        self, spec: ModelSpec, alpha_bar: float | None = None, enlarged: float | None = None
+    ) -> ResolvedOptions:
         """These options: they are resolved already. Raises `ConfigError` where `enlarged` does not fit them."""
-        if enlarged:
+        if enlarged is not None:
             require_pixel_space(self.upsample)
         return self
 

@@ -12,7 +12,7 @@ from ..imaging.resample import cover, resize
 from ..tiles import NOT_TILEABLE, Tileable, with_margins, without_margins
 from .checks import check_finite
 
-MARGIN = 32  # pixels by which a tileable image continues at its ends before it is enlarged
+MARGIN = 36  # pixels by which a tileable image continues at its ends before it is enlarged
 
 
 class UpscaleModel(Protocol):

@@ -43,7 +43,7 @@ from .flow import Flow
 from .guide import LatentUpsampling, latent_size
 from .hooks import Hooks, Stage
 from .keywords import grouped
-from .options import ResolvedOptions, SamplingOptions
+from .options import ENLARGED_STRENGTH, ResolvedOptions, SamplingOptions, strength_behind
 from .schedule import Noise, Seed, noise_augment, seeded_noise
 from .target import Target, stage_sizes
 from .tiling import Tiling, choose_tiling
@@ -74,7 +74,7 @@ class Upscaler:
     ) -> None:
         check_pair(model, codec)
         self.model, self.codec, self.hooks, self.upscale_model = model, codec, hooks or Hooks(), upscale_model
-        self.options = (options or SamplingOptions()).resolve(model.spec, enlarged=upscale_model is not None)
+        self.options = (options or SamplingOptions()).resolve(model.spec, enlarged=strength_behind(upscale_model))
         self.unit = FAMILIES[model.spec.family].downscale_factor
         if self.options.upsample == "psu":
             require_codec(codec, "The guide method psu", "give a codec, or a model with a fast guide")
@@ -250,7 +250,7 @@ def flow(
             f"The start is {tuple(start.shape)} and the guide {tuple(guide.shape)}; make both of one size."
         )
     height, width = start.shape[-2:]
-    resolved = options.resolve(model.spec, alpha_bar, enlarged=kind == "enlarged")
+    resolved = options.resolve(model.spec, alpha_bar, enlarged=ENLARGED_STRENGTH if kind == "enlarged" else None)
     tiling = choose_tiling(model.spec.network, height, width, options.tile, options.overlap, resolved.tileable)
     run = Flow(model, resolved, hooks, tiling.count(height, width))
     with torch.no_grad():

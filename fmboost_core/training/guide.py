@@ -15,7 +15,7 @@ from ..networks.conditioning import Conditioning
 from ..networks.config import GuideConfig
 from ..networks.guide import GuideNetwork
 from .data.crops import LatentCrops
-from .data.latents import LatentSet
+from .data.latents import LatentSet, require_latents
 from .loop import Trainer
 from .recipe import Recipe
 
@@ -65,6 +65,7 @@ class GuideTask:
 
 def make_guide_trainer(recipe: Recipe, data: LatentSet) -> Trainer[GuideNetwork]:
     """A trainer of a guide network alone, at its first step."""
+    require_latents(data)
     task = GuideTask(LatentCrops(data, recipe.data.crop, recipe.data.shares, "fast"))
     torch.manual_seed(recipe.loop.seed)
     facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}

@@ -47,6 +47,9 @@ class DataSection:
 class ObjectiveSection:
     """The training objective (`losses`). In parentheses: the objectives that read a field.
 
+    An upscale model's training (`enlarging`) has no objective by name; it reads texture to mean, coarse, overshoot,
+    features, critics, informed and network as "decoded" does.
+
     name: one of `OBJECTIVE_NAMES`.
     noise_step: noise step of the start, 0 to 999 (cfm, reflow, decoded).
     noise_steps: the least and the greatest noise step of a network that is conditioned on the noise level; six in ten
@@ -147,7 +150,7 @@ class StartSection:
     """The network before the first step.
 
     model: name or path of a trained model to start from, which is also reflow's teacher; of a codec, builtin
-        or a file. "": fresh weights.
+        or a file; of an upscale model, likewise. "": fresh weights.
     frozen: prefixes of the names of parameters that do not train, such as "input_blocks.0".
     guide: the guide network to start from, for fast guides: its file, or a model that has one. "": fresh weights.
     """

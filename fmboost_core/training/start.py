@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..files.weight_file import require_fit
 from ..model import Model
+from ..networks.conditioning import GUIDE_KINDS, class_of
 from ..networks.unet import LatentUNet
 from .widen import require_wider, widened
 
@@ -24,7 +25,7 @@ def start_from(network: nn.Module, model: Model) -> None:
 
     Layers without a counterpart in the model stay fresh: the embedding of the noise level, and, where the latents have
     another number of channels, the first and the last layer. New embeddings of what the guide was made from are those
-    of a guide that was encoded from a latent, or zero. A network that is no longer conditioned on the noise level keeps
+    of what it counted as before (`class_of`), or zero. A network that is no longer conditioned on the noise level keeps
     the level of the model's own start. A wider network is `widened`. Raises `ConfigError` for other widths,
     `CheckpointError` for other architectures.
     """
@@ -68,7 +69,7 @@ def _with_new_classes(old: Tensor | None, fresh: Tensor) -> Tensor:
     """The embedding with as many classes as `fresh` has."""
     if old is None:
         return torch.zeros_like(fresh)
-    return torch.cat([old, old[:1].expand(len(fresh) - len(old), -1)])
+    return torch.stack([old[class_of(kind, len(old))] for kind in GUIDE_KINDS[: len(fresh)]])
 
 
 def freeze(network: nn.Module, prefixes: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ..networks import NetworkConfig
-from ..networks.conditioning import Conditioning
+from ..networks.conditioning import GUIDE_KINDS, Conditioning, class_of
 from .data.crops import LatentCrops
 from .losses import make_objective
 from .losses.decoded import Decoded
@@ -27,14 +27,20 @@ PARTS = 0x6A17  # tells the bits that place a part of a crop from others of the 
 OTHER_STEPS = 0.6  # share of crops that start at another noise step than the recipe's own, where it has a range
 
 
+def classes_of(kind: Tensor, classes: int) -> Tensor:
+    """`class_of` for indices into `GUIDE_KINDS` (B,), without a value that a GPU would have to wait for."""
+    for index, name in enumerate(GUIDE_KINDS):
+        kind = kind.masked_fill(kind == index, class_of(name, classes)) if index >= classes else kind
+    return kind
+
+
 def conditioned(network: Network, config: NetworkConfig, kind: Tensor, alpha_bar: Tensor) -> Predict:
     """A network's prediction as a function of state, time and guide, with the rest of its conditioning bound.
 
     kind: what the guides were made from (B,), indices into `GUIDE_KINDS`. alpha_bar: signal kept in the starts (B,).
     A network that is not conditioned on one of them does not get it.
     """
-    # As `class_of`: a kind that the network does not know counts as encoded from a latent.
-    kinds = kind.where(kind < config.classes, 0) if config.classes else None
+    kinds = classes_of(kind, config.classes) if config.classes else None
     levels = (1 - alpha_bar).sqrt() if config.noise_level else None
     return lambda x, t, guide: network(x, t, Conditioning(guide, kinds, levels))
 

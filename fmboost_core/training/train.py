@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,9 +24,9 @@ from ..networks import build_network
 from ..sampling.schedule import alpha_bar
 from ..spec import ModelSpec
 from .data.crops import LatentCrops, PhotoCrops
-from .data.latents import LatentSet
+from .data.latents import LatentSet, require_latents
 from .guide import GuidedFlow, guided_flow
-from .loop import Trainer, placed
+from .loop import Draw, Loss, Network, Trainer, placed
 from .losses.codec import CodecPasses, codec_loss
 from .losses.decoder import Decoder
 from .losses.features import load_features
@@ -43,6 +44,7 @@ BASELINE_STARTS: Mapping[str, tuple[int, float]] = {
 
 def require_family(recipe: Recipe, data: LatentSet) -> None:
     """Refuse shards whose latents cannot be of the recipe's family: a `LatentError`."""
+    require_latents(data)
     advice = "set card.family to the family of the shards' codec"
     require_same_family(_party(recipe), Party("the set of shards", channels=data.channels, instead=advice))
 
@@ -67,20 +69,31 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
     teacher = deepcopy(network).requires_grad_(False) if recipe.objective.name == "reflow" else None
     freeze(network, recipe.start.frozen)
     decoder = _decoder(recipe) if recipe.objective.name == "decoded" else None
-    perception = _perception(recipe) if recipe.objective.name == "decoded" else None
-    if recipe.loop.compile:
-        for part in filter(None, (decoder, perception and perception.network)):
-            part.compile()
+    perception = perception_of(recipe) if recipe.objective.name == "decoded" else None
+    if recipe.loop.compile and decoder is not None:
+        decoder.compile()
     task = TrainingTask(recipe, crops, teacher, decoder, perception)
     facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}
-    critics = perception.critics if perception else None
-    trainer = Trainer(network, task.draw, task.loss, recipe.loop, recipe.data.batch, facts=facts, critics=critics)
-    if critics is not None:
-        trainer.optimizer.register_step_post_hook(lambda *_: critics.follow_norms())
-    for helper in (teacher, decoder, perception):
+    trainer = perceived_trainer(network, task.draw, task.loss, recipe, facts, perception)
+    for helper in (teacher, decoder):
         if helper is not None:
             placed(helper, trainer.host.device)
     return trainer, task
+
+
+def perceived_trainer(
+    network: Network, draw: Draw, loss: Loss, recipe: Recipe, facts: Mapping[str, Any], perception: Perception | None
+) -> Trainer[Network]:
+    """A trainer whose loss may ask features and critics, which then learn too."""
+    critics = perception.critics if perception else None
+    trainer = Trainer(network, draw, loss, recipe.loop, recipe.data.batch, facts=facts, critics=critics)
+    if critics is not None:
+        trainer.optimizer.register_step_post_hook(lambda *_: critics.follow_norms())
+    if perception is not None:
+        placed(perception, trainer.host.device)
+        if recipe.loop.compile:
+            perception.network.compile()
+    return trainer
 
 
 def make_codec_trainer(recipe: Recipe, data: LatentSet) -> Trainer[CodecPasses]:
@@ -113,7 +126,7 @@ def _decoder(recipe: Recipe) -> Decoder:
     return Decoder(codec)
 
 
-def _perception(recipe: Recipe) -> Perception | None:
+def perception_of(recipe: Recipe) -> Perception | None:
     """The features and critics that the recipe gives a weight."""
     features, critics = recipe.objective.features, recipe.objective.critics
     if not features and not critics:

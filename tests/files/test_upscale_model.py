@@ -1,37 +1,40 @@
-"""Files of upscale models: read by spandrel where it is there, in tiles, refused in one sentence."""
+"""Files of upscale models: read here or by spandrel, applied in tiles, refused in one sentence."""
 
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from weight_files import compact
 
 from fmboost_core.errors import CheckpointError, MissingDependencyError
-from fmboost_core.files.upscale_model import OVERLAP, TILE, LoadedUpscaleModel, load_upscale_model
+from fmboost_core.files import upscale_model
+from fmboost_core.files.compact_file import load_compact
+from fmboost_core.files.upscale_model import OVERLAP, TILE, LoadedUpscaleModel, find_upscale_model, load_upscale_model
 
 CPU = torch.device("cpu")
 
 
-def by_hand(weights: dict[str, Tensor], image: Tensor, factor: int = 2) -> Tensor:
-    x, last = image, max(int(name.split(".")[1]) for name in weights)
-    for i in range(0, last + 1, 2):
-        x = F.conv2d(x, weights[f"body.{i}.weight"], weights[f"body.{i}.bias"], padding=1)
-        x = x if i == last else F.prelu(x, weights[f"body.{i + 1}.weight"])
-    return F.pixel_shuffle(x, factor) + F.interpolate(image, scale_factor=factor, mode="nearest")
-
-
 def test_a_file_is_read_and_applied(tmp_path: Path) -> None:
-    pytest.importorskip("spandrel")
     save_file(compact(), tmp_path / "small.safetensors")
     model, image = load_upscale_model(tmp_path / "small.safetensors"), torch.rand(1, 3, 20, 28)
     assert (model.name, model.factor) == ("small", 2) and model.device == CPU
-    assert torch.allclose(model(image), by_hand(compact(), image).clamp(0, 1), atol=1e-5)
+    assert torch.allclose(model(image), load_compact(tmp_path / "small.safetensors")(image).clamp(0, 1), atol=1e-5)
     for dtype in (torch.float16, torch.bfloat16):
         assert load_upscale_model(tmp_path / "small.safetensors", "cpu", dtype).dtype == dtype
+
+
+def test_spandrel_reads_a_compact_file_alike(tmp_path: Path) -> None:
+    """So do the hosts, which all have it."""
+    pytest.importorskip("spandrel")
+    for path in (tmp_path / "small.safetensors", find_upscale_model("builtin")):
+        if not path.exists():
+            save_file(compact(), path)
+        theirs, image = upscale_model._by_spandrel(path, CPU, torch.float32), torch.rand(1, 3, 20, 28)
+        assert torch.allclose(theirs(image), load_compact(path)(image).clamp(0, 1), atol=1e-5)
+        assert (theirs.name, theirs.factor) == (path.stem, 2)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -39,20 +42,24 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="is no upscale model that spandrel knows"):
         load_upscale_model(tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match=r"There is no file .*missing\.pth; check the name"):
+    with pytest.raises(CheckpointError, match=r"There is no upscale model .*missing\.pth; give a file, or builtin"):
         load_upscale_model(tmp_path / "missing.pth")
 
 
 def test_without_spandrel_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(MissingDependencyError, match="pip install spandrel"):
-        load_upscale_model(tmp_path / "any.pth")
+    save_file({"x": torch.zeros(1)}, tmp_path / "any.safetensors")
+    with pytest.raises(
+        MissingDependencyError, match=r"any.safetensors needs the package spandrel: pip install spandrel"
+    ):
+        load_upscale_model(tmp_path / "any.safetensors")
+    assert load_upscale_model("builtin").name == "fmboost-image-x2", "which needs no package"
 
 
 def test_tiles_equal_the_whole_and_tell_their_progress() -> None:
     torch.manual_seed(0)
     reach = OVERLAP - 1  # of a kernel with holes, so that it costs little
-    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=reach, dilation=reach), nn.PixelShuffle(2))
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=reach, dilation=reach), nn.PixelShuffle(2), nn.Sigmoid())
     image, told = torch.rand(1, 3, TILE + 40, TILE + 90), list[tuple[int, int]]()
     model = LoadedUpscaleModel("any", network, 2, CPU, torch.float32)
     with torch.no_grad():

@@ -131,6 +131,7 @@ def test_an_upscale_model_of_the_host_takes_the_place_of_interpolation(comfyui: 
     folder.mkdir(exist_ok=True)
     save_file(compact(), folder / "compact.safetensors")
     loader = node("UpscaleModelLoader", model_name="compact.safetensors")
+    bundled = node("UpscaleModelLoader", model_name="fmboost-image-x2.safetensors")
     graph, flow = start_graph(picture) | {"20": loader}, FLOW | {"nfe": 1, "strength": 0.0}
     one = node(
         "FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], decode=True, upscale_model=["20", 0], **flow
@@ -143,6 +144,8 @@ def test_an_upscale_model_of_the_host_takes_the_place_of_interpolation(comfyui: 
     assert not torch.allclose(latent_of(comfyui, plain, ["7", 0]), whole, atol=0.1)
     run = comfyui.run(graph | {"8": one, "9": node("SaveImage", images=["8", 1], filename_prefix="test/behind")})
     assert run.error is None and Image.open(comfyui.file(run, "9", "images")).size == (192, 128), run.error
+    run = comfyui.run(image_graph(picture, upscale_model=["20", 0]) | {"20": bundled})
+    assert run.error is None, run.error
     image = image_graph(picture, upscale_model=["20", 0], strength=0.001) | {"20": loader}
     image["30"] = node("ImageUpscaleWithModel", upscale_model=["20", 0], image=["1", 0])
     image["31"] = node("FMBoostRestore", image=["30", 0], small=["1", 0])

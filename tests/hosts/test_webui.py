@@ -17,6 +17,9 @@ from .webui import BROKEN_UPSCALER, COLOUR, UPSCALER, Made, Pixels, Webui, as_te
 MODES = {"FMBoost 2x", "FMBoost 4x", "FMBoost 2x (sub/own)", "FMBoost 2x (sub/vanishing)"}
 
 
+BUNDLED = "FMBoost image 2x"
+
+
 def options(*args: Any) -> dict[str, Any]:
     """The accordion's values in a request: model, noise step, solver, guide, tile, refine, strength, upscale model."""
     return {"alwayson_scripts": {"FMBoost": {"args": list(args)}}}
@@ -133,7 +136,7 @@ def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(webui: Webui, 
     scripts = webui.get("/sdapi/v1/script-info")
     args = next(s["args"] for s in scripts if s["name"] == "fmboost" and not s["is_img2img"])
     choices = next(arg["choices"] for arg in args if arg["label"].startswith("Upscale model"))
-    assert choices[0] == "None" and {UPSCALER, BROKEN_UPSCALER} <= set(choices)
+    assert choices[:3] == ["Automatic", "None", BUNDLED] and {UPSCALER, BROKEN_UPSCALER} <= set(choices)
     assert not {"Lanczos", "Nearest", "FMBoost picture"} & set(choices)
     for wish in ({}, {"hr_scale": 1.5}):
         made = webui.txt2img(**behind(UPSCALER), **wish)
@@ -144,6 +147,12 @@ def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(webui: Webui, 
     assert not is_coloured(usual.images[0]) and "upscale model" not in usual.infotexts[0]
     same = webui.txt2img(**behind("None"))
     assert difference(same.images[0], usual.images[0]) == 0 and same.infotexts == usual.infotexts
+
+
+def test_the_bundled_upscale_model_is_the_default(webui: Webui, usual: Made) -> None:
+    unasked, named = webui.txt2img(alwayson_scripts={}), webui.txt2img(**behind(BUNDLED))
+    assert f"FMBoost upscale model: {BUNDLED}" in unasked.infotexts[0] and unasked.infotexts == named.infotexts
+    assert difference(unasked.images[0], named.images[0]) == 0 < difference(unasked.images[0], usual.images[0])
 
 
 def test_the_small_image_is_saved_where_the_settings_want_it(webui: Webui, plain: Made) -> None:
@@ -277,4 +286,4 @@ def test_extras_work_behind_the_upscaler_of_a_setting(webui: Webui) -> None:
             assert large.shape == (128, 192, 3) and difference(large, plain) > 5
             assert difference(made("None", entry), plain) == 0
     finally:
-        webui.post("/sdapi/v1/options", {"fmboost_extras_upscale_model": "None"})
+        webui.post("/sdapi/v1/options", {"fmboost_extras_upscale_model": "Automatic"})

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the package is optional
     from playwright.sync_api import Page
 
 WAIT_MS = 60_000
+BEHIND = "behind FMBoost image 2x"
 NOISE_STEPS = "Noise step: 100 to 700 (default 400)."
 UNUSED = "Hires prompt, sampler, checkpoint and denoising strength are not used."
 
@@ -66,24 +67,24 @@ def wait_for_line(page: Page, text: str) -> None:
 def test_the_line_under_the_dropdown_says_what_will_be_made(page: Page) -> None:
     assert not line(page).is_visible()
     choose(page, "txt2img_hr_upscaler", "FMBoost 2x")
-    wait_for_line(page, f"64x64 → 128x128 with sd15-x2, 1 evaluation. {NOISE_STEPS} {UNUSED}")
+    wait_for_line(page, f"64x64 → 128x128 with sd15-x2 {BEHIND}, 1 evaluation. {NOISE_STEPS} {UNUSED}")
     box, row = line(page).bounding_box(), page.locator("#txt2img_hr_upscaler").bounding_box()
     assert box and row and box["y"] >= row["y"] + row["height"] - 1 and box["width"] > 2 * row["width"]
     enter(page, "txt2img_hr_scale", "3")
     enter(page, "txt2img_hires_steps", "2")
-    wait_for_line(page, f"64x64 → 192x192 with sd15-x2, 2 stages, 4 evaluations. {NOISE_STEPS} {UNUSED}")
+    wait_for_line(page, f"64x64 → 192x192 with sd15-x2 {BEHIND}, 2 stages, 4 evaluations. {NOISE_STEPS} {UNUSED}")
     choose(page, "fmboost_solver", "rk4")
     wait_for_line(page, "rk4 evaluates 4 times a step, so nfe=2 does not fit; take 4.")
     choose(page, "fmboost_solver", "euler")
     choose(page, "fmboost_model", "sub/own")
     page.locator("#fmboost_refine input").check()
     refined = "Then the sampler refines it, with hires steps, prompt and denoising strength."
-    wait_for_line(page, f"64x64 → 192x192 with sub/own, 2 stages, 2 evaluations. {NOISE_STEPS} {refined}")
+    wait_for_line(page, f"64x64 → 192x192 with sub/own {BEHIND}, 2 stages, 2 evaluations. {NOISE_STEPS} {refined}")
     page.locator("#fmboost_refine input").uncheck()
     choose(page, "fmboost_model", "Automatic")
     enter(page, "txt2img_hr_scale", "2")
     enter(page, "txt2img_hires_steps", "0")
-    wait_for_line(page, f"64x64 → 128x128 with sd15-x2, 1 evaluation. {NOISE_STEPS} {UNUSED}")
+    wait_for_line(page, f"64x64 → 128x128 with sd15-x2 {BEHIND}, 1 evaluation. {NOISE_STEPS} {UNUSED}")
     choose(page, "txt2img_hr_upscaler", "Latent")
     line(page).wait_for(state="hidden")
 

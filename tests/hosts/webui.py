@@ -48,6 +48,10 @@ class Made:
     infotexts: list[str]
 
 
+# The accordion's values without an upscale model.
+PLAIN = ("Automatic", -1, "euler", "auto", "auto", False, 0, "None")
+
+
 class Webui(Server):
     """A host with a data directory of its own that holds only this extension and the probe."""
 
@@ -82,11 +86,14 @@ class Webui(Server):
         self.post("/sdapi/v1/options", {"show_progress_type": "Approx cheap"}, RUN_SECONDS)
 
     def txt2img(self, **options: Any) -> Made:
-        """An image of 64x64 pixels from one step, upscaled by FMBoost. options: further fields of the request."""
+        """An image of 64x64 pixels from one step, upscaled by FMBoost without an upscale model.
+
+        options: further fields of the request.
+        """
         request = {
             "prompt": "a cup", "seed": 5, "steps": 1, "width": 64, "height": 64, "cfg_scale": 1,
             "sampler_name": "Euler a", "enable_hr": True, "hr_upscaler": "FMBoost 2x", "hr_scale": 2,
-            "denoising_strength": 0.5,
+            "denoising_strength": 0.5, "alwayson_scripts": {"FMBoost": {"args": list(PLAIN)}},
         }  # fmt: skip
         return self.ask("/sdapi/v1/txt2img", request | options)
 

@@ -17,7 +17,7 @@ from ...codecs.load import BUILTIN
 from ...errors import ConfigError, NonFiniteError, collected_warnings, reason
 from ...fallback import is_unsupported
 from ...sampling.upscaler import upscale_image
-from ..arguments import DEFAULT_MODEL, DTYPES
+from ..arguments import AUTOMATIC, DEFAULT_MODEL, DTYPES
 from ..console import one_line
 from ..device import choose_device, load_tools, present_devices, wait_for
 from .finding import NOTE, PROBLEM, Finding, guarded
@@ -142,11 +142,13 @@ def _timed(work: Callable[[], torch.Tensor], device: torch.device) -> tuple[floa
 
 def _round_trip(device: torch.device) -> Iterator[Finding]:
     """Enlarge a small picture by the default model."""
-    tools = load_tools(DEFAULT_MODEL, BUILTIN, str(device), DTYPES[0])
+    tools = load_tools(DEFAULT_MODEL, BUILTIN, str(device), DTYPES[0], AUTOMATIC)
     image = torch.rand(1, 3, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     began = time.perf_counter()
     with collected_warnings() as sentences:
-        large = upscale_image(image.to(device), tools.model, tools.codec, seed=0).cpu()
+        large = upscale_image(
+            image.to(device), tools.model, tools.codec, seed=0, upscale_model=tools.upscale_model
+        ).cpu()
     seconds = time.perf_counter() - began
     for sentence in sentences:
         yield Finding("upscale", sentence.rstrip("."), NOTE)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...codecs.load import load_codec
 from ...errors import CheckpointError
 from ...files import locate
 from ...files.checkpoint import load_model
+from ...files.compact_file import load_compact
 from ...files.weight_file import sha256_of
 from ..console import one_line
 from .finding import PROBLEM, Finding
 
+# What reads the files of each folder.
+_LOADERS: dict[str, Callable[[Path], object]] = {
+    "models": load_model, "codecs": load_codec, "upscale_models": load_compact,
+}  # fmt: skip
 _RESTORE = "restore it (`git checkout` in a clone), or install FMBoost again"
 
 
@@ -29,12 +34,19 @@ def weights() -> Iterator[Finding]:
             whole.append(place)
         else:
             yield Finding("weights", fault, PROBLEM)
-    names = {kind: [Path(place).stem for place in whole if place.startswith(kind)] for kind in ("models", "codecs")}
-    found = "; ".join(f"{len(stems)} {kind} whole: {', '.join(stems)}" for kind, stems in names.items() if stems)
+    names = {kind: [Path(place).stem for place in whole if place.startswith(f"{kind}/")] for kind in _LOADERS}
+    found = "; ".join(
+        f"{len(stems)} {_called(kind, len(stems))} whole: {', '.join(stems)}" for kind, stems in names.items() if stems
+    )
     if found:
         yield Finding("weights", found, figures=names)
     elif not files:
         yield Finding("weights", f"no models in {folder}", PROBLEM, "install FMBoost again")
+
+
+def _called(folder: str, count: int) -> str:
+    name = folder.replace("_", " ")
+    return name.removesuffix("s") if count == 1 else name
 
 
 def _checksums(index: Path) -> dict[str, str]:
@@ -53,7 +65,7 @@ def _fault(path: Path, checksum: str | None) -> str | None:
     if checksum is not None and sha256_of(path) == checksum:
         return None
     try:
-        load_codec(path) if path.parent.name == "codecs" else load_model(path)
+        _LOADERS.get(path.parent.name, load_model)(path)
     except CheckpointError as error:
         return one_line(error).rstrip(".")
     return None if checksum is None else f"{path} can be loaded, but is not the published file; {_RESTORE}"

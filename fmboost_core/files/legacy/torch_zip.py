@@ -15,7 +15,7 @@ from torch import Tensor
 from ...errors import CheckpointError, reason
 from .unpickle import RestrictedUnpickler, StoredTensor
 
-_WRAPPERS = ("state_dict", "model", "module")
+_WRAPPERS = ("state_dict", "model", "module", "params_ema", "params")  # the last two are Real-ESRGAN's
 _NAMES_SHOWN = 3
 
 

@@ -88,9 +88,9 @@ class LatentCrops:
     ) -> None:
         """shares: proportions of the groups; a group that is not named is not drawn; empty: all groups alike.
 
-        A group is what a guide was made from ("latent", "image" or "resized"), and how else it was made: the name of
-        another codec, "boosted" and "disturbed" low-resolution latents, as in `latent:CODEC:boosted`; "taught" by a
-        teacher.
+        A group is what a guide was made from ("latent", "image", "resized" or "enlarged"), and how else it was made:
+        the name of another codec, "boosted" and "disturbed" low-resolution latents, as in `latent:CODEC:boosted`;
+        "taught" by a teacher.
         upsampling: one of `guide.UPSAMPLERS`; only "psu" and "fast" take shares, "fast" of latents.
         photos: whether critics take photographs for real where the ground truth is a teacher's.
         """
@@ -122,10 +122,7 @@ class LatentCrops:
                 "with other --guides."
             )
         groups = [_group(sample, kind) for sample, kind in self.choices]
-        unknown = sorted(set(shares) - set(groups))
-        if unknown:
-            known = ", ".join(sorted(set(groups)))
-            raise ConfigError(f"data.shares names {', '.join(unknown)}, but the shards' groups of guides are {known}.")
+        _require_known(shares, groups, "guides")
         self._resized: dict[int, Tensor] = {}  # by the identity of their samples: whole, so each is resized once
         sizes = [tuple(n // self.unit for n in sample.arrays["high"].shape[-2:]) for sample, _ in self.choices]
         self.sampler = CropSampler(sizes, crop // self.unit, groups)
@@ -165,6 +162,52 @@ def _group(sample: Sample, kind: str) -> str:
     facts = sample.facts
     ways = {"boosted": "boosted", "disturb": "disturbed", "teacher": "taught"}
     return ":".join(filter(None, [kind, facts.get("guide_codec"), *(ways[fact] for fact in ways if facts.get(fact))]))
+
+
+def _require_known(shares: Mapping[str, float], groups: Sequence[str], what: str) -> None:
+    unknown = sorted(set(shares) - set(groups))
+    if unknown:
+        known = ", ".join(sorted(set(groups)))
+        raise ConfigError(f"data.shares names {', '.join(unknown)}, but the shards' groups of {what} are {known}.")
+
+
+class ImageCrops:
+    """Batches of photographs (B,3,f crop,f crop) and of the small images behind them, in [-1,1]; f: downscale factor.
+
+    Small images (B,3,f crop/scale,f crop/scale) are decoded small latents, the group "latent", or the reduced
+    photographs, "image".
+    """
+
+    def __init__(self, data: LatentSet, crop: int, shares: Mapping[str, float], downscale_factor: int = 8) -> None:
+        """shares: proportions of the groups, as in `LatentCrops`."""
+        self.scale, self.downscale_factor = data.scale, downscale_factor
+        kinds = {"decoded": "latent", "reduced": "image"}
+        self.choices = [(s, array) for s in data.samples for array in kinds if array in s.arrays]
+        if not self.choices:
+            raise ConfigError("The shards hold no images for an upscale model; encode them again with --images.")
+        groups = [_group(sample, kinds[array]) for sample, array in self.choices]
+        _require_known(shares, groups, "images")
+        # Crops lie in steps of whole small latents, so that both images are cut at whole pixels.
+        self.crop = crop // data.scale
+        require(crop % data.scale == 0, "data.crop", crop, f"a multiple of the shards' scale, {data.scale}")
+        unit = data.scale * downscale_factor
+        sizes = [tuple(n // unit for n in sample.arrays["picture"].shape[-2:]) for sample, _ in self.choices]
+        self.sampler = CropSampler(sizes, self.crop, groups)
+        self.sampler.set_shares(shares or dict.fromkeys(groups, 1.0))
+
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(small images, photographs)"""
+        where, f, large = self.sampler.draw(batch, generator), self.downscale_factor, self.downscale_factor * self.scale
+        small = [_cut(self._image(i), f * top, f * left, f * self.crop) for i, top, left in where]
+        photos = [_cut(self._photo(i), large * top, large * left, large * self.crop) for i, top, left in where]
+        return torch.stack(small) / 127.5 - 1, torch.stack(photos) / 127.5 - 1
+
+    def _image(self, choice: int) -> NDArray[Any]:
+        sample, array = self.choices[choice]
+        return sample.arrays[array]
+
+    def _photo(self, choice: int) -> NDArray[Any]:
+        return self.choices[choice][0].arrays["picture"]
 
 
 class PhotoCrops:

@@ -18,7 +18,7 @@ class LatentSet:
 
     @property
     def channels(self) -> int:
-        return int(self.samples[0].arrays["high"].shape[0])
+        return _channels(self.samples[0])
 
 
 def load_shards(*folders: Path) -> LatentSet:
@@ -31,7 +31,7 @@ def load_shards(*folders: Path) -> LatentSet:
     if not samples:
         raise ConfigError(f"There are no latents in {places}; make some with the command encode.")
     try:
-        kinds = {(int(s.facts["scale"]), s.arrays["high"].shape[0]) for s in samples}
+        kinds = {(int(s.facts["scale"]), _channels(s)) for s in samples}
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise ConfigError(
             f"{places} holds shards that the command encode did not make ({error!r}); encode them again."
@@ -39,3 +39,14 @@ def load_shards(*folders: Path) -> LatentSet:
     if len(kinds) > 1:
         raise ConfigError(f"{places} must hold latents of one scale and codec, but (scale, channels) are {kinds}.")
     return LatentSet(samples, kinds.pop()[0])
+
+
+def require_latents(data: LatentSet) -> None:
+    """Refuse shards of images, which are for an upscale model."""
+    if not data.channels:
+        raise ConfigError("These shards hold images, for train-upscale-model; encode latents, without --images.")
+
+
+def _channels(sample: Sample) -> int:
+    """The latents' channels; 0 for images in the place of latents."""
+    return 0 if {"picture", "reduced", "decoded"} <= set(sample.arrays) else int(sample.arrays["high"].shape[0])

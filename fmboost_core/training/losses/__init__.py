@@ -51,6 +51,19 @@ def objective_of(spec: ModelSpec) -> Objective:
     return make_objective(ObjectiveSection(spec.objective))
 
 
+def image_distance(section: ObjectiveSection) -> WeightedDistance:
+    """The distance of images that a recipe's section weighs."""
+    return replace(
+        IMAGES,
+        error=section.error * IMAGES.error,
+        coarse=section.coarse * IMAGES.coarse,
+        texture=section.texture * IMAGES.texture,
+        lines=section.texture * section.lines * IMAGES.lines,
+        overshoot=section.overshoot,
+        mean=section.mean * IMAGES.mean,
+    )
+
+
 # --- builders
 
 
@@ -69,20 +82,11 @@ def _decoded(
 ) -> Decoded:
     if decode is None:
         raise ConfigError("The objective 'decoded' needs a decoder, which makes images of latents.")
-    images = replace(
-        IMAGES,
-        error=section.error * IMAGES.error,
-        coarse=section.coarse * IMAGES.coarse,
-        texture=section.texture * IMAGES.texture,
-        lines=section.texture * section.lines * IMAGES.lines,
-        overshoot=section.overshoot,
-        mean=section.mean * IMAGES.mean,
-    )
     texture = section.latents * section.texture * LATENTS.texture + section.latents_texture
     latents = replace(LATENTS, texture=texture, mean=section.latents * LATENTS.mean)
     return Decoded(
-        _flow(section), decode, images, latents, section.since, section.window, section.octave, section.last_share,
-        perceive, section.informed, section.steps, photos=section.photos,
+        _flow(section), decode, image_distance(section), latents, section.since, section.window, section.octave,
+        section.last_share, perceive, section.informed, section.steps, photos=section.photos,
     )  # fmt: skip
 
 
