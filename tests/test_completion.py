@@ -52,6 +52,8 @@ ASKED = [
     ("upscale --codec b", {"builtin"}),
     ("upscale --dtype b", {"bfloat16"}),
     ("upscale --upscale-model bu", {"builtin"}),
+    ("upscale --upscale-model no", {"none"}),
+    ("encode --teacher bu", {"builtin"}),
     ("upscale --prev", {"--preview"}),
     ("upscale pho", {"photo.jpg"}),
     ("info flux", {"flux1-x2"}),

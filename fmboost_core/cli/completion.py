@@ -61,8 +61,10 @@ def _say_what_completes(action: Any, shtab: Any) -> None:
         action.complete = _name_or_file("model", bundled_models())
     elif action.dest in ("codec", "guide_codec"):
         action.complete = _name_or_file("codec", ["builtin"])
-    elif action.dest in ("upscale_model", "teacher"):
-        action.complete = _name_or_file("upscale_model", ["builtin", "none"][: 1 + ("none" in action.metavar)])
+    elif action.metavar == "FILE|builtin|none":
+        action.complete = _name_or_file("upscale_model_or_none", ["builtin", "none"])
+    elif action.metavar == "builtin|FILE":
+        action.complete = _name_or_file("upscale_model", ["builtin"])
     elif action.metavar in _FOLDERS:
         action.complete = shtab.DIRECTORY
     elif action.metavar in _FILES or action.type is Path:
