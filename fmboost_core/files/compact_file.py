@@ -16,11 +16,13 @@ FIRST = "body.0.weight"
 
 
 def is_compact(path: Path) -> bool:
-    """Whether a file holds a compact network."""
+    """Whether a file holds a compact network. Raises `CheckpointError` for a .safetensors that is empty or cut."""
     try:
         with open_weights(path) as file:
             return _holds_compact(file.entries)
     except CheckpointError:
+        if path.suffix == ".safetensors":  # other files may be of a kind that spandrel reads
+            raise
         return False
 
 

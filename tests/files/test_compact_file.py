@@ -12,6 +12,7 @@ from weight_files import compact, refusal
 
 from fmboost_core.files.compact_file import is_compact, load_compact, save_compact
 from fmboost_core.files.locate import BUNDLED_UPSCALE_MODEL
+from fmboost_core.files.upscale_model import load_upscale_model
 from fmboost_core.networks.compact import CompactNetwork
 from fmboost_core.training.enlarging import at_factor
 
@@ -55,6 +56,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for wrong in ({"body.6.weight": torch.zeros(13, 8, 3, 3)}, {"body.8.weight": torch.zeros(12, 8, 3, 3)}):
         save_file({**weights, **wrong}, path)
         assert refusal(lambda: load_compact(path), path)
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        assert "spandrel" not in refusal(lambda: load_upscale_model(path), path)
     del weights["body.3.weight"]
     save_file(weights, path)
     assert "body.3.weight" in refusal(lambda: load_compact(path), path)
