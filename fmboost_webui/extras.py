@@ -19,7 +19,7 @@ from fmboost_core.sampling.schedule import seeded_noise
 
 from . import checkpoint, hires, host, upscale_model
 from .models import AUTOMATIC, bundled_entry, choose_model
-from .options import Options
+from .options import FOR_IMAGES, Options
 
 # Other names than in hires-fix: the hosts look for a name among the latent modes first.
 BUILTIN, CHECKPOINT = "FMBoost picture", "FMBoost picture (checkpoint's VAE)"
@@ -90,7 +90,7 @@ def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
     model = host.load_network(choose_model(hires.MODELS, bundled_entry(SCALE), AUTOMATIC, party).source)
     options, hooks = SamplingOptions(), host.Progress().hooks(preview=False)
     chosen = Options.of([], {"upscale_model": getattr(shared.opts, SETTING, AUTOMATIC)})
-    enlarger = upscale_model.named(chosen.enlarger(model.spec))
+    enlarger = upscale_model.named(chosen.enlarger(model.spec, FOR_IMAGES))
     on_device = nullcontext(checkpoint.host_vae(loaded)) if by_checkpoint else host.builtin_on_device()
 
     def run(tile: int | str | None) -> Tensor:

@@ -23,7 +23,7 @@ from fmboost_core.codecs.protocol import Codec
 from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import Cancelled, collected_warnings, is_out_of_memory
 from fmboost_core.families import FAMILIES, IMAGE_FAMILY
-from fmboost_core.files.upscale_model import BUILTIN, LoadedUpscaleModel
+from fmboost_core.files.upscale_model import LoadedUpscaleModel
 from fmboost_core.model import Model
 from fmboost_core.sampling.schedule import Noise
 from fmboost_core.sampling.tiling import in_smaller_tiles
@@ -67,15 +67,15 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-def bundled_upscale_model() -> LoadedUpscaleModel:
-    """The bundled upscale model on the device, which stops with the host after each tile."""
+def bundled_upscale_model(name: str) -> LoadedUpscaleModel:
+    """A bundled upscale model on the device, which stops with the host after each tile."""
 
     def stop_with_the_host(done: int, total: int) -> None:
         if interrupted():
             raise Cancelled("Stopped on request.")
 
     with _undisturbed():
-        return load_upscale_model(BUILTIN, devices.device, _dtype()).watched(stop_with_the_host)
+        return load_upscale_model(name, devices.device, _dtype()).watched(stop_with_the_host)
 
 
 @contextmanager

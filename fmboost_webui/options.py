@@ -24,7 +24,7 @@ from .models import AUTOMATIC, ModelFile
 MAX_NOISE_STEP = NOISE_STEPS - 1
 GUIDE_METHODS = (OWN_METHOD, *UPSAMPLERS)  # of the dropdown
 NO_UPSCALE_MODEL = "None"  # as the host's own lists name it
-BUNDLED = "FMBoost image 2x"  # the bundled upscale model
+FOR_LATENTS, FOR_IMAGES = "FMBoost latent 2x", "FMBoost image 2x"  # the bundled upscale models
 
 # The accordion's widgets with their first values, in the order of the API's `args`.
 WIDGETS: dict[str, Any] = {
@@ -39,8 +39,8 @@ class Options:
 
     model: a model's name or `AUTOMATIC`. noise_step (0 to 999), upsample, strength: None is the model's own.
     tile: see `SamplingOptions`. refine: whether the host's second pass follows.
-    upscale_model: name of what enlarges images in the place of interpolation, `BUNDLED` or an upscaler of the host;
-    None: interpolation does; `AUTOMATIC`: see `enlarger`.
+    upscale_model: name of what enlarges images in the place of interpolation, `FOR_LATENTS`, `FOR_IMAGES` or one of
+    the host's upscalers; None: interpolation does; `AUTOMATIC`: see `enlarger`.
     Raises `ConfigError` that names the value.
     """
 
@@ -79,11 +79,11 @@ class Options:
         values["tile"] = parse_tile(values["tile"])
         return cls(**values)
 
-    def enlarger(self, spec: ModelSpec) -> str | None:
-        """The upscale model's name for a model: automatic is the bundled one where guides are made of images."""
+    def enlarger(self, spec: ModelSpec, bundled: str = FOR_LATENTS) -> str | None:
+        """The upscale model's name for a model: automatic is this bundled one where guides are made of images."""
         if self.upscale_model != AUTOMATIC:
             return self.upscale_model
-        return BUNDLED if (self.upsample or spec.guide) == "psu" else None
+        return bundled if (self.upsample or spec.guide) == "psu" else None
 
     def sampling(self, steps: int) -> SamplingOptions:
         """The core's options. steps: the hires steps, which are the sampler's where the result is refined."""

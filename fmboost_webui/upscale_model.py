@@ -1,4 +1,4 @@
-"""The bundled upscale model, and the host's upscalers of images, such as R-ESRGAN, as the core's upscale models."""
+"""The bundled upscale models, and the host's upscalers of images, such as R-ESRGAN, as the core's upscale models."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from fmboost_core.sampling.upscale_model import UpscaleModel
 
 from . import host
 from .models import AUTOMATIC
-from .options import BUNDLED, NO_UPSCALE_MODEL
+from .options import FOR_IMAGES, FOR_LATENTS, NO_UPSCALE_MODEL
 
+BUNDLED_NAMES = {FOR_LATENTS: "fmboost-latent-x2", FOR_IMAGES: "fmboost-image-x2"}  # as the core knows them
 OWN = "FMBoost"  # the name of our own upscalers' class, which the core would call in a circle
 
 
 def choices() -> list[str]:
-    """The names of a dropdown: automatic, none and the bundled one first, then those of the host."""
-    return [AUTOMATIC, NO_UPSCALE_MODEL, BUNDLED, *(data.name for data in _listed())]
+    """The names of a dropdown: automatic, none and the bundled ones first, then those of the host."""
+    return [AUTOMATIC, NO_UPSCALE_MODEL, *BUNDLED_NAMES, *(data.name for data in _listed())]
 
 
 def named(name: str | None) -> UpscaleModel | None:
     """The upscale model of this name; None for None. Raises `ConfigError` for one that is not listed."""
     if name is None:
         return None
-    if name == BUNDLED:
-        return host.bundled_upscale_model()
+    if name in BUNDLED_NAMES:
+        return host.bundled_upscale_model(BUNDLED_NAMES[name])
     for data in _listed():
         if data.name == name:
             return HostUpscaleModel(data)

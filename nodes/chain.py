@@ -35,6 +35,7 @@ from .latents import (
     with_samples,
 )
 from .newer import UPSCALER_WORDS, folded, schema
+from .upscale_model import upscale_model_of
 from .vae import HostVAE
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
@@ -73,7 +74,7 @@ class PSUUpsample(io.ComfyNode):
         cls, latent: Latent, method: str, tiled_vae: bool, vae: Any = None, tileable: str = "off", model: Any = None,
         cfm: host.HostModel | None = None, upscale_model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        enlarger, axes = host.upscale_model_of(upscale_model), parse_tileable(tileable)
+        enlarger, axes = upscale_model_of(upscale_model), parse_tileable(tileable)
         method = _method(method, cfm, enlarger is not None)
         # The VAE's raw latents: a family's scaling would cancel out.
         codec, encodes = None if vae is None else HostVAE(vae, None, tiled_vae), method == "psu"

@@ -28,14 +28,12 @@ from ..fmboost_core import errors
 from ..fmboost_core.errors import CheckpointError, collected_warnings
 from ..fmboost_core.families import FAMILIES, Party
 from ..fmboost_core.files.checkpoint import load_model, read_spec
-from ..fmboost_core.files.compact_file import FIRST as COMPACT_FIRST, load_compact
-from ..fmboost_core.files.locate import BUNDLED_MODELS, BUNDLED_UPSCALE_MODEL, bundled_models
+from ..fmboost_core.files.locate import BUNDLED_MODELS, BUNDLED_UPSCALE_MODELS, bundled_models
 from ..fmboost_core.foreign import space_of_class
 from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
 from ..fmboost_core.networks.guide import GuideNetwork
 from ..fmboost_core.sampling.checks import ScaleWarning
-from ..fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from ..fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from ..fmboost_core.sampling.tiling import in_smaller_tiles
 from ..fmboost_core.sampling.widgets import SharedBar
@@ -57,9 +55,9 @@ for _error in vars(errors).values():
 def register_folder() -> None:
     """Make `models/fmboost` a folder of models, beside the folders that extra_model_paths.yaml names.
 
-    The bundled upscale model appears in the host's own Load Upscale Model.
+    The bundled upscale models appear in the host's own Load Upscale Model.
     """
-    folder_paths.add_model_folder_path("upscale_models", str(BUNDLED_UPSCALE_MODEL.parent))
+    folder_paths.add_model_folder_path("upscale_models", str(BUNDLED_UPSCALE_MODELS))
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
 
@@ -191,35 +189,6 @@ def has_unet_attention(model: Any) -> bool:
     """
     network = model.get_model_object("diffusion_model")
     return isinstance(network, UNetModel) and not any(isinstance(m, SpatialVideoTransformer) for m in network.modules())
-
-
-# --- the host's upscale models
-
-
-class HostUpscaleModel:
-    """The host's upscale model as the core's `UpscaleModel`, by the host's node, which moves it and cuts tiles."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.strength = BUNDLED_STRENGTH if _is_bundled(model) else ENLARGED_STRENGTH
-
-    def __call__(self, image: Tensor) -> Tensor:
-        from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel  # hosts can leave their extra nodes out
-
-        large: Tensor = ImageUpscaleWithModel().upscale(self._model, image.movedim(1, -1))[0]
-        return large.movedim(-1, 1).to(image)
-
-
-def _is_bundled(model: Any) -> bool:
-    """Whether the host has loaded the bundled upscale model: it does not tell the file's name."""
-    weights = dict(getattr(getattr(model, "model", None), "named_parameters", dict)())
-    found, ours = weights.get(COMPACT_FIRST), load_compact(BUNDLED_UPSCALE_MODEL).state_dict()[COMPACT_FIRST]
-    return found is not None and found.shape == ours.shape and torch.allclose(found.detach().cpu().float(), ours)
-
-
-def upscale_model_of(model: Any) -> HostUpscaleModel | None:
-    """What an input of an upscale model holds, for the core; None where nothing is connected."""
-    return None if model is None else HostUpscaleModel(model)
 
 
 # --- progress, previews, interrupts, memory

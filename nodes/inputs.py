@@ -97,9 +97,9 @@ def optional_vae_input() -> io.Input:
 def upscale_model_input() -> io.Input:
     return io.UpscaleModel.Input(
         "upscale_model", optional=True,
-        tooltip="From Load Upscale Model, which lists the bundled fmboost-image-x2. It enlarges the picture in the "
-        "place of interpolation, and the flow then adds texture, at a strength of 0.05 by default, "
-        "0.3 behind other models.",
+        tooltip="From Load Upscale Model, which lists the bundled fmboost-latent-x2 (for pictures: fmboost-image-x2). "
+        "It enlarges the picture in the place of interpolation, and the flow then adds texture, at a strength of 0.05 "
+        "by default, 0.3 behind other models.",
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from ..fmboost_core.sampling.widgets import OWN_STRENGTH
 from . import host, inputs
 from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
 from .newer import UPSCALER_WORDS, schema
+from .upscale_model import upscale_model_of
 from .vae import HostVAE
 
 NOT_DECODED = "FMBoost Upscale gives a large image only where its input decode is on; switch it on."
@@ -80,7 +81,7 @@ class Upscale(io.ComfyNode):
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = None if vae is None else HostVAE(vae, family, tiled_vae), host.Progress(cfm)
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
-        enlarger = host.upscale_model_of(upscale_model)
+        enlarger = upscale_model_of(upscale_model)
 
         def run(tile: int | str | None) -> tuple[Tensor, Tensor | None]:
             noise = seeded_noise(item_seeds(latent, seed), small.shape[0])
@@ -149,7 +150,7 @@ class UpscaleImage(io.ComfyNode):
         codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae, "model")
         progress = host.Progress(cfm, runs=image.shape[0])
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
-        enlarger = host.upscale_model_of(upscale_model)
+        enlarger = upscale_model_of(upscale_model)
 
         def upscaled(item: int, pixels: Tensor) -> Tensor:
             def run(tile: int | str | None) -> Tensor:

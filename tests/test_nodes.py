@@ -45,8 +45,9 @@ from torch import Tensor, nn
 from fmboost_core import FAMILIES, alpha_bar, boost, flow, load_codec, load_model, noise_augment, upscale_image
 from fmboost_core.codecs.load import has_builtin_codec
 from fmboost_core.files.checkpoint import save_model
-from fmboost_core.files.compact_file import load_compact
-from fmboost_core.files.locate import BUNDLED_UPSCALE_MODEL, bundled_models
+from fmboost_core.files.locate import bundled_models, bundled_upscale_models
+from fmboost_core.files.upscale_model import find_upscale_model
+from fmboost_core.files.upscale_network import load_upscale_network
 
 MODEL, FAST, SDXL_MODEL = "sd15-x2", "sd15-x2-fast", "sdxl-x2"  # each made for one evaluation
 DIRECT = "sd15-x2-direct"  # with a guide network
@@ -219,10 +220,11 @@ def test_the_folder_of_models_is_added_to_what_is_there(host: Host, tmp_path: Pa
     assert paths == ["/another/disk", str(tmp_path / "models/fmboost")] and suffixes == {".safetensors"}
 
 
-def test_the_bundled_upscale_model_is_among_the_host_s(host: Host) -> None:
+def test_the_bundled_upscale_models_are_among_the_host_s(host: Host) -> None:
     host.nodes["FMBoostLoadCFM"].GET_SCHEMA()  # as the host does when it starts
     host.folders["upscale_models"][1].update({".safetensors", ".pth"})  # as the host sets them
-    assert host.get_filename_list("upscale_models") == ["fmboost-image-x2.safetensors"]
+    found = host.get_filename_list("upscale_models")
+    assert sorted(found) == sorted(f"{name}.safetensors" for name in bundled_upscale_models())
 
 
 def test_the_server_tells_the_page_what_the_models_are_for(host: Host, tmp_path: Path) -> None:
@@ -749,9 +751,10 @@ def test_an_upscale_model_enlarges_in_the_place_of_interpolation(host: Host) -> 
     assert difference(direct.args[0]["samples"], guide["samples"]) < 1e-4, "a model with a guide network leaves it out"
 
 
-def test_the_flow_adds_little_behind_the_bundled_upscale_model(host: Host) -> None:
+@pytest.mark.parametrize("name", bundled_upscale_models())
+def test_the_flow_adds_little_behind_a_bundled_upscale_model(host: Host, name: str) -> None:
     """The host does not tell which file it has loaded: its weights do."""
-    network = load_compact(BUNDLED_UPSCALE_MODEL)
+    network = load_upscale_network(find_upscale_model(name))
 
     def bundled(image: Tensor) -> Tensor:
         return network(image)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from networks import TINY, make_model, randomised
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from weight_files import compact
 
@@ -24,6 +24,7 @@ from fmboost_core.files.checkpoint import save_model
 from fmboost_core.files.upscale_model import load_upscale_model
 from fmboost_core.model import Model
 from fmboost_core.networks.conditioning import GUIDE_KINDS, class_of
+from fmboost_core.networks.rrdb import RRDBNetwork
 from fmboost_core.networks.unet import LatentUNet
 from fmboost_core.sampling.schedule import alpha_bar
 from fmboost_core.training import progress
@@ -33,7 +34,7 @@ from fmboost_core.training.data.encoding import Encoding
 from fmboost_core.training.data.latents import load_shards
 from fmboost_core.training.data.photos import find_photos, plan_views
 from fmboost_core.training.data.shards import Sample, write_shard
-from fmboost_core.training.enlarging import make_enlarging_trainer
+from fmboost_core.training.enlarging import make_enlarging_trainer, sharpened
 from fmboost_core.training.journal import COLUMNS, Journal
 from fmboost_core.training.loop import Trainer
 from fmboost_core.training.losses import objective_of
@@ -283,6 +284,39 @@ def test_an_upscale_model_is_trained_on_images_of_several_codecs(
     save_file(compact(factor=3), start)
     status, said = run("train-upscale-model", *sets, tmp_path / "b.safetensors", *changes)
     assert status == 2 and "start.model enlarges 3x, and the shards are for 2x" in said
+
+
+def test_an_upscale_model_keeps_a_share_of_where_it_began(
+    photos: Path, codec_file: Path, tmp_path: Path, run: Run
+) -> None:
+    """Its weights are those after the training and those before it, by `start.kept`; and an RRDB one goes on too."""
+    latents, start = tmp_path / "a", tmp_path / "start.safetensors"
+    assert run("encode", photos, "--codec", codec_file, "--images", "--out", latents)[0] == 0
+    save_file(randomised(RRDBNetwork(4, 8, 4, 1)).state_dict(), start)
+    weights = {}
+    for kept in (0.0, 0.25, 1.0):
+        out = tmp_path / f"{kept}.safetensors"
+        changes = ("--set", f"start.model={start}", "--set", f"start.kept={kept}", "--set", "start.frozen=['body']")
+        status, said = run("train-upscale-model", latents, out, *IMAGES, *changes, "--set", "objective.sharpen=0.5")
+        assert status == 0, said
+        weights[kept] = load_file(out)
+    before, after = weights[1.0], weights[0.0]
+    learned = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "conv_last.weight" in learned and not any(name.startswith("body.") for name in learned)
+    for name, weight in weights[0.25].items():
+        expected = 0.25 * before[name].float() + 0.75 * after[name].float()
+        assert torch.allclose(weight.float(), expected, atol=1e-3), name
+
+
+def test_sharpening_raises_the_contrast_of_edges_alone() -> None:
+    image = (0.02 * torch.rand(1, 3, 32, 64)).clone()
+    image[..., 32:] += 0.5
+    sharp = sharpened(image, 0.5)
+    assert torch.equal(sharpened(image, 0), image)
+    assert torch.allclose(sharp[..., :20], image[..., :20]) and torch.allclose(sharp[..., -20:], image[..., -20:])
+    rise = (x[..., 32:34].mean() - x[..., 30:32].mean() for x in (image, sharp))
+    before, after = (float(step) for step in rise)
+    assert after > 1.15 * before
 
 
 def test_the_critics_of_an_upscale_model_learn_too(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:

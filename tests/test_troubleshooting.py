@@ -424,7 +424,7 @@ def _(monkeypatch, tmp_path):
     fmboost_core.load_upscale_model(tmp_path / "any.pth")
 
 
-@provokes("CheckpointError", "There is no upscale model …; give a file, or builtin for the bundled one.")
+@provokes("CheckpointError", "There is no upscale model …; give a file, or the name of a bundled one, ….")
 def _():
     fmboost_core.load_upscale_model("nowhere.pth")
 

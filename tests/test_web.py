@@ -19,7 +19,7 @@ from fmboost_core import load_model
 from fmboost_core.errors import ConfigError, collected_warnings
 from fmboost_core.fallback import Place, _tell
 from fmboost_core.families import Party, require_same_family
-from fmboost_core.files.locate import BUNDLED_UPSCALE_MODEL
+from fmboost_core.files.locate import bundled_upscale_models
 from fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import start_alpha_bar
@@ -217,8 +217,9 @@ def test_what_stands_for_the_own_strength_behind_an_upscale_model_is_the_core_s(
     assert run(node, "[ENLARGED_STRENGTH, BUNDLED_STRENGTH]") == [ENLARGED_STRENGTH, BUNDLED_STRENGTH]
 
 
-@pytest.mark.parametrize(("file", "bundled"), [(BUNDLED_UPSCALE_MODEL.name, True), ("4x.pth", False)])
-def test_the_page_knows_the_bundled_upscale_model(node: str, file: str, bundled: bool) -> None:
+@pytest.mark.parametrize("name", [*bundled_upscale_models(), "4x"])
+def test_the_page_knows_the_bundled_upscale_models(node: str, name: str) -> None:
+    file, bundled = f"{name}.safetensors", name in bundled_upscale_models()
     loader = f"{{type: 'UpscaleModelLoader', widgets: [{{name: 'model_name', value: {json.dumps(file)}}}]}}"
     graph = f"({{graph: {{}}, inputs: [{{name: 'upscale_model'}}], getInputNode: () => ({loader})}})"
     assert run(node, f"isBundled({graph})", "size.js", "upstream.js") is bundled

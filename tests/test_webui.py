@@ -613,7 +613,7 @@ def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(
     from fmboost_webui import upscale_model
 
     # Neither Lanczos nor our own upscaler, which would call itself.
-    assert upscale_model.choices() == ["Automatic", "None", upscale_model.BUNDLED, "Crisp 4x", "Broken 4x"]
+    assert upscale_model.choices() == ["Automatic", "None", *upscale_model.BUNDLED_NAMES, "Crisp 4x", "Broken 4x"]
     checkpoint, args = Checkpoint(), ("Automatic", -1, "euler", "auto", "auto", False, 0)
     job = Job(checkpoint, seeds=[5, 9], subseeds=[0, 0])
     images = run(hires, job, small, *args, "Crisp 4x")
@@ -641,25 +641,24 @@ def test_the_bundled_upscale_model_takes_the_place_of_interpolation(
     from fmboost_webui.options import Options
 
     checkpoint, usual_spec = Checkpoint(), read_spec(MODEL)
-    args = ("Automatic", -1, "euler", "auto", "auto", False, 0, upscale_model.BUNDLED)
+    args = ("Automatic", -1, "euler", "auto", "auto", False, 0, upscale_model.FOR_LATENTS)
     (image,) = run(hires, Job(checkpoint), small[:1], *args)
     (unasked,) = run(hires, Job(checkpoint), small[:1], *args[:-1], "Automatic")
     assert torch.equal(unasked, image)
-    bundled, seen = load_upscale_model("builtin"), checkpoint.codec.decode(small[:1]).clamp(-1, 1)
+    bundled, seen = load_upscale_model("fmboost-latent-x2"), checkpoint.codec.decode(small[:1]).clamp(-1, 1)
     large = bundled(seen / 2 + 0.5) * 2 - 1
     (plain,) = run(hires, Job(checkpoint), small[:1], *args[:-1], "None")
     assert (image - large[0]).abs().mean() < 0.5 * (plain - large[0]).abs().mean(), "its image, with texture"
     usual = Options.of([])
-    assert usual.enlarger(usual_spec) == upscale_model.BUNDLED
+    assert usual.enlarger(usual_spec) == upscale_model.FOR_LATENTS
     for model, guide in (("sd15-x2-direct", "auto"), (MODEL, "bilinear")):  # these have no image to enlarge
         assert Options.of([], {"upsample": guide}).enlarger(read_spec(model)) is None
     assert Options.of([], {"upscale_model": "None"}).enlarger(usual_spec) is None
     stub.shared.state.interrupted = True
     with pytest.raises(Cancelled):
-        upscale_model.named(upscale_model.BUNDLED)(seen / 2 + 0.5)  # type: ignore[misc]
-    with pytest.raises(
-        ConfigError, match="There is no upscaler 'Gone' here; choose one of Automatic, None, FMBoost image 2x"
-    ):
+        upscale_model.named(upscale_model.FOR_LATENTS)(seen / 2 + 0.5)  # type: ignore[misc]
+    ours = ", ".join(upscale_model.BUNDLED_NAMES)
+    with pytest.raises(ConfigError, match=f"no upscaler 'Gone' here; choose one of Automatic, None, {ours}, Crisp 4x"):
         upscale_model.named("Gone")
 
 

@@ -4,6 +4,7 @@
 import { UNIT, round, targetSize, toUnit } from './size.js'
 
 const BYPASSED = 4
+const BUNDLED_UPSCALE_MODELS = ['fmboost-image-x2.safetensors', 'fmboost-latent-x2.safetensors']
 const LONGEST_WALK = 200 // a loop of links must not hang the page
 
 // Nodes that keep the size of one of their inputs.
@@ -79,11 +80,11 @@ export function isEnlarged(node, steps = LONGEST_WALK) {
   return from ? isEnlarged(from, steps - 1) : false
 }
 
-/** Whether the upscale model at a node is the bundled one. */
+/** Whether the upscale model at a node is a bundled one. */
 export function isBundled(node) {
   const slot = node.inputs?.findIndex((input) => input.name === 'upscale_model') ?? -1
   const from = slot < 0 ? null : inputNode(node, slot)
-  return from?.type === 'UpscaleModelLoader' && valueOf(from, 'model_name') === 'fmboost-image-x2.safetensors'
+  return from?.type === 'UpscaleModelLoader' && BUNDLED_UPSCALE_MODELS.includes(valueOf(from, 'model_name'))
 }
 
 /** The node at the other end of an input's link; none for a node that is not in a graph yet. */

@@ -113,9 +113,9 @@ def run_guide(args: argparse.Namespace) -> int:
 
 
 def run_upscale_model(args: argparse.Namespace) -> int:
-    from ..files.compact_file import save_compact
+    from ..files.upscale_network import save_upscale_network
     from ..training.data.latents import load_shards
-    from ..training.enlarging import make_enlarging_trainer
+    from ..training.enlarging import make_enlarging_trainer, mixed
     from ..training.recipe import load_recipe
     from ..training.session import run_to_end
 
@@ -126,6 +126,6 @@ def run_upscale_model(args: argparse.Namespace) -> int:
     finally:
         if trainer.step and trainer.host.is_main_process:
             facts = {"license": recipe.card.license, "trained_on": recipe.card.trained_on}
-            save_compact(trainer.average, args.out, facts)
+            save_upscale_network(mixed(trainer.average, recipe), args.out, facts)
             print(args.out)
     return 0

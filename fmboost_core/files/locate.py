@@ -9,7 +9,8 @@ from ..families import FAMILIES
 
 BUNDLED_MODELS = Path(__file__).parents[1] / "weights" / "models"
 BUNDLED_CODECS = Path(__file__).parents[1] / "weights" / "codecs"
-BUNDLED_UPSCALE_MODEL = Path(__file__).parents[1] / "weights" / "upscale_models" / "fmboost-image-x2.safetensors"
+BUNDLED_UPSCALE_MODELS = Path(__file__).parents[1] / "weights" / "upscale_models"
+UPSCALE_MODEL = "fmboost-image-x2"  # the bundled one for finished images, where none is named
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # in a folder as hubs have it
 
 
@@ -21,6 +22,12 @@ def bundled_models() -> list[str]:
     places = {family: place for place, family in enumerate(FAMILIES)}
     names = [path.stem for path in BUNDLED_MODELS.glob("*.safetensors")]
     return sorted(names, key=lambda name: (places.get(name.partition("-")[0], len(places)), name))
+
+
+def bundled_upscale_models() -> list[str]:
+    """Names of the upscale models that come with the package, the default first. None is opened."""
+    names = (path.stem for path in BUNDLED_UPSCALE_MODELS.glob("*.safetensors"))
+    return sorted(names, key=lambda name: (name != UPSCALE_MODEL, name))
 
 
 def find_weights(name_or_path: str | Path) -> Path:

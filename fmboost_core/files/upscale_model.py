@@ -1,4 +1,4 @@
-"""Files of upscale models: compact networks, such as the bundled one, and what the package spandrel reads."""
+"""Files of upscale models: compact and RRDB networks, such as the bundled ones, and what the package spandrel reads."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..errors import CheckpointError, MissingDependencyError, reason
 from ..fallback import move, with_fallback
 from ..sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from ..tiles import grid, map_tiles
-from .compact_file import is_compact, load_compact
-from .locate import BUNDLED_UPSCALE_MODEL
+from .locate import BUNDLED_UPSCALE_MODELS, UPSCALE_MODEL, bundled_upscale_models
+from .upscale_network import is_known, load_upscale_network
 
 BUILTIN = "builtin"
-TILE, OVERLAP = 256, 36  # pixels of the small image; the bundled model looks 34 pixels far
+TILE, OVERLAP = 256, 36  # pixels of the small image; compact networks look 34 pixels far
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,33 @@ class LoadedUpscaleModel:
 def load_upscale_model(
     path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> LoadedUpscaleModel:
-    """The upscale model of a file (.pth, .safetensors), a compact network or of any architecture that spandrel knows.
+    """The upscale model of a file (.pth, .safetensors), of Real-ESRGAN's kinds or any other that spandrel knows.
 
-    path: "builtin" is the bundled one. Raises `MissingDependencyError` for other architectures without spandrel,
-    `CheckpointError` without the file and for one of something else.
+    path: or the name of a bundled one; "builtin" is `UPSCALE_MODEL`. Raises `MissingDependencyError` for other
+    architectures without spandrel, `CheckpointError` without the file and for one of something else.
     """
     found, device = find_upscale_model(path), torch.device(device)
-    if str(path) != BUILTIN and not is_compact(found):
+    if not is_known(found):
         return _by_spandrel(found, device, dtype)
-    network = move(load_compact(found), device, dtype)
+    network = move(load_upscale_network(found), device, dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     apply = partial(with_fallback, "enlarging by the upscale model", network, module=network)
-    strength = BUNDLED_STRENGTH if found == BUNDLED_UPSCALE_MODEL else ENLARGED_STRENGTH
+    strength = BUNDLED_STRENGTH if found.parent == BUNDLED_UPSCALE_MODELS else ENLARGED_STRENGTH
     kind = next(network.parameters()).dtype
     return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, strength=strength)
 
 
 def find_upscale_model(name: Path | str) -> Path:
-    """The file behind a path or behind "builtin". Raises `CheckpointError` where there is none."""
-    path = BUNDLED_UPSCALE_MODEL if str(name) == BUILTIN else Path(name)
+    """The file behind a path, a bundled name or "builtin". Raises `CheckpointError` where there is none."""
+    bundled = UPSCALE_MODEL if str(name) == BUILTIN else str(name)
+    if bundled in bundled_upscale_models():
+        return BUNDLED_UPSCALE_MODELS / f"{bundled}.safetensors"
+    path = Path(name)
     if not path.is_file():
-        raise CheckpointError(f"There is no upscale model {path}; give a file, or {BUILTIN} for the bundled one.")
+        raise CheckpointError(
+            f"There is no upscale model {path}; give a file, or the name of a bundled one, "
+            f"{' or '.join(bundled_upscale_models())}."
+        )
     return path
 
 

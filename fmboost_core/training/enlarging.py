@@ -1,4 +1,4 @@
-"""Upscale models in training: the compact network learns from small images, most of them decoded latents."""
+"""Upscale models in training: compact and RRDB networks learn from small images, most of them decoded latents."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, require
-from ..files.compact_file import load_compact
 from ..files.upscale_model import find_upscale_model
+from ..files.upscale_network import UpscaleNetwork, load_upscale_network
+from ..imaging.blur import blurred
 from ..imaging.resample import resize
 from ..networks.compact import CompactNetwork
+from ..networks.rrdb import RRDBNetwork
 from .data.crops import ImageCrops
 from .data.latents import LatentSet
 from .loop import Trainer
@@ -22,7 +24,11 @@ from .losses.perception import Perception
 from .losses.weighted import WeightedDistance
 from .recipe import Recipe
 from .sections import LEAST_PERCEIVED
+from .start import freeze
 from .train import perceived_trainer, perception_of
+
+# Sharpening: the reach in pixels of what is taken for blur, and the least difference that is not noise, in [-1,1].
+REACH, LEAST_EDGE = 2.0, 0.08
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,13 @@ class EnlargingTask:
     """Crops of small images, and the distance of what a network makes of them from the photographs.
 
     A decoded small latent has lost what a codec loses, so the network learns to undo that as well.
+    sharpen: how much edges of the photographs are sharpened first, `sharpened`.
     """
 
     crops: ImageCrops
     distance: WeightedDistance
     perception: Perception | None = None
+    sharpen: float = 0.0
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         small, photos = self.crops.draw(batch, generator)
@@ -43,6 +51,7 @@ class EnlargingTask:
     def loss(self, network: Callable[..., Tensor], small: Tensor, photos: Tensor, seed: Tensor) -> Tensor:
         """The mean loss of images (B,3,h,w) enlarged to photographs (B,3,kh,kw), both in [-1,1]. seed: (B,)."""
         made = network(small / 2 + 0.5).float() * 2 - 1
+        photos = sharpened(photos, self.sharpen)
         loss = self.distance(made, photos)
         if self.perception is not None:
             seen = resize(small, (photos.shape[-2], photos.shape[-1]))
@@ -50,16 +59,37 @@ class EnlargingTask:
         return loss.mean()
 
 
-@torch.no_grad()
-def at_factor(network: CompactNetwork, factor: int) -> CompactNetwork:
-    """The network that makes what `network` makes, reduced by area to another upscale factor, which divides its own."""
-    reduction, rest = divmod(network.factor, factor)
-    if rest:
+def sharpened(images: Tensor, amount: float) -> Tensor:
+    """Images (B,3,H,W) in [-1,1] whose edges are sharpened, and flat areas are not.
+
+    Real-ESRGAN learns from such photographs (Wang et al. 2021), as people prefer crisp edges to true ones.
+    """
+    if not amount:
+        return images
+    details = images - blurred(images, REACH)
+    edges = blurred((details.abs() > LEAST_EDGE).to(images), REACH)
+    return (images + amount * edges * details).clamp(-1, 1)
+
+
+def at_factor(network: UpscaleNetwork, factor: int) -> UpscaleNetwork:
+    """A network at another upscale factor, which divides its own, from where its training can go on.
+
+    A compact network then makes what it made, reduced by area; an RRDB network, what it made of the image reduced by
+    area. Raises `ConfigError` for other factors.
+    """
+    if network.factor % factor or (isinstance(network, RRDBNetwork) and factor not in (2, 4)):
         raise ConfigError(
             f"start.model enlarges {network.factor}x, and the shards are for {factor}x; take one for {factor}x "
             "or for a multiple of it."
         )
-    weights = network.state_dict()
+    if network.factor == factor:
+        return network
+    return _with_more_inputs(network) if isinstance(network, RRDBNetwork) else _with_fewer_outputs(network, factor)
+
+
+@torch.no_grad()
+def _with_fewer_outputs(network: CompactNetwork, factor: int) -> CompactNetwork:
+    weights, reduction = network.state_dict(), network.factor // factor
     for name in list(weights)[-2:]:  # the last convolution's outputs are the pixels of a square
         outputs = weights[name].flatten(1) if weights[name].dim() > 1 else weights[name][:, None]
         pixels = outputs.view(3, network.factor, network.factor, -1).permute(0, 3, 1, 2)
@@ -70,7 +100,16 @@ def at_factor(network: CompactNetwork, factor: int) -> CompactNetwork:
     return other
 
 
-def make_enlarging_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[CompactNetwork], Perception | None]:
+@torch.no_grad()
+def _with_more_inputs(network: RRDBNetwork) -> RRDBNetwork:
+    weights, first = network.state_dict(), "conv_first.weight"
+    weights[first] = weights[first].repeat_interleave(4, 1) / 4  # the mean of each square
+    other = RRDBNetwork(2, network.width, network.growth, len(network.body))
+    other.load_state_dict(weights)
+    return other
+
+
+def make_enlarging_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[UpscaleNetwork], Perception | None]:
     """A trainer of an upscale model at its first step, and its features and critics, if it has any."""
     crops = ImageCrops(data, recipe.data.crop, recipe.data.shares)
     start, objective = recipe.start.model, recipe.objective
@@ -78,9 +117,29 @@ def make_enlarging_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[Com
         rule = f"{LEAST_PERCEIVED} or above for features and critics"
         require(recipe.data.crop >= LEAST_PERCEIVED, "data.crop", recipe.data.crop, rule)
     torch.manual_seed(recipe.loop.seed)
-    network = at_factor(load_compact(find_upscale_model(start)), data.scale) if start else CompactNetwork(data.scale)
+    network = starting_network(start, data.scale)
     perception = perception_of(recipe)
-    task = EnlargingTask(crops, image_distance(objective), perception)
+    task = EnlargingTask(crops, image_distance(objective), perception, objective.sharpen)
     facts = recipe.flat() | {"samples in the shards": len(data.samples), "scale": data.scale}
     network.train().requires_grad_()
+    freeze(network, recipe.start.frozen)
     return perceived_trainer(network, task.draw, task.loss, recipe, facts, perception), perception
+
+
+def starting_network(start: str, factor: int) -> UpscaleNetwork:
+    """The network before the first step: a file's, or a fresh compact one. start: as in `StartSection.model`."""
+    if not start:
+        return CompactNetwork(factor)
+    network = load_upscale_network(find_upscale_model(start))
+    return at_factor(network, factor)
+
+
+@torch.no_grad()
+def mixed(network: UpscaleNetwork, recipe: Recipe) -> UpscaleNetwork:
+    """A trained network with a share of the weights that its training began with, `StartSection.kept`."""
+    if not recipe.start.kept or not recipe.start.model:
+        return network
+    before = starting_network(recipe.start.model, network.factor).to(next(network.parameters()).device)
+    for now, then in zip(before.parameters(), network.parameters(), strict=True):
+        now.lerp_(then, 1 - recipe.start.kept)
+    return before

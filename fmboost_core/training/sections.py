@@ -75,6 +75,7 @@ class ObjectiveSection:
     critics: weight of critics, which learn to tell the results from the ground truth (decoded).
     informed: whether the critics see the guide, decoded, beside each image (decoded).
     photos: whether the critics take photographs for real where the ground truth is a teacher's (decoded).
+    sharpen: how much an upscale model's photographs are sharpened; people prefer crisp edges (0 to 2).
     anchor: weight of the squared distance of fast guides from PSU's.
     network: whose features these are: lite0 to lite4 of EfficientNet, from its package, or a file with lite0's weights.
     """
@@ -103,6 +104,7 @@ class ObjectiveSection:
     critics: float = 0.0
     informed: bool = False
     photos: bool = False
+    sharpen: float = 0.0
     anchor: float = 0.0
     network: str = "lite0"
 
@@ -134,6 +136,7 @@ class ObjectiveSection:
         ):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"objective.{name}", value, "0 or above and finite")
+        require(0 <= self.sharpen <= 2, "objective.sharpen", self.sharpen, "0 to 2")
         require(0 <= self.last_share <= 1, "objective.last_share", self.last_share, "between 0 and 1")
         require(self.steps in (1, 4), "objective.steps", self.steps, "1 or 4")
         least = LEAST_PERCEIVED if self.features or self.critics else 2
@@ -153,11 +156,17 @@ class StartSection:
         or a file; of an upscale model, likewise. "": fresh weights.
     frozen: prefixes of the names of parameters that do not train, such as "input_blocks.0".
     guide: the guide network to start from, for fast guides: its file, or a model that has one. "": fresh weights.
+    kept: share of the weights before the first step in the file that is written (0 to 1), of an upscale model. It draws
+        cleaner lines and less texture (network interpolation, Wang et al. 2018).
     """
 
     model: str = ""
     frozen: tuple[str, ...] = ()
     guide: str = ""
+    kept: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.kept <= 1, "start.kept", self.kept, "0 to 1")
 
 
 @dataclass(frozen=True)

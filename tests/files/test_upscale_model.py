@@ -11,8 +11,8 @@ from weight_files import compact
 
 from fmboost_core.errors import CheckpointError, MissingDependencyError
 from fmboost_core.files import upscale_model
-from fmboost_core.files.compact_file import load_compact
 from fmboost_core.files.upscale_model import OVERLAP, TILE, LoadedUpscaleModel, find_upscale_model, load_upscale_model
+from fmboost_core.files.upscale_network import load_upscale_network
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,9 @@ def test_a_file_is_read_and_applied(tmp_path: Path) -> None:
     save_file(compact(), tmp_path / "small.safetensors")
     model, image = load_upscale_model(tmp_path / "small.safetensors"), torch.rand(1, 3, 20, 28)
     assert (model.name, model.factor) == ("small", 2) and model.device == CPU
-    assert torch.allclose(model(image), load_compact(tmp_path / "small.safetensors")(image).clamp(0, 1), atol=1e-5)
+    assert torch.allclose(
+        model(image), load_upscale_network(tmp_path / "small.safetensors")(image).clamp(0, 1), atol=1e-5
+    )
     for dtype in (torch.float16, torch.bfloat16):
         assert load_upscale_model(tmp_path / "small.safetensors", "cpu", dtype).dtype == dtype
 
@@ -33,7 +35,7 @@ def test_spandrel_reads_a_compact_file_alike(tmp_path: Path) -> None:
         if not path.exists():
             save_file(compact(), path)
         theirs, image = upscale_model._by_spandrel(path, CPU, torch.float32), torch.rand(1, 3, 20, 28)
-        assert torch.allclose(theirs(image), load_compact(path)(image).clamp(0, 1), atol=1e-5)
+        assert torch.allclose(theirs(image), load_upscale_network(path)(image).clamp(0, 1), atol=1e-5)
         assert (theirs.name, theirs.factor) == (path.stem, 2)
 
 
@@ -42,7 +44,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="is no upscale model that spandrel knows"):
         load_upscale_model(tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match=r"There is no upscale model .*missing\.pth; give a file, or builtin"):
+    with pytest.raises(CheckpointError, match=r"There is no upscale model .*missing\.pth; give a file, or the name"):
         load_upscale_model(tmp_path / "missing.pth")
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from fmboost_core import load_model
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.model import Model
+from fmboost_core.sampling.options import BUNDLED_STRENGTH
 
 from .browser import CLASSIC, NEW, PICTURES_LOADED, Frontend, chromium
 from .comfyui import ComfyUI
@@ -78,8 +79,8 @@ WIRE = """([checkpoint, model]) => {
 }"""
 SHOW_PREVIEWS = {"KSampler", "FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}
 STRONG = {"FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}  # with the widget strength
-OWN = "the model's own: nfe 1, noise_step 100, strength 1.15"  # of flux1-x2
-OWN_NFE = "the model's own: nfe 1, strength 1.15"  # where the noise step is given
+OWN = "the model's own: nfe 1, noise_step 100, strength 0.05"  # of flux1-x2 behind the bundled upscale model
+OWN_NFE = "the model's own: nfe 1, strength 0.05"  # where the noise step is given
 PREVIEW_PIXELS = 250  # how much taller a node becomes when a preview is shown on it
 
 
@@ -94,8 +95,9 @@ def own_numbers(name: str, node: str) -> list[str]:
     spec, asked = load_model(loader["widgets_values"][0]).spec, twin[node]["inputs"]
     own = {"nfe": (0, spec.nfe), "noise_step": (-1, spec.noise_step)}  # the widget's value, and what it stands for
     told = [f"{widget} {number}" for widget, (value, number) in own.items() if asked.get(widget) == value]
-    if twin[node]["class_type"] in STRONG and spec.strength != 1:  # the templates leave the widget out
-        told.append(f"strength {spec.strength:g}")
+    strength = BUNDLED_STRENGTH if "upscale_model" in asked else spec.strength
+    if twin[node]["class_type"] in STRONG and strength != 1:  # the templates leave the widget out
+        told.append(f"strength {strength:g}")
     return [f"the model's own: {', '.join(told)}"] if told else []
 
 
@@ -376,7 +378,7 @@ def test_another_language(browser: Browser, host: ComfyUI) -> None:
     page.load(WORKFLOWS["sdxl_2k"], "sdxl_2k")
     upscale = page.id_of("FMBoostUpscale")
     page.wait_for_lines(
-        upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 1 次", "模型自己的值：nfe 1, 噪声步 100, 强度 1.15"
+        upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 1 次", "模型自己的值：nfe 1, 噪声步 100, 强度 0.05"
     )
     page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
     page.centre(ours[0]["id"])

@@ -131,7 +131,7 @@ def test_an_upscale_model_of_the_host_takes_the_place_of_interpolation(comfyui: 
     folder.mkdir(exist_ok=True)
     save_file(compact(), folder / "compact.safetensors")
     loader = node("UpscaleModelLoader", model_name="compact.safetensors")
-    bundled = node("UpscaleModelLoader", model_name="fmboost-image-x2.safetensors")
+    bundled = node("UpscaleModelLoader", model_name="fmboost-latent-x2.safetensors")
     graph, flow = start_graph(picture) | {"20": loader}, FLOW | {"nfe": 1, "strength": 0.0}
     one = node(
         "FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], decode=True, upscale_model=["20", 0], **flow

@@ -10,14 +10,14 @@ from ...codecs.load import load_codec
 from ...errors import CheckpointError
 from ...files import locate
 from ...files.checkpoint import load_model
-from ...files.compact_file import load_compact
+from ...files.upscale_network import load_upscale_network
 from ...files.weight_file import sha256_of
 from ..console import one_line
 from .finding import PROBLEM, Finding
 
 # What reads the files of each folder.
 _LOADERS: dict[str, Callable[[Path], object]] = {
-    "models": load_model, "codecs": load_codec, "upscale_models": load_compact,
+    "models": load_model, "codecs": load_codec, "upscale_models": load_upscale_network,
 }  # fmt: skip
 _RESTORE = "restore it (`git checkout` in a clone), or install FMBoost again"
 

@@ -1,0 +1,48 @@
+"""The host's upscale models, such as Real-ESRGAN, as the core's, and which of them are bundled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..fmboost_core.files.locate import BUNDLED_UPSCALE_MODELS
+from ..fmboost_core.files.upscale_network import FIRST_OF_COMPACT, FIRST_OF_RRDB
+from ..fmboost_core.files.weight_file import open_weights
+from ..fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
+
+
+class HostUpscaleModel:
+    """The host's upscale model as the core's `UpscaleModel`, by the host's node, which moves it and cuts tiles."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.strength = BUNDLED_STRENGTH if _is_bundled(model) else ENLARGED_STRENGTH
+
+    def __call__(self, image: Tensor) -> Tensor:
+        from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel  # hosts can leave their extra nodes out
+
+        large: Tensor = ImageUpscaleWithModel().upscale(self._model, image.movedim(1, -1))[0]
+        return large.movedim(-1, 1).to(image)
+
+
+def upscale_model_of(model: Any) -> HostUpscaleModel | None:
+    """What an input of an upscale model holds, for the core; None where nothing is connected."""
+    return None if model is None else HostUpscaleModel(model)
+
+
+def _is_bundled(model: Any) -> bool:
+    """Whether the host has loaded a bundled upscale model: it does not tell the file's name."""
+    weights = dict(getattr(getattr(model, "model", None), "named_parameters", dict)())
+    return any(_begins_like(path, weights) for path in BUNDLED_UPSCALE_MODELS.glob("*.safetensors"))
+
+
+def _begins_like(path: Path, weights: Mapping[str, Tensor]) -> bool:
+    """Whether the first convolution of these weights is that of a file, which the host may have under other names."""
+    found = next(iter(weights.values()), torch.empty(0)).detach().cpu().float()
+    with open_weights(path) as file:
+        ours = file.entries.get(FIRST_OF_COMPACT) or file.entries[FIRST_OF_RRDB]
+        return ours.shape == found.shape and torch.allclose(found, ours.read().float(), atol=1e-3)
