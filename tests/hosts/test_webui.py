@@ -209,7 +209,7 @@ def interrupted(webui: Webui, **request: Any) -> tuple[Made, int]:
             "FMBoost only enlarges: 32x32 is smaller than the 64x64 that came in; choose a larger size.",
         ),
         ({"hr_upscaler": "FMBoost 2x (sub/vanishing)"}, "vanishing.safetensors"),
-        (behind("nothing"), "There is no upscaler 'nothing' here; choose one of None, "),
+        (behind("nothing"), "There is no upscaler 'nothing' here; choose one of Automatic, None, "),
         (
             behind(BROKEN_UPSCALER),
             f"The upscaler {BROKEN_UPSCALER} did not enlarge the image; choose one that enlarges",
