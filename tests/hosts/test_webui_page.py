@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the package is optional
     from playwright.sync_api import Page
 
 WAIT_MS = 60_000
-BEHIND = "behind FMBoost image 2x"
+BEHIND = "behind FMBoost latent 2x"
 NOISE_STEPS = "Noise step: 100 to 700 (default 400)."
 UNUSED = "Hires prompt, sampler, checkpoint and denoising strength are not used."
 
