@@ -247,14 +247,19 @@ def test_without_a_number_of_evaluations_it_is_the_models_own(
     assert all((latent - once).abs().max() < 1e-4 for latent in own)
 
 
-def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture: str) -> None:
-    """Without any model file of the host's: the bundled model and codec, and as many evaluations as that wants."""
-    run = comfyui.run(image_graph(picture, nfe=0))
+@pytest.mark.parametrize("upscale_model", ["none", "fmboost-image-x2"])
+def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture: str, upscale_model: str) -> None:
+    """Without any model file of the host's: the bundled models and codec, and as many evaluations as they want."""
+    graph = image_graph(picture, nfe=0)
+    if upscale_model != "none":
+        graph["20"] = node("UpscaleModelLoader", model_name=f"{upscale_model}.safetensors")
+        graph["5"]["inputs"] |= {"upscale_model": ["20", 0], "strength": 0.0}
+    run = comfyui.run(graph)
     assert run.error is None, run.error
     found = np.asarray(Image.open(comfyui.file(run, "6", "images"))).astype(int)
     out = comfyui.base / "line.png"
     command = [sys.executable, "-m", "fmboost_core", "upscale", comfyui.base / "input" / picture, out]
-    command += ["--model", MODEL, "--seed", 7]
+    command += ["--model", MODEL, "--seed", 7, "--upscale-model", upscale_model]
     subprocess.run(list(map(str, command)), cwd=PACK, check=True, capture_output=True)
     wanted = np.asarray(Image.open(out)).astype(int)
     assert found.shape == wanted.shape == (128, 192, 3)
