@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, MissingDependencyError, reason
 from ..fallback import move, with_fallback
+from ..networks.rrdb import RRDBNetwork
 from ..sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from ..tiles import grid, map_tiles
 from .locate import BUNDLED_UPSCALE_MODELS, UPSCALE_MODEL, bundled_upscale_models
@@ -20,6 +21,10 @@ from .upscale_network import is_known, load_upscale_network
 
 BUILTIN = "builtin"
 TILE, OVERLAP = 256, 36  # pixels of the small image; compact networks look 34 pixels far
+RRDB_TILES = (
+    512,
+    96,
+)  # RRDB networks for 2x look farther than any overlap; beyond 96 pixels it is no more than 3 of 255
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class LoadedUpscaleModel:
 
     name: the file's, without its suffix. network: images (B,3,h,w) in [0,1] -> (B,3,kh,kw). factor: k.
     progress: called with (done, total) after each tile. strength: of the flow behind it, where none is asked for.
+    tile, overlap: pixels of the small image.
     """
 
     name: str
@@ -37,6 +43,8 @@ class LoadedUpscaleModel:
     dtype: torch.dtype
     progress: Callable[[int, int], None] | None = None
     strength: float = ENLARGED_STRENGTH
+    tile: int = TILE
+    overlap: int = OVERLAP
 
     def watched(self, progress: Callable[[int, int], None]) -> LoadedUpscaleModel:
         """The same model, which tells its progress."""
@@ -44,7 +52,7 @@ class LoadedUpscaleModel:
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
-        total, done = len(list(grid(image.shape[-2], image.shape[-1], TILE, OVERLAP))), 0
+        total, done = len(list(grid(image.shape[-2], image.shape[-1], self.tile, self.overlap))), 0
 
         def one(tile: Tensor) -> Tensor:
             nonlocal done
@@ -54,7 +62,7 @@ class LoadedUpscaleModel:
                 self.progress(done, total)
             return large
 
-        return map_tiles(one, [image], TILE, OVERLAP, out_unit=self.factor)
+        return map_tiles(one, [image], self.tile, self.overlap, out_unit=self.factor)
 
 
 def load_upscale_model(
@@ -73,7 +81,8 @@ def load_upscale_model(
     apply = partial(with_fallback, "enlarging by the upscale model", network, module=network)
     strength = BUNDLED_STRENGTH if found.parent == BUNDLED_UPSCALE_MODELS else ENLARGED_STRENGTH
     kind = next(network.parameters()).dtype
-    return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, strength=strength)
+    tiles = RRDB_TILES if isinstance(network, RRDBNetwork) else (TILE, OVERLAP)
+    return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, None, strength, *tiles)
 
 
 def find_upscale_model(name: Path | str) -> Path:

@@ -1,6 +1,7 @@
 """Files of upscale models: read here or by spandrel, applied in tiles, refused in one sentence."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,17 @@ def test_tiles_equal_the_whole_and_tell_their_progress() -> None:
     assert torch.allclose(model.watched(lambda *place: told.append(place))(image), whole, atol=1e-5)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert model(image[..., :64, :64]).shape == (1, 3, 128, 128) and len(told) == 4
+
+
+def test_tiles_of_the_one_for_latents_equal_the_whole_but_for_what_is_not_seen() -> None:
+    """Its network looks farther than any overlap, but what it sees there hardly counts."""
+    model = load_upscale_model("fmboost-latent-x2")
+    assert (model.tile, model.overlap) == (512, 96)
+    image = (0.5 + 0.3 * torch.sin(torch.arange(208.0) / 5)).expand(1, 3, 16, 208).clone()
+    with torch.no_grad():
+        whole = model.network(image).clamp(0, 1)
+    apart = (replace(model, tile=104)(image) - whole).abs()
+    assert 0 < apart.max() < 4 / 255 and apart.mean() < 0.1 / 255
 
 
 def test_it_computes_in_its_number_type() -> None:
