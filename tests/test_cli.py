@@ -430,7 +430,7 @@ def test_the_bundled_upscale_model_is_named(tools, photo, tmp_path, capsys):
     assert load_tools("sd15-x2-direct", "builtin", "cpu", "float32", AUTOMATIC).upscale_model is None
     capsys.readouterr()
     assert upscale(tools, photo, out, "--upscale-model", tmp_path / "none.pth") == 2
-    assert "none.pth; give a file, or builtin" in capsys.readouterr().err
+    assert "none.pth; give a file, or the name of a bundled one" in capsys.readouterr().err
 
 
 def test_a_single_picture_leaves_no_record_beside_it(tools, photo, tmp_path):
