@@ -55,6 +55,8 @@ PLAIN = ("Automatic", -1, "euler", "auto", "auto", False, 0, "None")
 class Webui(Server):
     """A host with a data directory of its own that holds only this extension and the probe."""
 
+    said_at_the_end = "Startup time"  # Forge takes requests while it still makes the scripts' usual arguments
+
     def __init__(self, host: Path, python: str, base: Path, checkpoint: str) -> None:
         self.base, self.is_forge, port = base, (host / "modules_forge").exists(), free_port()
         extensions = base / "extensions"
