@@ -300,6 +300,8 @@ def test_an_upscale_model_keeps_a_share_of_where_it_began(
         status, said = run("train-upscale-model", latents, out, *IMAGES, *changes, "--set", "objective.sharpen=0.5")
         assert status == 0, said
         weights[kept] = load_file(out)
+    status, said = run("train-upscale-model", latents, tmp_path / "b.safetensors", *IMAGES, "--set", "start.kept=0.5")
+    assert status == 2 and "start.kept must be 0 without start.model" in said
     before, after = weights[1.0], weights[0.0]
     learned = {name for name in before if not torch.equal(before[name], after[name])}
     assert "conv_last.weight" in learned and not any(name.startswith("body.") for name in learned)

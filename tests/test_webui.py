@@ -900,7 +900,7 @@ def described(model: Any, size: tuple[int, int], target: tuple[int, int], steps:
 @pytest.mark.parametrize(
     ("size", "target", "steps", "options", "words"),
     [
-        ((512, 512), (1024, 1024), 0, {}, "<b>1024x1024</b> with sd15-x2 behind FMBoost latent 2x, 1 evaluation. Noise"),
+        ((512, 512), (1024, 1024), 0, {}, "<b>1024x1024</b> with sd15-x2 behind FMBoost latent 2x, 1 evaluation. "),
         ((512, 512), (1024, 1024), 4, {}, "4 evaluations. Noise step: 100 to 700 (default 400). Hires prompt, "),
         ((256, 256), (2048, 2048), 2, {"solver": "heun"}, "3 stages, 6 evaluations"),
         ((256, 256), (2048, 2048), 3, {"solver": "dopri5"}, "3 stages, as many evaluations as needed"),

@@ -36,8 +36,8 @@ def add_command(commands: Any) -> None:
 
     parser = commands.add_parser("train-upscale-model", help="train an upscale model on shards with images")
     parser.description = (
-        "Train an upscale model, the compact network of Real-ESRGAN, on shards of `fmboost encode --images`, of one or "
-        "several latent families."
+        "Train an upscale model, a compact or an RRDB network of Real-ESRGAN, on shards of `fmboost encode --images`, "
+        "of one or several latent families."
     )
     _add_common(parser, "upscale-model")
     parser.set_defaults(run=run_upscale_model, stopped=CONTINUES)

@@ -96,8 +96,8 @@ def _add_method(group: Any) -> None:
         "--strength",
         type=float,
         metavar="S",
-        help="how strongly the flow changes the guide, up to 2: more than 1 is crisper, less is softer (default: the "
-        "0.05 behind the bundled upscale model, 0.3 behind another, else the model's)",
+        help="how strongly the flow changes the guide, up to 2: more than 1 is crisper, less is softer (default: "
+        "0.05 behind a bundled upscale model, 0.3 behind another, else the model's)",
     )
     add(
         "--upscale-model",

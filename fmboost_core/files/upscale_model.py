@@ -21,10 +21,8 @@ from .upscale_network import is_known, load_upscale_network
 
 BUILTIN = "builtin"
 TILE, OVERLAP = 256, 36  # pixels of the small image; compact networks look 34 pixels far
-RRDB_TILES = (
-    512,
-    96,
-)  # RRDB networks for 2x look farther than any overlap; beyond 96 pixels it is no more than 3 of 255
+# RRDB networks look farther than any overlap. Beyond these, by upscale factor, it makes 3 of 255 at most.
+RRDB_TILES = {2: (512, 96), 4: (256, 48)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def load_upscale_model(
     apply = partial(with_fallback, "enlarging by the upscale model", network, module=network)
     strength = BUNDLED_STRENGTH if found.parent == BUNDLED_UPSCALE_MODELS else ENLARGED_STRENGTH
     kind = next(network.parameters()).dtype
-    tiles = RRDB_TILES if isinstance(network, RRDBNetwork) else (TILE, OVERLAP)
+    tiles = RRDB_TILES[network.factor] if isinstance(network, RRDBNetwork) else (TILE, OVERLAP)
     return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, None, strength, *tiles)
 
 

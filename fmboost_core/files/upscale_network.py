@@ -15,6 +15,7 @@ from .weight_file import Entry, load_strictly, open_weights, save_weights
 
 UpscaleNetwork = CompactNetwork | RRDBNetwork
 FIRST_OF_COMPACT, FIRST_OF_RRDB, GROWN = "body.0.weight", "conv_first.weight", "body.0.rdb1.conv1.weight"
+RRDB_PARTS = {"conv_first", "body", "conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"}
 
 
 def is_known(path: Path) -> bool:
@@ -59,7 +60,8 @@ def _holds_compact(entries: Mapping[str, Entry]) -> bool:
 def _holds_rrdb(entries: Mapping[str, Entry]) -> bool:
     first, grown = entries.get(FIRST_OF_RRDB), entries.get(GROWN)
     pixels = first.shape[1] if first is not None and len(first.shape) == 4 else 0
-    return grown is not None and len(grown.shape) == 4 and pixels in (3, 12)  # of 4x and of 2x
+    ours = {name.split(".")[0] for name in entries} == RRDB_PARTS  # other factors have other parts
+    return ours and grown is not None and len(grown.shape) == 4 and pixels in (3, 12)  # of 4x and of 2x
 
 
 def _compact(path: Path, entries: Mapping[str, Entry]) -> CompactNetwork:

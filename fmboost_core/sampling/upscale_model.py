@@ -12,7 +12,9 @@ from ..imaging.resample import cover, resize
 from ..tiles import NOT_TILEABLE, Tileable, with_margins, without_margins
 from .checks import check_finite
 
-MARGIN = 36  # pixels by which a tileable image continues at its ends before it is enlarged
+MARGIN = (
+    96  # pixels by which a tileable image continues at its ends before it is enlarged, as far as RRDB networks look
+)
 
 
 class UpscaleModel(Protocol):

@@ -116,6 +116,7 @@ def make_enlarging_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[Ups
     if objective.features or objective.critics:
         rule = f"{LEAST_PERCEIVED} or above for features and critics"
         require(recipe.data.crop >= LEAST_PERCEIVED, "data.crop", recipe.data.crop, rule)
+    require(bool(start) or not recipe.start.kept, "start.kept", recipe.start.kept, "0 without start.model")
     torch.manual_seed(recipe.loop.seed)
     network = starting_network(start, data.scale)
     perception = perception_of(recipe)
@@ -137,7 +138,7 @@ def starting_network(start: str, factor: int) -> UpscaleNetwork:
 @torch.no_grad()
 def mixed(network: UpscaleNetwork, recipe: Recipe) -> UpscaleNetwork:
     """A trained network with a share of the weights that its training began with, `StartSection.kept`."""
-    if not recipe.start.kept or not recipe.start.model:
+    if not recipe.start.kept:
         return network
     before = starting_network(recipe.start.model, network.factor).to(next(network.parameters()).device)
     for now, then in zip(before.parameters(), network.parameters(), strict=True):

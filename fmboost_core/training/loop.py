@@ -29,7 +29,7 @@ from .recipe import Recipe
 from .sections import LoopSection
 
 # What may differ when a training resumes: its length, and how its steps are computed.
-FREE = ("loop.samples", "loop.accumulate", "loop.checkpointing", "loop.compile", "loop.graphs")
+FREE = ("loop.samples", "loop.accumulate", "loop.checkpointing", "loop.compile", "loop.graphs", "start.kept")
 
 Network = TypeVar("Network", bound=nn.Module)
 Draw = Callable[[int, torch.Generator], Sequence[Tensor]]

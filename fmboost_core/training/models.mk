@@ -12,8 +12,9 @@ GENERATED ?= generated
 # What tools/draw_pictures.py draws.
 DRAWINGS ?= drawings
 CODECS ?= taesd
-# The upscaler that teaches the 2x models, and that fmboost-image-x2 goes on from; and that fmboost-latent-x2 goes on from.
+# The upscaler that teaches the 2x models, and that fmboost-image-x2 goes on from.
 TEACHER ?= realesr-general-x4v3.pth
+# The one that fmboost-latent-x2 goes on from.
 X4PLUS ?= RealESRGAN_x4plus.pth
 OUT ?= models
 # Changes to all trainings, such as SET="--set loop.compile=true" where there is a compiler.

@@ -113,6 +113,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for content in (b"", whole[: len(whole) // 2]):
         path.write_bytes(content)
         assert "spandrel" not in refusal(lambda: load_upscale_model(path), path)
+    other = RRDBNetwork(4, 8, 4, 1).state_dict()
+    del other["conv_up2.weight"], other["conv_up2.bias"]  # as those for 2x without squares have none
+    save_file(other, path)
+    assert not is_known(path), "but spandrel knows it"
     del weights["body.3.weight"]
     save_file(weights, path)
     assert "body.3.weight" in refusal(lambda: load_upscale_network(path), path)
