@@ -245,7 +245,7 @@ def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match=r"loop\.rate was 0\.001, is 0\.5, loop\.seed was 0, is 7"):
         make_trainer(rate=0.5, seed=7).resume(path)
     free = {"samples": 8 * BATCH, "accumulate": 2, "checkpointing": True, "compile": False, "graphs": True}
-    assert {f"loop.{name}" for name in free} == set(FREE)
+    assert {*(f"loop.{name}" for name in free), "start.kept"} == set(FREE)
     longer = make_trainer(**free)
     longer.resume(path)
     assert longer.step == 6 and longer.steps == 8

@@ -28,7 +28,7 @@ from .graphs import RecordedGradients
 from .recipe import Recipe
 from .sections import LoopSection
 
-# What may differ when a training resumes: its length, and how its steps are computed.
+# What may differ when a training resumes: its length, how its steps are computed, and what of the start the file keeps.
 FREE = ("loop.samples", "loop.accumulate", "loop.checkpointing", "loop.compile", "loop.graphs", "start.kept")
 
 Network = TypeVar("Network", bound=nn.Module)
