@@ -21,7 +21,7 @@ from .upscale_network import is_known, load_upscale_network
 
 BUILTIN = "builtin"
 TILE, OVERLAP = 256, 36  # pixels of the small image; compact networks look 34 pixels far
-# RRDB networks look farther than any overlap. Beyond these, by upscale factor, it makes 3 of 255 at most.
+# By upscale factor. RRDB networks look farther than any overlap; for 2x, what is beyond made 3 of 255 in a photograph.
 RRDB_TILES = {2: (512, 96), 4: (256, 48)}
 
 

@@ -62,7 +62,7 @@ class EnlargingTask:
 def sharpened(images: Tensor, amount: float) -> Tensor:
     """Images (B,3,H,W) in [-1,1] whose edges are sharpened, and flat areas are not.
 
-    Real-ESRGAN learns from such photographs (Wang et al. 2021), as people prefer crisp edges to true ones.
+    Real-ESRGAN learns from such photographs (Wang et al. 2021).
     """
     if not amount:
         return images

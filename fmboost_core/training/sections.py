@@ -75,7 +75,7 @@ class ObjectiveSection:
     critics: weight of critics, which learn to tell the results from the ground truth (decoded).
     informed: whether the critics see the guide, decoded, beside each image (decoded).
     photos: whether the critics take photographs for real where the ground truth is a teacher's (decoded).
-    sharpen: how much an upscale model's photographs are sharpened; people prefer crisp edges (0 to 2).
+    sharpen: how much the edges of an upscale model's photographs are sharpened (0 to 2).
     anchor: weight of the squared distance of fast guides from PSU's.
     network: whose features these are: lite0 to lite4 of EfficientNet, from its package, or a file with lite0's weights.
     """
