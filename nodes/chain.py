@@ -13,6 +13,7 @@ from ..fmboost_core import FAMILIES, alpha_bar, flow, noise_augment
 from ..fmboost_core.codecs.periodic import periodic
 from ..fmboost_core.errors import ConfigError, FMBoostWarning, LatentError
 from ..fmboost_core.families import Party
+from ..fmboost_core.files.locate import LATENT_UPSCALE_MODEL
 from ..fmboost_core.sampling.checks import check_crop, require_codec
 from ..fmboost_core.sampling.guide import LatentUpsampling, latent_size, latent_upsample, pixel_upsample
 from ..fmboost_core.sampling.options import require_pixel_space
@@ -35,11 +36,12 @@ from .latents import (
     with_samples,
 )
 from .newer import UPSCALER_WORDS, folded, schema
-from .upscale_model import upscale_model_of
+from .upscale_model import upscale_model_for
 from .vae import HostVAE
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
-KIND = "fmboost_kind"  # the key of what a guide was made from, one of `GUIDE_KINDS`, in a LATENT
+# Keys in a guide's LATENT: what it was made from, one of `GUIDE_KINDS`, and behind an upscale model its own strength.
+KIND, STRENGTH = "fmboost_kind", "fmboost_strength"
 
 
 class PSUUpsample(io.ComfyNode):
@@ -74,8 +76,9 @@ class PSUUpsample(io.ComfyNode):
         cls, latent: Latent, method: str, tiled_vae: bool, vae: Any = None, tileable: str = "off", model: Any = None,
         cfm: host.HostModel | None = None, upscale_model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        enlarger, axes = upscale_model_of(upscale_model), parse_tileable(tileable)
-        method = _method(method, cfm, enlarger is not None)
+        own, axes = "psu" if cfm is None else cfm.spec.guide, parse_tileable(tileable)
+        enlarger = upscale_model_for(upscale_model, method, own, LATENT_UPSCALE_MODEL)
+        method = _method(method, own, enlarger is not None)
         # The VAE's raw latents: a family's scaling would cancel out.
         codec, encodes = None if vae is None else HostVAE(vae, None, tiled_vae), method == "psu"
         with host.noted() as notes:
@@ -97,16 +100,17 @@ class PSUUpsample(io.ComfyNode):
                 guide = _fast_guide(samples, cfm, large, target.distorts, axes)
             else:
                 guide, kind = latent_upsample(samples, large, method, target.distorts, axes), "resized"
-        return io.NodeOutput(with_raw(latent, guide, family) | {KIND: kind}, ui=host.shown(notes))
+        told = {KIND: kind} if enlarger is None else {KIND: kind, STRENGTH: enlarger.strength}
+        return io.NodeOutput(with_raw(latent, guide, family) | told, ui=host.shown(notes))
 
 
-def _method(method: str, cfm: host.HostModel | None, enlarged: bool) -> str:
-    """The guide method of its widget, resolved: the model's own, or the paper's without a model.
+def _method(method: str, own: str, enlarged: bool) -> str:
+    """The guide method of its widget, resolved.
 
-    enlarged: whether an upscale model is connected, which works in pixel space alone.
+    own: FMBoost's model's, or the paper's without a model. enlarged: whether an upscale model enlarges the picture,
+    which works in pixel space alone.
     """
-    own = "psu" if cfm is None or enlarged else cfm.spec.guide
-    chosen = or_none(method, OWN_METHOD) or own
+    chosen = or_none(method, OWN_METHOD) or ("psu" if enlarged else own)
     if enlarged:
         require_pixel_space(chosen)
     return chosen
@@ -231,6 +235,7 @@ class CFMSample(io.ComfyNode):
         strength: float = OWN_STRENGTH,
     ) -> io.NodeOutput:
         family, kind, progress = cfm.spec.family, guide.get(KIND, "latent"), host.Progress(cfm)
+        strength = guide.get(STRENGTH, OWN_STRENGTH) if strength == OWN_STRENGTH else strength
         options = inputs.options_of(nfe, solver, tile=tile, tileable=tileable, strength=strength)
         states: list[Tensor] = []
 
@@ -257,7 +262,7 @@ class CFMSample(io.ComfyNode):
         # Adaptive solvers give no states on the way. A strength puts the end beyond the last state.
         path = evenly([*(states if len(states) > 1 else [x[:1], x[:1]])[:-1], end[:1]], trajectory_length)
         return io.NodeOutput(
-            with_samples({k: v for k, v in start.items() if k not in (START, KIND)}, end, family),
+            with_samples({k: v for k, v in start.items() if k not in (START, KIND, STRENGTH)}, end, family),
             with_samples({"samples": start["samples"][:1]}, torch.cat(path), family),
             ui=host.shown(notes),
         )

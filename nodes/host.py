@@ -42,6 +42,7 @@ from ..fmboost_core.spec import ModelSpec
 Result = TypeVar("Result")
 
 FOLDER = "fmboost"
+FACTS = ("scale", "nfe", "noise_step", "strength", "guide")  # of a specification, which the page counts with
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # The host's dialog shows an error's module, which is under the path of the pack's folder.
@@ -83,13 +84,13 @@ def bundled_families() -> list[str]:
     return [family for family in FAMILIES if any(name.startswith(f"{family}-") for name in bundled_models())]
 
 
-def model_facts() -> dict[str, dict[str, float]]:
-    """Each choice's scale, NFE, noise step and strength, for the page; files without a specification are left out."""
+def model_facts() -> dict[str, dict[str, float | str]]:
+    """Each choice's `FACTS`, for the page; files without a specification are left out."""
     facts = {}
     for choice in model_choices():
         with suppress(CheckpointError):
             spec = read_spec(model_path(choice))
-            facts[choice] = {name: getattr(spec, name) for name in ("scale", "nfe", "noise_step", "strength")}
+            facts[choice] = {name: getattr(spec, name) for name in FACTS}
     return facts
 
 

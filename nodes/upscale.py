@@ -15,6 +15,7 @@ from ..fmboost_core.codecs.load import has_builtin_codec
 from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError, ImageError
 from ..fmboost_core.families import require_same_family, titles
+from ..fmboost_core.files.locate import IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL
 from ..fmboost_core.imaging.resample import resize
 from ..fmboost_core.sampling.checks import require_codec
 from ..fmboost_core.sampling.options import strength_behind
@@ -23,7 +24,7 @@ from ..fmboost_core.sampling.widgets import OWN_STRENGTH
 from . import host, inputs
 from .latents import Latent, checked, item_seeds, refuse_start, scaled, with_samples
 from .newer import UPSCALER_WORDS, schema
-from .upscale_model import upscale_model_of
+from .upscale_model import upscale_model_for
 from .vae import HostVAE
 
 NOT_DECODED = "FMBoost Upscale gives a large image only where its input decode is on; switch it on."
@@ -81,7 +82,6 @@ class Upscale(io.ComfyNode):
         family, target = cfm.spec.family, inputs.target_of(**size)
         codec, progress = None if vae is None else HostVAE(vae, family, tiled_vae), host.Progress(cfm)
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
-        enlarger = upscale_model_of(upscale_model)
 
         def run(tile: int | str | None) -> tuple[Tensor, Tensor | None]:
             noise = seeded_noise(item_seeds(latent, seed), small.shape[0])
@@ -93,6 +93,7 @@ class Upscale(io.ComfyNode):
         with host.noted() as notes:
             refuse_start(latent, "latent", "the small latent, from KSampler", model)
             asked = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
+            enlarger = upscale_model_for(upscale_model, method, cfm.spec.guide, LATENT_UPSCALE_MODEL)
             options = asked.resolve(cfm.spec, enlarged=strength_behind(enlarger))
             if options.upsample == "psu":
                 require_codec(codec, "The method psu", inputs.VAE_ADVICE)
@@ -150,7 +151,6 @@ class UpscaleImage(io.ComfyNode):
         codec = _builtin_codec(cfm) if vae is None else HostVAE(vae, cfm.spec.family, tiled_vae, "model")
         progress = host.Progress(cfm, runs=image.shape[0])
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
-        enlarger = upscale_model_of(upscale_model)
 
         def upscaled(item: int, pixels: Tensor) -> Tensor:
             def run(tile: int | str | None) -> Tensor:
@@ -162,6 +162,7 @@ class UpscaleImage(io.ComfyNode):
         large = []
         with host.noted() as notes:
             asked = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
+            enlarger = upscale_model_for(upscale_model, method, cfm.spec.guide, IMAGE_UPSCALE_MODEL)
             options = asked.resolve(cfm.spec, enlarged=strength_behind(enlarger))
             if isinstance(codec, HostVAE):
                 require_same_family(cfm.party, codec.examined())

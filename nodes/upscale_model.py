@@ -1,8 +1,9 @@
-"""The host's upscale models, such as Real-ESRGAN, as the core's, and which of them are bundled."""
+"""The host's upscale models, such as Real-ESRGAN and the bundled ones, as the core's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..fmboost_core.files.locate import BUNDLED_UPSCALE_MODELS
 from ..fmboost_core.files.upscale_network import FIRST_OF_COMPACT, FIRST_OF_RRDB
 from ..fmboost_core.files.weight_file import open_weights
 from ..fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
+from ..fmboost_core.sampling.widgets import OWN_METHOD
 
 
 class HostUpscaleModel:
@@ -29,9 +31,36 @@ class HostUpscaleModel:
         return large.movedim(-1, 1).to(image)
 
 
-def upscale_model_of(model: Any) -> HostUpscaleModel | None:
-    """What an input of an upscale model holds, for the core; None where nothing is connected."""
-    return None if model is None else HostUpscaleModel(model)
+class BundledUpscaleModel:
+    """A bundled upscale model, which the host loads when it is first used."""
+
+    strength = BUNDLED_STRENGTH
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return _loaded(self._name)(image)
+
+
+@cache
+def _loaded(name: str) -> HostUpscaleModel:
+    from comfy_extras.nodes_upscale_model import UpscaleModelLoader
+
+    return HostUpscaleModel(UpscaleModelLoader().load_model(f"{name}.safetensors")[0])
+
+
+def upscale_model_for(
+    connected: Any, method: str, own_guide: str, bundled: str
+) -> HostUpscaleModel | BundledUpscaleModel | None:
+    """What enlarges the pictures that guides are made of; None: interpolation, or no picture is needed.
+
+    connected: what an input of an upscale model holds; None where nothing is connected. Then the method auto takes a
+    bundled one, of this name. method: of its widget. own_guide: the guide method of FMBoost's model.
+    """
+    if connected is not None:
+        return HostUpscaleModel(connected)
+    return BundledUpscaleModel(bundled) if method == OWN_METHOD and own_guide == "psu" else None
 
 
 def _is_bundled(model: Any) -> bool:

@@ -317,6 +317,28 @@ MANUAL_CAST = SimpleNamespace(Linear=Linear, Conv1d=Conv1d, Conv2d=Conv2d, Group
 # --- comfy_extras.nodes_upscale_model
 
 
+class UpscaleModelDescriptor:
+    """What spandrel gives: the network, and its result for images (B,3,h,w) in [0,1]."""
+
+    def __init__(self, network: Any) -> None:
+        self.model, self.scale = network, network.factor
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Tensor:
+        large: Tensor = self.model(image)
+        return large
+
+
+class UpscaleModelLoader:
+    """The host's node; newer hosts have the method as one of the class, and give a `NodeOutput`."""
+
+    def load_model(self, model_name: str) -> tuple[UpscaleModelDescriptor]:
+        from fmboost_core.files.upscale_network import load_upscale_network
+
+        path = sys.modules["folder_paths"].get_full_path("upscale_models", model_name)
+        return (UpscaleModelDescriptor(load_upscale_network(Path(path))),)
+
+
 class ImageUpscaleWithModel:
     """The host's node; newer hosts have the method as one of the class, and give a `NodeOutput`."""
 
@@ -491,13 +513,16 @@ class Host:
     modules: dict[str, ModuleType] = field(default_factory=dict)
     nodes: dict[str, type[Any]] = field(default_factory=dict)
     core: Any = None
+    asked: dict[str, Any] = field(default_factory=dict)  # values of widgets instead of their defaults
 
     def run(self, node_id: str, **inputs: Any) -> NodeOutput:
         """`execute` as the host calls it: with checked inputs, on a locked class, in inference mode."""
         node = self.nodes[node_id]
         schema = node.GET_SCHEMA()
+        names = {one.id for one in schema.inputs}
+        asked = {name: value for name, value in self.asked.items() if name in names}
         with torch.inference_mode():
-            output = Locked(node.__name__, (node,), {}).execute(**checked(schema, inputs))
+            output = Locked(node.__name__, (node,), {}).execute(**checked(schema, asked | inputs))
         assert isinstance(output, NodeOutput) and len(output.args) == len(schema.outputs), node_id
         json.dumps(output.ui)  # it is sent to the page
         return output
@@ -597,7 +622,9 @@ def contents(host: Host) -> dict[str, dict[str, Any]]:
             "add_model_folder_path": host.add_model_folder_path, "get_filename_list": host.get_filename_list,
             "get_full_path": host.get_full_path,
         },
-        "comfy_extras.nodes_upscale_model": {"ImageUpscaleWithModel": ImageUpscaleWithModel},
+        "comfy_extras.nodes_upscale_model": {
+            "ImageUpscaleWithModel": ImageUpscaleWithModel, "UpscaleModelLoader": UpscaleModelLoader,
+        },
         "comfy_execution": {},
         "comfy_execution.graph_utils": {"ExecutionBlocker": ExecutionBlocker},
         "latent_preview": {"get_previewer": host.get_previewer},

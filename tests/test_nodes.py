@@ -35,6 +35,8 @@ from comfy_stub import (
     ModelPatcher,
     SpatialVideoTransformer,
     UNetModel,
+    UpscaleModelDescriptor,
+    UpscaleModelLoader,
     Widget,
     codec_of,
     forget_pack,
@@ -76,7 +78,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 @pytest.fixture
 def host(installed: Host, tmp_path: Path) -> Host:
+    """The method is psu, which interpolates, unless a test names another: the bundled upscale models take long."""
     installed.renew(tmp_path / "models")
+    installed.asked["method"] = "psu"
     return installed
 
 
@@ -234,8 +238,9 @@ def test_the_server_tells_the_page_what_the_models_are_for(host: Host, tmp_path:
     steps = asyncio.run(host.routes["/fmboost/solvers"](None))
     assert (steps["euler"], steps["heun"], steps["rk4"], steps["dopri5"]) == (1, 2, 4, 0)
     facts = asyncio.run(host.routes["/fmboost/models"](None))
-    assert facts["sd15-x4"] == {"scale": 4.0, "nfe": 4, "noise_step": 400, "strength": 1.0}
-    assert facts[FAST] == {"scale": 2.0, "nfe": 1, "noise_step": 400, "strength": 1.0}
+    assert facts["sd15-x4"] == {"scale": 4.0, "nfe": 4, "noise_step": 400, "strength": 1.0, "guide": "psu"}
+    assert facts[FAST] == {"scale": 2.0, "nfe": 1, "noise_step": 400, "strength": 1.0, "guide": "psu"}
+    assert facts[DIRECT]["guide"] == "fast"
     assert "broken.safetensors" not in facts
 
 
@@ -430,8 +435,8 @@ def test_a_direct_model_needs_no_vae(host: Host, size: dict[str, Any]) -> None:
     """FMBoost Upscale and the three nodes give what `boost` gives without a codec."""
     name = DIRECT
     small, cfm = latent(8, 12, family=family_of(name), batch=2), ready(host, name)
-    whole = host.run("FMBoostUpscale", latent=small, cfm=cfm, seed=3, **size).args[0]
-    guide = host.run("FMBoostPSUUpsample", latent=small, cfm=cfm, **size).args[0]
+    whole = host.run("FMBoostUpscale", latent=small, cfm=cfm, seed=3, method="auto", **size).args[0]
+    guide = host.run("FMBoostPSUUpsample", latent=small, cfm=cfm, method="auto", **size).args[0]
     start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, seed=3).args[0]
     parts = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide).args[0]
     target = {"size": (160, 112)} if "width" in size else {"scale": 2}
@@ -449,7 +454,7 @@ def test_what_needs_a_vae_or_a_guide_network_asks_for_it(host: Host) -> None:
         with pytest.raises(error, match=r"The method psu needs the VAE .*; connect one, or choose a model with a fast"):
             host.run(node, latent=small, **more)
     with pytest.raises(error, match=r"The input decode needs the VAE .*; connect one, or switch decode off"):
-        host.run("FMBoostUpscale", latent=small, cfm=ready(host, DIRECT), decode=True)
+        host.run("FMBoostUpscale", latent=small, cfm=ready(host, DIRECT), method="auto", decode=True)
     for more in ({}, {"cfm": cfm}):
         with pytest.raises(error, match="method fast needs a model with a guide network, such as sd15-x2-direct"):
             host.run("FMBoostPSUUpsample", latent=small, method="fast", **more)
@@ -458,7 +463,8 @@ def test_what_needs_a_vae_or_a_guide_network_asks_for_it(host: Host) -> None:
     resized = host.run("FMBoostPSUUpsample", latent=small, method="bilinear").args[0]
     assert resized["samples"].shape == (1, 4, 16, 16)
     with pytest.raises(host.core.LatentError, match="SDXL"):  # another family's guide network
-        host.run("FMBoostPSUUpsample", latent=latent(8, 8, fmboost_family="sdxl"), cfm=ready(host, DIRECT))
+        foreign = latent(8, 8, fmboost_family="sdxl")
+        host.run("FMBoostPSUUpsample", latent=foreign, cfm=ready(host, DIRECT), method="auto")
 
 
 def test_a_resized_guide_is_told_to_the_model_as_one(host: Host) -> None:
@@ -651,7 +657,7 @@ def test_a_seamless_texture_stays_seamless_through_every_node(host: Host) -> Non
     assert difference(rolled, torch.roll(plain, (4, 8), (1, 2))) < 1e-5
     shifted, direct = {"samples": small["samples"].roll((2, 3), (2, 3))}, ready(host, DIRECT)
     here, there = (
-        host.run("FMBoostPSUUpsample", latent=x, cfm=direct, tileable="both").args[0]["samples"]
+        host.run("FMBoostPSUUpsample", latent=x, cfm=direct, method="auto", tileable="both").args[0]["samples"]
         for x in (small, shifted)
     )
     assert difference(there, here.roll((4, 6), (2, 3))) < 1e-4
@@ -747,7 +753,8 @@ def test_an_upscale_model_enlarges_in_the_place_of_interpolation(host: Host) -> 
     assert difference(parts["samples"], wanted) < 1e-3, "CFM Sample knows of it, and takes its strength"
     full = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, strength=1).args[0]
     assert difference(full["samples"], wanted) > 1e-2
-    direct = host.run("FMBoostPSUUpsample", latent=small, vae=VAE(), cfm=ready(host, DIRECT), upscale_model=sharper)
+    own = {"cfm": ready(host, DIRECT), "method": "auto"}
+    direct = host.run("FMBoostPSUUpsample", latent=small, vae=VAE(), upscale_model=sharper, **own)
     assert difference(direct.args[0]["samples"], guide["samples"]) < 1e-4, "a model with a guide network leaves it out"
 
 
@@ -766,6 +773,41 @@ def test_the_flow_adds_little_behind_a_bundled_upscale_model(host: Host, name: s
         for asked in ({}, {"strength": 0.05}, {"strength": 0.3})
     )
     assert difference(found, weak) < 1e-5 and difference(found, strong) > 0.02
+
+
+def connected(name: str) -> UpscaleModelDescriptor:
+    return UpscaleModelDescriptor(load_upscale_network(find_upscale_model(name)))
+
+
+def test_auto_takes_the_bundled_upscale_models(host: Host) -> None:
+    """The one for latents in the chain and in FMBoost Upscale, the one for finished images in FMBoost Upscale Image."""
+    small, image, vae, cfm = latent(8, 8), photo(32, 40), VAE(), load(host)
+    bundled = {"upscale_model": connected("fmboost-latent-x2")}
+
+    def three(**asked: Any) -> Tensor:
+        guide = host.run("FMBoostPSUUpsample", latent=small, vae=vae, **asked).args[0]
+        start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, seed=3).args[0]
+        parts = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide).args[0]
+        assert set(parts) == {"samples", "fmboost_family"}, "what a guide tells stays behind"
+        return parts["samples"]
+
+    whole = {"latent": small, "vae": vae, "cfm": cfm, "seed": 3}
+    found = host.run("FMBoostUpscale", method="auto", **whole).args[0]["samples"]
+    assert difference(found, host.run("FMBoostUpscale", **whole, **bundled).args[0]["samples"]) < 1e-5
+    assert difference(found, host.run("FMBoostUpscale", method="psu", **whole).args[0]["samples"]) > 0.1
+    assert difference(found, three(method="auto")) < 1e-3, "CFM Sample takes the strength behind it too"
+    assert difference(found, three(**bundled)) < 1e-3
+    picture = {"image": image, "cfm": cfm, "vae": vae, "seed": 2}
+    large = host.run("FMBoostUpscaleImage", method="auto", **picture).args[0]
+    wanted = host.run("FMBoostUpscaleImage", **picture, upscale_model=connected("fmboost-image-x2")).args[0]
+    assert difference(large, wanted) < 1e-5
+
+
+def test_auto_refuses_before_it_loads_an_upscale_model(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UpscaleModelLoader, "load_model", lambda *_: pytest.fail("it was loaded"))
+    for node in ("FMBoostPSUUpsample", "FMBoostUpscale"):
+        with pytest.raises(host.core.ConfigError, match="The method psu needs the VAE"):
+            host.run(node, latent=latent(8, 8), cfm=ready(host), method="auto")
 
 
 def test_the_picture_behind_an_upscale_model_is_its_own_with_the_flow_s_change(host: Host) -> None:

@@ -19,13 +19,15 @@ from fmboost_core import load_model
 from fmboost_core.errors import ConfigError, collected_warnings
 from fmboost_core.fallback import Place, _tell
 from fmboost_core.families import Party, require_same_family
-from fmboost_core.files.locate import bundled_upscale_models
+from fmboost_core.files.checkpoint import read_spec
+from fmboost_core.files.locate import bundled_upscale_models, find_weights
 from fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import start_alpha_bar
 from fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from fmboost_core.sampling.target import Target, stage_sizes
 from fmboost_core.sampling.upscaler import _to_unit
+from fmboost_core.sampling.widgets import OWN_METHOD
 
 ROOT = Path(__file__).parents[1]
 WEB, LOCALES = ROOT / "web", ROOT / "locales"
@@ -192,37 +194,49 @@ CASES = [
 ]  # fmt: skip
 
 
+BUNDLED = [f"{name}.safetensors" for name in bundled_upscale_models()]
+
+
 @pytest.mark.parametrize(
     ("connected", "answer"),
     [
-        ("sample({guide: psu({upscale_model: other})})", True),
-        ("sample({guide: psu({upscale_model: null})})", False),
-        ("sample({guide: null})", False),
-        ("psu({upscale_model: other})", True),
-        ("sample({guide: reroute({'': psu({upscale_model: other})})})", False),
+        ("psu({upscale_model: other})", ENLARGED_STRENGTH),
+        *((f"psu({{upscale_model: loader('{file}')}})", BUNDLED_STRENGTH) for file in BUNDLED),
+        ("psu({upscale_model: loader('4x.safetensors')})", ENLARGED_STRENGTH),
+        ("psu({upscale_model: null})", None),
+        ("psu({upscale_model: null}, 'auto')", BUNDLED_STRENGTH),
+        ("psu({upscale_model: other}, 'auto')", ENLARGED_STRENGTH),
+        ("psu({upscale_model: null, cfm: load('sd15-x2')}, 'auto')", BUNDLED_STRENGTH),
+        ("psu({upscale_model: null, cfm: load('sd15-x2-direct')}, 'auto')", None),
+        ("psu({upscale_model: null, cfm: load('unknown')}, 'auto')", None),
+        ("sample({guide: psu({upscale_model: other})})", ENLARGED_STRENGTH),
+        ("sample({guide: psu({upscale_model: null}, 'auto')})", BUNDLED_STRENGTH),
+        ("sample({guide: psu({upscale_model: null})})", None),
+        ("sample({guide: null})", None),
+        ("sample({guide: reroute({'': psu({upscale_model: other})})})", None),
     ],
 )
-def test_the_page_knows_an_upscale_model_before_a_node(node: str, connected: str, answer: bool) -> None:
+def test_the_page_knows_the_strength_behind_an_upscale_model(node: str, connected: str, answer: float | None) -> None:
+    guides = {name: read_spec(find_weights(name)).guide for name in ("sd15-x2", "sd15-x2-direct")}
     graph = """(() => {
-      const made = (links) => ({
-        graph: {}, inputs: Object.keys(links).map((name) => ({ name })), getInputNode: (i) => Object.values(links)[i],
+      const made = (links, widgets = {}, type = '') => ({
+        type, graph: {}, inputs: Object.keys(links).map((name) => ({ name })),
+        widgets: Object.entries(widgets).map(([name, value]) => ({ name, value })),
+        getInputNode: (i) => Object.values(links)[i],
       })
-      const [sample, psu, reroute, other] = [made, made, made, made({})]
-      return isEnlarged(%s)
+      const psu = (links, method = 'psu') => made(links, { method })
+      const load = (model) => made({}, { model }, 'FMBoostLoadCFM')
+      const loader = (model_name) => made({}, { model_name }, 'UpscaleModelLoader')
+      const [sample, reroute, other] = [made, made, made({})]
+      const guides = %s
+      return strengthBehind(%s, (name) => guides[name])
     })()"""
-    assert run(node, graph % connected, "size.js", "upstream.js") is answer
+    assert run(node, graph % (json.dumps(guides), connected), "size.js", "upstream.js") == answer
 
 
-def test_what_stands_for_the_own_strength_behind_an_upscale_model_is_the_core_s(node: str) -> None:
-    assert run(node, "[ENLARGED_STRENGTH, BUNDLED_STRENGTH]") == [ENLARGED_STRENGTH, BUNDLED_STRENGTH]
-
-
-@pytest.mark.parametrize("name", [*bundled_upscale_models(), "4x"])
-def test_the_page_knows_the_bundled_upscale_models(node: str, name: str) -> None:
-    file, bundled = f"{name}.safetensors", name in bundled_upscale_models()
-    loader = f"{{type: 'UpscaleModelLoader', widgets: [{{name: 'model_name', value: {json.dumps(file)}}}]}}"
-    graph = f"({{graph: {{}}, inputs: [{{name: 'upscale_model'}}], getInputNode: () => ({loader})}})"
-    assert run(node, f"isBundled({graph})", "size.js", "upstream.js") is bundled
+def test_what_stands_for_own_values_is_the_core_s(node: str) -> None:
+    page = run(node, "[ENLARGED_STRENGTH, BUNDLED_STRENGTH, OWN_METHOD]")
+    assert page == [ENLARGED_STRENGTH, BUNDLED_STRENGTH, OWN_METHOD]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

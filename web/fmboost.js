@@ -4,9 +4,9 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { Notes } from './notes.js'
-import { BUNDLED_STRENGTH, ENLARGED_STRENGTH, UNIT, ownNumbers, summary } from './size.js'
+import { UNIT, ownNumbers, summary } from './size.js'
 import { hasNote, translate } from './templates.js'
-import { isBundled, isEnlarged, modelInto, sizeInto, valueOf, wishOf } from './upstream.js'
+import { modelInto, sizeInto, strengthBehind, valueOf, wishOf } from './upstream.js'
 import { wordsIn } from './words.js'
 
 // input: of what the size is known before the run; unit: pixels to which it is rounded; flows: whether it evaluates.
@@ -88,8 +88,7 @@ function refresh(node) {
   const { input, unit, flows } = NODES[node.comfyClass]
   greyUnused(node)
   const model = modelFacts(modelInto(node)) ?? {}
-  const behind = isBundled(node) ? BUNDLED_STRENGTH : ENLARGED_STRENGTH
-  const modelStrength = isEnlarged(node) ? behind : model.strength
+  const modelStrength = strengthBehind(node, (name) => modelFacts(name)?.guide) ?? model.strength
   const own = { modelScale: model.scale, modelNfe: model.nfe, modelNoiseStep: model.noise_step, modelStrength }
   const flow = Object.fromEntries(FLOW_WIDGETS.map((name) => [name, valueOf(node, name)]))
   const widgets = { ...wishOf(node), ...flow, ...own, perStep: solverFacts(flow.solver) }
@@ -128,7 +127,7 @@ function factsFrom(route) {
   }
 }
 
-const modelFacts = factsFrom('/fmboost/models') // {scale, nfe, noise_step, strength}
+const modelFacts = factsFrom('/fmboost/models') // {scale, nfe, noise_step, strength, guide}
 const solverFacts = factsFrom('/fmboost/solvers') // evaluations per step, 0 for an adaptive solver
 
 let served // the texts of all languages

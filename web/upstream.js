@@ -1,7 +1,7 @@
 // The size of a node's input, found by walking the graph upstream to a node that determines it.
 // `look(value)` returns the size of an input image, or null while it is not known.
 
-import { UNIT, round, targetSize, toUnit } from './size.js'
+import { BUNDLED_STRENGTH, ENLARGED_STRENGTH, OWN_METHOD, UNIT, round, targetSize, toUnit } from './size.js'
 
 const BYPASSED = 4
 const BUNDLED_UPSCALE_MODELS = ['fmboost-image-x2.safetensors', 'fmboost-latent-x2.safetensors']
@@ -70,21 +70,28 @@ export function modelInto(node, name = 'cfm', steps = LONGEST_WALK) {
   return from.type === 'FMBoostLoadCFM' ? valueOf(from, 'model') : null
 }
 
-/** Whether an upscale model enlarges the pictures of a node's guides: at the node, or where its guide comes from. */
-export function isEnlarged(node, steps = LONGEST_WALK) {
+/**
+ * The own strength of the upscale model that enlarges the pictures of a node's guides, at the node or where its guide
+ * comes from; null: none does. `guideOf(name)` is the guide method of a model.
+ */
+export function strengthBehind(node, guideOf, steps = LONGEST_WALK) {
   const slotOf = (name) => node.inputs?.findIndex((input) => input.name === name) ?? -1
   const own = slotOf('upscale_model')
-  if (own >= 0) return Boolean(inputNode(node, own))
+  if (own >= 0) {
+    const from = inputNode(node, own)
+    if (from) return isBundled(from) ? BUNDLED_STRENGTH : ENLARGED_STRENGTH
+    const name = modelInto(node)
+    const inPixels = name ? guideOf(name) === 'psu' : true
+    return valueOf(node, 'method') === OWN_METHOD && inPixels ? BUNDLED_STRENGTH : null
+  }
   const slot = slotOf('guide')
   const from = slot < 0 || steps === 0 ? null : inputNode(node, slot)
-  return from ? isEnlarged(from, steps - 1) : false
+  return from ? strengthBehind(from, guideOf, steps - 1) : null
 }
 
-/** Whether the upscale model at a node is a bundled one. */
-export function isBundled(node) {
-  const slot = node.inputs?.findIndex((input) => input.name === 'upscale_model') ?? -1
-  const from = slot < 0 ? null : inputNode(node, slot)
-  return from?.type === 'UpscaleModelLoader' && BUNDLED_UPSCALE_MODELS.includes(valueOf(from, 'model_name'))
+/** Whether a node loads a bundled upscale model. */
+function isBundled(node) {
+  return node.type === 'UpscaleModelLoader' && BUNDLED_UPSCALE_MODELS.includes(valueOf(node, 'model_name'))
 }
 
 /** The node at the other end of an input's link; none for a node that is not in a graph yet. */

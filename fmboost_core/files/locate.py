@@ -10,7 +10,8 @@ from ..families import FAMILIES
 BUNDLED_MODELS = Path(__file__).parents[1] / "weights" / "models"
 BUNDLED_CODECS = Path(__file__).parents[1] / "weights" / "codecs"
 BUNDLED_UPSCALE_MODELS = Path(__file__).parents[1] / "weights" / "upscale_models"
-UPSCALE_MODEL = "fmboost-image-x2"  # the bundled one for finished images, where none is named
+# The bundled upscale models that are used where none is named: for finished images, and for decoded latents.
+IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL = "fmboost-image-x2", "fmboost-latent-x2"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # in a folder as hubs have it
 
 
@@ -27,7 +28,7 @@ def bundled_models() -> list[str]:
 def bundled_upscale_models() -> list[str]:
     """Names of the upscale models that come with the package, the default first. None is opened."""
     names = (path.stem for path in BUNDLED_UPSCALE_MODELS.glob("*.safetensors"))
-    return sorted(names, key=lambda name: (name != UPSCALE_MODEL, name))
+    return sorted(names, key=lambda name: (name != IMAGE_UPSCALE_MODEL, name))
 
 
 def find_weights(name_or_path: str | Path) -> Path:

@@ -16,7 +16,7 @@ from ..fallback import move, with_fallback
 from ..networks.rrdb import RRDBNetwork
 from ..sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from ..tiles import grid, map_tiles
-from .locate import BUNDLED_UPSCALE_MODELS, UPSCALE_MODEL, bundled_upscale_models
+from .locate import BUNDLED_UPSCALE_MODELS, IMAGE_UPSCALE_MODEL, bundled_upscale_models
 from .upscale_network import is_known, load_upscale_network
 
 BUILTIN = "builtin"
@@ -68,7 +68,7 @@ def load_upscale_model(
 ) -> LoadedUpscaleModel:
     """The upscale model of a file (.pth, .safetensors), of Real-ESRGAN's kinds or any other that spandrel knows.
 
-    path: or the name of a bundled one; "builtin" is `UPSCALE_MODEL`. Raises `MissingDependencyError` for other
+    path: or the name of a bundled one; "builtin" is `IMAGE_UPSCALE_MODEL`. Raises `MissingDependencyError` for other
     architectures without spandrel, `CheckpointError` without the file and for one of something else.
     """
     found, device = find_upscale_model(path), torch.device(device)
@@ -85,7 +85,7 @@ def load_upscale_model(
 
 def find_upscale_model(name: Path | str) -> Path:
     """The file behind a path, a bundled name or "builtin". Raises `CheckpointError` where there is none."""
-    bundled = UPSCALE_MODEL if str(name) == BUILTIN else str(name)
+    bundled = IMAGE_UPSCALE_MODEL if str(name) == BUILTIN else str(name)
     if bundled in bundled_upscale_models():
         return BUNDLED_UPSCALE_MODELS / f"{bundled}.safetensors"
     path = Path(name)
