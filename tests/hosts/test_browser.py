@@ -95,7 +95,8 @@ def own_numbers(name: str, node: str) -> list[str]:
     spec, asked = load_model(loader["widgets_values"][0]).spec, twin[node]["inputs"]
     own = {"nfe": (0, spec.nfe), "noise_step": (-1, spec.noise_step)}  # the widget's value, and what it stands for
     told = [f"{widget} {number}" for widget, (value, number) in own.items() if asked.get(widget) == value]
-    strength = BUNDLED_STRENGTH if "upscale_model" in asked else spec.strength
+    guided = twin[asked["guide"][0]]["inputs"] if "guide" in asked else asked
+    strength = BUNDLED_STRENGTH if guided.get("method") == "auto" and spec.guide == "psu" else spec.strength
     if twin[node]["class_type"] in STRONG and strength != 1:  # the templates leave the widget out
         told.append(f"strength {strength:g}")
     return [f"the model's own: {', '.join(told)}"] if told else []
