@@ -83,8 +83,9 @@ def noise_step_of(noise_step: int) -> int | None:
 def method_input() -> io.Input:
     return folded(
         io.Combo, "method", options=[OWN_METHOD, *UPSAMPLERS], default=OWN_METHOD,
-        tooltip="auto: the model's own. psu: decode, upscale the picture, encode. fast: by the model's guide network, "
-        "without the VAE. bilinear and nearest upscale the latent itself: without the VAE, but with artefacts.",
+        tooltip="auto: a bundled upscale model enlarges the picture, or the model's guide network makes the guide. "
+        "psu: decode, interpolate the picture, encode. fast: by the model's guide network, without the VAE. bilinear "
+        "and nearest upscale the latent itself: without the VAE, but with artefacts.",
     )  # fmt: skip
 
 
@@ -97,9 +98,8 @@ def optional_vae_input() -> io.Input:
 def upscale_model_input() -> io.Input:
     return io.UpscaleModel.Input(
         "upscale_model", optional=True,
-        tooltip="From Load Upscale Model, which lists the bundled fmboost-latent-x2 (for pictures: fmboost-image-x2). "
-        "It enlarges the picture in the place of interpolation, and the flow then adds texture, at a strength of 0.05 "
-        "by default, 0.3 behind other models.",
+        tooltip="From Load Upscale Model. It enlarges the picture instead of the bundled one, which the method auto "
+        "takes. The flow then adds texture, at a strength of 0.3 by default, behind the bundled ones 0.05.",
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def strength_input() -> io.Input:
         "strength", display_name="strength (0: model's own)", default=OWN_STRENGTH, min=OWN_STRENGTH, max=MAX_STRENGTH,
         step=0.05, optional=True,
         tooltip="How strongly the flow changes the guide. More than 1 is crisper, up to harsh; less is softer. 0: the "
-        "model's own.",
+        "model's own, behind an upscale model 0.3, behind a bundled one 0.05.",
     )  # fmt: skip
 
 
