@@ -2,7 +2,7 @@
 
 The folder has the pairs of files taesd, taesdxl, taesd3 and taef1. Run it again when the bundled weights change. The
 photographs come with scikit-image and are in the public domain or under CC0. They stand for what a diffusion model
-makes: each is encoded, enlarged by the template's model in the template's stages, decoded and restored. The picture
+makes: each is encoded and enlarged by the template's model and upscale model in the template's stages. The picture
 before is the small latent, decoded.
 """
 
@@ -17,9 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from torch import Tensor
 
-from fmboost_core import boost, load_codec, load_model, upscale_image
+from fmboost_core import Model, Target, Upscaler, boost, load_codec, load_model, load_upscale_model, upscale_image
 from fmboost_core.codecs.protocol import Codec
+from fmboost_core.files.locate import LATENT_UPSCALE_MODEL
 from fmboost_core.sampling.restore import restored
+from fmboost_core.sampling.schedule import seeded_noise
 
 WIDTH, HEIGHT, STRIP, FONT = 960, 640, 64, 34
 PAPER, INK = (24, 24, 24), (245, 245, 245)
@@ -93,6 +95,13 @@ def canvas(panels: list[tuple[str, Tensor]], shot: Shot) -> Image.Image:
     return picture
 
 
+def flowed(latent: Tensor, model: Model, codec: Codec) -> list[tuple[float, Tensor]]:
+    """The times and states of a flow of four evaluations, as in the template, but for the start."""
+    states: list[tuple[float, Tensor]] = []
+    boost(latent, model, codec, nfe=4, seed=0, on_state=lambda t, state: states.append((t, state)))
+    return [(t, state) for t, state in states if t > 0]
+
+
 @torch.no_grad()
 def picture(name: str, shot: Shot, folder: Path) -> Image.Image:
     model = load_model(shot.model)
@@ -100,19 +109,17 @@ def picture(name: str, shot: Shot, folder: Path) -> Image.Image:
     codec: Codec = load_codec(str(folder / shot.codec)) if shot.codec else load_codec("builtin", family)
     small = photo(shot)
     if name == "image_upscale":
-        after = upscale_image(small, model, codec, seed=0)
+        after = upscale_image(small, model, codec, seed=0, upscale_model=load_upscale_model("builtin"))
         return canvas([("before", small), (f"after: {shot.scale}x", after)], shot)
-    latent, states = codec.encode(small), []
-
-    def on_state(t: float, state: Tensor) -> None:
-        states.append((t, state))
-
-    nfe = 4 if name == "trajectory" else None  # as in the templates
-    large = codec.decode(boost(latent, model, codec, scale=shot.scale, nfe=nfe, seed=0, on_state=on_state))
+    latent = codec.encode(small)
     if name == "trajectory":
-        return canvas([(f"t = {t:g}", codec.decode(x)) for t, x in states if t in (0.25, 0.5, 0.75, 1.0)], shot)
+        return canvas([(f"t = {t:g}", codec.decode(x)) for t, x in flowed(latent, model, codec)], shot)
     before = codec.decode(latent).clamp(-1, 1)
-    after = restored(large, before, look=False)
+    upscale_model = load_upscale_model(LATENT_UPSCALE_MODEL) if model.spec.guide == "psu" else None
+    upscaler = Upscaler(model, codec, upscale_model=upscale_model)
+    large, after = upscaler.latent_and_image(latent, Target(scale=shot.scale), seeded_noise(0, 1), before)
+    if name == "sd15_1k":  # the only one with VAE Decode and FMBoost Restore
+        after = restored(codec.decode(large), before, look=False)
     return canvas([("before", before), (f"after: {shot.scale}x, {shot.model}", after)], shot)
 
 
