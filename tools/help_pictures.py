@@ -16,7 +16,19 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from torch import Tensor
 
-from fmboost_core import alpha_bar, attention_scale, boost, load_codec, load_model, noise_augment, upscale_image
+from fmboost_core import (
+    Target,
+    Upscaler,
+    alpha_bar,
+    attention_scale,
+    boost,
+    load_codec,
+    load_model,
+    load_upscale_model,
+    noise_augment,
+    upscale_image,
+)
+from fmboost_core.files.locate import IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL
 from fmboost_core.imaging.resample import resize
 from fmboost_core.sampling.guide import latent_upsample, pixel_upsample
 from fmboost_core.sampling.restore import restored
@@ -81,7 +93,8 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
     large = photo("coffee", 0, 8, 384)
     half, size = (192, 192), (384, 384)
     small, quarter = codec.encode(resize(large, half)), codec.encode(resize(large, (96, 96)))
-    guide = pixel_upsample(small, codec, size)
+    for_latents, for_images = map(load_upscale_model, (LATENT_UPSCALE_MODEL, IMAGE_UPSCALE_MODEL))
+    guide, auto = (pixel_upsample(small, codec, size, upscale_model=by) for by in (None, for_latents))
     noise = seeded_noise(0, 1)(tuple(guide.shape))
 
     def boosted(nfe: int) -> Panel:
@@ -96,16 +109,18 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
     guides = [(m, codec.decode(latent_upsample(small, (48, 48), m))) for m in ("nearest", "bilinear")]
     cup = (4, 10)
     text = photo("page", 150, 20, 128)
-    four = codec.decode(boost(small, model, codec, scale=4, seed=0))
     low = codec.decode(small)
-    plain, quick = (codec.decode(boost(small, of, codec, seed=0)) for of in (model, direct))
+    upscaler = Upscaler(model, codec, upscale_model=for_latents)
+    large_latent, whole = upscaler.latent_and_image(small, Target(scale=2), seeded_noise(0, 1), low.clamp(-1, 1))
+    _, four = upscaler.latent_and_image(small, Target(scale=4), seeded_noise(0, 1), low.clamp(-1, 1))
+    ended_at, quick = codec.decode(large_latent), codec.decode(boost(small, direct, codec, seed=0))
     return {
         "FMBoostLoadCFM": grid(
             [("interpolated", resize(resize(large, half), size, "bicubic")),
-             ("sd15-x2-direct", restored(quick, low, look=False)), ("sd15-x2", restored(plain, low, look=False)),
+             ("sd15-x2-direct", restored(quick, low, look=False)), ("sd15-x2", whole),
              ("the true picture", large)], *cup,
         ),
-        "FMBoostPSUUpsample": grid([*guides, ("psu", codec.decode(guide)), ("the true picture", large)], *cup),
+        "FMBoostPSUUpsample": grid([*guides, ("psu", codec.decode(guide)), ("auto", codec.decode(auto))], *cup),
         "FMBoostNoiseAugment": grid([start, *map(ended, (100, 400, 600))], *cup),
         "FMBoostCFMSample": grid([boosted(nfe) for nfe in (1, 2, 4, 8)], *cup),
         "FMBoostUpscale": grid(
@@ -115,12 +130,12 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
         "FMBoostUpscaleImage": grid(
             [("the small picture", resize(text, (256, 256), "nearest")),
              ("interpolated", resize(text, (256, 256), "bicubic")),
-             ("restore off", upscale_image(text, model, codec, restore=False)),
-             ("restore on", upscale_image(text, model, codec))], 20, 20,
+             ("restore off", upscale_image(text, model, codec, restore=False, upscale_model=for_images)),
+             ("restore on", upscale_image(text, model, codec, upscale_model=for_images))], 20, 20,
         ),
         "FMBoostRestore": grid(
-            [("the small picture", resize(low, size, "nearest")), ("upscaled", plain),
-             ("restored", restored(plain, low, look=False)), ("the true picture", large)], *cup,
+            [("the small picture", resize(low, size, "nearest")), ("upscaled", ended_at),
+             ("restored", restored(ended_at, low, look=False)), ("the true picture", large)], *cup,
         ),
         "FMBoostAttentionScale": attention_plot(),
     }  # fmt: skip
