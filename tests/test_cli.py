@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -31,7 +32,7 @@ from fmboost_core.codecs.load import load_codec
 from fmboost_core.codecs.tiny import taesd
 from fmboost_core.errors import Cancelled, ConfigError
 from fmboost_core.files.checkpoint import load_model, save_model
-from fmboost_core.files.upscale_model import LoadedUpscaleModel, load_upscale_model
+from fmboost_core.files.upscale_model import LoadedUpscaleModel, find_upscale_model, load_upscale_model
 from fmboost_core.files.weight_file import weights_digest
 from fmboost_core.imaging.read import read_picture
 from fmboost_core.model import Model
@@ -500,7 +501,14 @@ def test_info_models_and_convert(tools, tmp_path, capsys):
     assert cli.main(["info", str(tmp_path / "half.safetensors")]) == 0
     assert "F16" in capsys.readouterr().out
     assert cli.main(["models"]) == 0
-    assert "Other models" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "Other models" in listed and "1 evaluations" not in listed
+    for name, kind in (("fmboost-image-x2", "compact"), ("fmboost-latent-x2", "RRDB")):
+        assert f"  {name}" in listed and f"{kind} network" in listed
+        for given in (name, str(find_upscale_model(name))):
+            assert cli.main(["info", given]) == 0
+            told = capsys.readouterr().out
+            assert f"{kind} kind" in told and "BSD-3-Clause" in told and re.search(r"^scale +2$", told, re.M)
     assert cli.main(["info", str(tmp_path)]) == 2
 
 

@@ -1,4 +1,4 @@
-"""The command `models`: the bundled models, and the ways to name others."""
+"""The command `models`: the bundled models and upscale models, and the ways to name others."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..files.locate import bundled_models
+    from ..files.locate import bundled_models, bundled_upscale_models
 
     names = bundled_models()
     print("Bundled models (for --model):" if names else "No models are bundled with this installation.")
     for name in names:
         _show(name)
+    if bundled_upscale_models():
+        print("\nBundled upscale models (for --upscale-model):")
+    for name in bundled_upscale_models():
+        _show_upscale_model(name)
     print(_OTHERS)
 
 
@@ -44,6 +48,24 @@ def _show(name: str) -> None:
         return
     spec = facts["specification"]
     print(f"  {name}{' (default)' if name == DEFAULT_MODEL else ''}")
-    print(f"    {spec['scale']:g}x for {FAMILIES[spec['family']].title} latents, {spec['nfe']} evaluations by default")
+    evaluations = f"{spec['nfe']} evaluation{'' if spec['nfe'] == 1 else 's'} by default"
+    print(f"    {spec['scale']:g}x for {FAMILIES[spec['family']].title} latents, {evaluations}")
     print(f"    {facts['parameters'] / 1e6:.1f}M parameters, {facts['bytes'] / 1e6:.1f} MB")
     print(f"    license {spec['license']}; trained on {spec['trained_on']}")
+
+
+def _show_upscale_model(name: str) -> None:
+    from ..files.locate import IMAGE_UPSCALE_MODEL
+    from ..files.upscale_model import find_upscale_model
+    from ..files.upscale_network import describe_upscale_network
+
+    try:
+        facts = describe_upscale_network(find_upscale_model(name))
+    except CheckpointError as error:
+        print(f"  {name}: unusable, {one_line(error)}")
+        return
+    is_default = name == IMAGE_UPSCALE_MODEL
+    print(f"  {name}{' (default)' if is_default else ''}")
+    print(f"    {facts['factor']}x for {'images' if is_default else 'decoded latents'}, {facts['network']} network")
+    print(f"    {facts['parameters'] / 1e6:.1f}M parameters, {facts['bytes'] / 1e6:.1f} MB")
+    print(f"    license {facts['license']}")

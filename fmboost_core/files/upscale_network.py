@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import CheckpointError
 from ..networks.compact import CompactNetwork
 from ..networks.rrdb import RRDBNetwork
-from .weight_file import Entry, load_strictly, open_weights, save_weights
+from .weight_file import Entry, load_strictly, open_weights, save_weights, sha256_of
 
 UpscaleNetwork = CompactNetwork | RRDBNetwork
 FIRST_OF_COMPACT, FIRST_OF_RRDB, GROWN = "body.0.weight", "conv_first.weight", "body.0.rdb1.conv1.weight"
@@ -49,6 +50,27 @@ def load_upscale_network(path: Path) -> UpscaleNetwork:
 def save_upscale_network(network: UpscaleNetwork, path: Path, facts: Mapping[str, str]) -> None:
     """Write a network in fp16, whole or not at all. facts: texts about it, such as its licence."""
     save_weights(path, network.state_dict(), dict(facts), torch.float16)
+
+
+def describe_upscale_network(path: Path) -> dict[str, Any]:
+    """Describe a file with such a network. It is loaded whole, so a file that is described also works.
+
+    Keys: path; network ("compact" or "RRDB"); factor; parameters (their number); dtype (as stored); bytes; sha256;
+    license (None where the file does not tell).
+    """
+    network = load_upscale_network(path)
+    with open_weights(path) as file:
+        dtypes, license = sorted({entry.dtype for entry in file.entries.values()}), file.metadata.get("license")
+    return {
+        "path": str(path),
+        "network": "RRDB" if isinstance(network, RRDBNetwork) else "compact",
+        "factor": network.factor,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "dtype": ", ".join(dtypes),
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of(path),
+        "license": license,
+    }
 
 
 def _holds_compact(entries: Mapping[str, Entry]) -> bool:
