@@ -22,7 +22,16 @@ import tiny_pipelines
 from diffusers import AutoencoderKL, FluxPipeline, VQModel
 from diffusers.callbacks import PipelineCallback
 
-from fmboost_core import DiffusersCodec, Target, Upscaler, boost, load_codec, load_model, upscale_image
+from fmboost_core import (
+    DiffusersCodec,
+    Target,
+    Upscaler,
+    boost,
+    load_codec,
+    load_model,
+    load_upscale_model,
+    upscale_image,
+)
 from fmboost_core.errors import Cancelled, CheckpointError, ConfigError, FMBoostWarning, LatentError, NonFiniteError
 from fmboost_core.families import FAMILIES
 from fmboost_core.files.checkpoint import save_model
@@ -41,9 +50,16 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+class Interpolating(FMBoostUpscalePipeline):
+    """The pipeline without an upscale model, unless one is given: the bundled ones take long."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return super().__call__(*args, **{"upscale_model": None, **options})
+
+
 def pipeline(model: Model | None = None, vae: Any = None) -> FMBoostUpscalePipeline:
     """A pipeline of a tiny model of SD1.5 latents, without its progress bar."""
-    made = FMBoostUpscalePipeline(FMBoostModel(model or make_model()), vae or tiny_pipelines.vae("sd15"))
+    made = Interpolating(FMBoostModel(model or make_model()), vae or tiny_pipelines.vae("sd15"))
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -64,7 +80,7 @@ def latents_of(pipe: FMBoostUpscalePipeline, latents: Tensor, **options: Any) ->
 def test_each_bundled_model_gives_what_boost_gives(name: str) -> None:
     model = load_model(name)
     vae, small = tiny_pipelines.vae(model.spec.family), noise(1, model.spec.network.channels, 3, 4)
-    pipe = FMBoostUpscalePipeline.from_pretrained(name, vae=vae)
+    pipe = Interpolating.from_pretrained(name, vae=vae)
     expected = boost(small, model, DiffusersCodec(vae), seed=5, nfe=2)
     assert expected.shape[-1] == 4 * model.spec.scale
     assert torch.allclose(latents_of(pipe, small, generator=5, num_inference_steps=2), expected, atol=1e-4)
@@ -79,7 +95,7 @@ def test_a_public_tiny_vae_gives_what_our_own_reading_of_it_gives(name: str, pre
     assert DiffusersCodec(vae).family == model.spec.family
     small = codec.encode(image)
     assert torch.allclose(DiffusersCodec(vae).encode(image), small, atol=1e-4)
-    large = latents_of(FMBoostUpscalePipeline.from_pretrained(name, vae=vae), small, num_inference_steps=1)
+    large = latents_of(Interpolating.from_pretrained(name, vae=vae), small, num_inference_steps=1)
     assert torch.allclose(large, boost(small, model, DiffusersCodec(vae), nfe=1), atol=1e-4)
     assert torch.allclose(large, boost(small, model, codec, nfe=1), atol=2e-3)  # the order of sums differs
 
@@ -190,6 +206,21 @@ def test_an_upscale_model_takes_the_place_of_interpolation(pipe: FMBoostUpscaleP
     upscaler = Upscaler(core, codec, upscale_model=doubled)
     image = upscaler.latent_and_image(small, Target(scale=2), seeded_noise(0, 1))[1]
     assert torch.allclose(shown, image / 2 + 0.5, atol=1e-4)
+
+
+def test_by_default_a_bundled_upscale_model_enlarges() -> None:
+    """The one for latents or the one for images; none where guides are not made in pixel space."""
+    vae, small, image = tiny_pipelines.vae("sd15"), noise(1, 4, 4, 4), noise(1, 3, 32, 32).sigmoid()
+    pipe = FMBoostUpscalePipeline(FMBoostModel(make_model()), vae)
+    asked = {"generator": 0, "output_type": "pt"}
+    for given, name in (({"latents": small}, "fmboost-latent-x2"), ({"image": image}, "fmboost-image-x2")):
+        wanted = pipe(**given, **asked, upscale_model=load_upscale_model(name)).images
+        assert torch.allclose(pipe(**given, **asked).images, wanted, atol=1e-5)
+        assert not torch.allclose(pipe(**given, **asked, upscale_model=None).images, wanted, atol=1e-2)
+    plain = pipe(latents=small, **asked, upsample="bilinear").images
+    assert torch.allclose(pipe(latents=small, **asked, upsample="bilinear", upscale_model=None).images, plain)
+    with pytest.raises(ConfigError, match="upscale_model must be 'auto', None or an upscale model, but it is '4x'"):
+        pipe(latents=small, **asked, upscale_model="4x")
 
 
 def test_the_decoded_result_is_restored_unless_told(pipe: FMBoostUpscalePipeline) -> None:
@@ -312,7 +343,7 @@ def test_interruption_cancels(pipe: FMBoostUpscalePipeline) -> None:
 
 
 def test_the_progress_bar_counts_evaluations(capsys: pytest.CaptureFixture[str]) -> None:
-    pipe = FMBoostUpscalePipeline(FMBoostModel(make_model()), tiny_pipelines.vae("sd15"))
+    pipe = Interpolating(FMBoostModel(make_model()), tiny_pipelines.vae("sd15"))
     latents_of(pipe, noise(1, 4, 4, 4), scale=4, num_inference_steps=3)
     assert "6/6" in capsys.readouterr().err
     pipe.set_progress_bar_config(disable=True)
@@ -345,7 +376,7 @@ def test_a_vae_in_half_precision_is_half_again_after_an_error() -> None:
 def test_a_pipeline_in_half_precision(dtype: torch.dtype) -> None:
     small, pipe = noise(1, 4, 4, 4), pipeline()
     exact = latents_of(pipe, small)
-    half = FMBoostUpscalePipeline(FMBoostModel(make_model()), tiny_pipelines.vae("sd15")).to(dtype)
+    half = Interpolating(FMBoostModel(make_model()), tiny_pipelines.vae("sd15")).to(dtype)
     half.set_progress_bar_config(disable=True)
     assert half.dtype == dtype and half.vae.dtype == dtype
     made = latents_of(half, small.to(dtype))
@@ -386,7 +417,7 @@ def test_offloading_moves_the_parts_in_turn() -> None:
 
 def test_a_vae_of_another_family_is_refused() -> None:
     with pytest.raises(LatentError) as refused:
-        FMBoostUpscalePipeline.from_pretrained("sd15-x2", vae=tiny_pipelines.vae("sdxl"))
+        Interpolating.from_pretrained("sd15-x2", vae=tiny_pipelines.vae("sdxl"))
     assert str(refused.value) == (
         "The model sd15-x2 is for SD1.5 latents (4 channels), but the VAE is for SDXL latents (4 channels); take a "
         "model of the VAE's family, such as sdxl-x2."
@@ -443,18 +474,18 @@ def test_from_pretrained_takes_what_load_model_takes(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     expected = latents_of(pipe, small)
     for place in (saved, str(saved), folder, "hf://you/mine", "hf://you/mine/deep/mine.safetensors@v2"):
-        made = FMBoostUpscalePipeline.from_pretrained(place, vae=pipe.vae)
+        made = Interpolating.from_pretrained(place, vae=pipe.vae)
         assert torch.allclose(latents_of(made, small), expected, atol=1e-5)
     assert asked == [("you/mine", WEIGHTS, "main"), ("you/mine", "deep/mine.safetensors", "v2")]
-    assert FMBoostUpscalePipeline.from_pretrained(saved, torch_dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert Interpolating.from_pretrained(saved, torch_dtype=torch.bfloat16).dtype == torch.bfloat16
     with pytest.raises(CheckpointError, match="There is no model 'you/mine'"):
-        FMBoostUpscalePipeline.from_pretrained("you/mine")
+        Interpolating.from_pretrained("you/mine")
     with pytest.raises(ConfigError, match="variant has no effect on a model of FMBoost; leave it out"):
-        FMBoostUpscalePipeline.from_pretrained(saved, variant="fp16")
+        Interpolating.from_pretrained(saved, variant="fp16")
 
 
 def test_without_a_vae_the_built_in_codec_is_used() -> None:
-    pipe = FMBoostUpscalePipeline.from_pretrained("sd3-x2")
+    pipe = Interpolating.from_pretrained("sd3-x2")
     small, model = noise(1, 16, 3, 3), load_model("sd3-x2")
     expected = boost(small, model, load_codec("builtin", "sd3"), nfe=1)
     assert torch.allclose(latents_of(pipe, small, num_inference_steps=1), expected, atol=1e-4)
@@ -465,14 +496,14 @@ def test_a_saved_pipeline_comes_back(tmp_path: Path, pipe: FMBoostUpscalePipelin
     if not with_vae:
         pipe.vae = None
     pipe.save_pretrained(tmp_path)
-    back = FMBoostUpscalePipeline.from_pretrained(tmp_path)
+    back = Interpolating.from_pretrained(tmp_path)
     assert type(back.vae) is (AutoencoderKL if with_vae else type(None)) and back.model.spec == pipe.model.spec
     small = noise(1, 4, 4, 4)
     assert torch.allclose(latents_of(back, small), latents_of(pipe, small), atol=1e-5)
-    half = FMBoostUpscalePipeline.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    half = Interpolating.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     assert half.model.dtype == torch.bfloat16 and load_model(tmp_path / "model").spec.name == "tiny"
     given = tiny_pipelines.vae("sd15")
-    assert FMBoostUpscalePipeline.from_pretrained(tmp_path, vae=given).vae is given
+    assert Interpolating.from_pretrained(tmp_path, vae=given).vae is given
 
 
 def test_it_is_made_from_another_pipeline() -> None:

@@ -28,6 +28,8 @@ from ..codecs.tiny import TinyVAE
 from ..errors import ConfigError, LatentError, is_count, require
 from ..files.checkpoint import load_model
 from ..files.folder import save_folder
+from ..files.locate import IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL
+from ..files.upscale_model import load_upscale_model
 from ..imaging.resample import pad_to
 from ..model import Model
 from ..networks.conditioning import Conditioning
@@ -43,6 +45,7 @@ from ..sampling.upscaler import Upscaler
 from .latents import unpacked
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+AUTOMATIC = "auto"  # the upscale model: the bundled one that fits
 INDEX = "model_index.json"  # in a folder of `DiffusionPipeline.save_pretrained`
 
 
@@ -105,6 +108,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         self.image_processor = VaeImageProcessor(do_resize=False, do_convert_rgb=True)
         self._interrupt = False
         self._builtin: TinyVAE | None = None
+        self._bundled: dict[tuple[str, torch.device, torch.dtype], UpscaleModel] = {}
         check_pair(self.core, self._codec())
 
     @property
@@ -158,7 +162,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         source_height: int | None = None,
         source_width: int | None = None,
         restore: bool = True,
-        upscale_model: UpscaleModel | None = None,
+        upscale_model: UpscaleModel | str | None = AUTOMATIC,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None] | None = None,
@@ -177,7 +181,8 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
             item i with generator + i. None: PyTorch's global generator.
         num_images_per_input: results for each image or latent, in a row.
         restore: whether the decoded result gets the small image's content back.
-        upscale_model: enlarges images in the place of interpolation, in [0,1]; `load_upscale_model` reads one.
+        upscale_model: enlarges images in the place of interpolation, in [0,1]; `load_upscale_model` reads one. "auto":
+            a bundled one, where nothing is given for upsample and the model has no guide network. None: none.
         output_type: "pil", "np", "pt" or "latent"; latents are scaled, (B,C,H,W).
         callback_on_step_end: called as callback(pipe, step, t, {"latents": state}) after each step, step counted over
             all stages, t in [0,1] the time that is reached, state (B,C,h,w). Latents in the dict that it returns
@@ -202,7 +207,8 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         self._interrupt = False
         try:
             with self._hooks(callback_on_step_end, inputs) as hooks:
-                upscaler = Upscaler(self.core, self._codec(), options, hooks, upscale_model)
+                enlarger = self._enlarger(upscale_model, options, latents is None)
+                upscaler = Upscaler(self.core, self._codec(), options, hooks, enlarger)
                 made = make(upscaler, small, target, noise, restore, output_type)
         finally:
             self.maybe_free_model_hooks()
@@ -218,6 +224,25 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         if self._builtin is None or self._builtin.family != family:
             self._builtin = load_codec(BUILTIN, family)
         return self._builtin.to(self._execution_device, self.model.dtype)
+
+    def _enlarger(
+        self, asked: UpscaleModel | str | None, options: SamplingOptions, of_images: bool
+    ) -> UpscaleModel | None:
+        """The upscale model of a call; of_images: whether finished images are enlarged, and not latents."""
+        if not isinstance(asked, str):
+            return asked
+        if asked != AUTOMATIC:
+            raise ConfigError(
+                f"upscale_model must be {AUTOMATIC!r}, None or an upscale model, but it is {asked!r}; load_upscale_model "
+                "loads one by its name."
+            )
+        if options.upsample is not None or self.model.spec.guide != "psu":
+            return None
+        name = IMAGE_UPSCALE_MODEL if of_images else LATENT_UPSCALE_MODEL
+        key = (name, self._execution_device, self.model.dtype)
+        if key not in self._bundled:
+            self._bundled = {key: load_upscale_model(*key)}  # the one before, on another device say, is freed
+        return self._bundled[key]
 
     def _small(self, image: Any, latents: Tensor | None, height: int | None, width: int | None) -> Tensor:
         """The small images (B,3,h,w) in [-1,1] or latents (B,C,h,w) of the arguments of a call."""
