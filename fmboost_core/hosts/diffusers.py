@@ -233,8 +233,8 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
             return asked
         if asked != AUTOMATIC:
             raise ConfigError(
-                f"upscale_model must be {AUTOMATIC!r}, None or an upscale model, but it is {asked!r}; load_upscale_model "
-                "loads one by its name."
+                f"upscale_model must be {AUTOMATIC!r}, None or an upscale model, but it is {asked!r}; "
+                "load_upscale_model loads one by its name."
             )
         if options.upsample is not None or self.model.spec.guide != "psu":
             return None
