@@ -67,7 +67,7 @@ def chain(graph: Graph, latent: list[Any], **sample: Any) -> Graph:
     """5: guide, 6: start, 7: end."""
     return graph | {
         "5": node(
-            "FMBoostPSUUpsample", latent=latent, vae=["2", 0], cfm=["4", 0], **SIZE, method="auto", tiled_vae=False
+            "FMBoostPSUUpsample", latent=latent, vae=["2", 0], cfm=["4", 0], **SIZE, method="psu", tiled_vae=False
         ),
         "6": node(
             "FMBoostNoiseAugment", latent=["5", 0], cfm=["4", 0], noise_step=-1, seed=7, family="sd15"
@@ -144,8 +144,11 @@ def test_an_upscale_model_of_the_host_takes_the_place_of_interpolation(comfyui: 
     assert not torch.allclose(latent_of(comfyui, plain, ["7", 0]), whole, atol=0.1)
     run = comfyui.run(graph | {"8": one, "9": node("SaveImage", images=["8", 1], filename_prefix="test/behind")})
     assert run.error is None and Image.open(comfyui.file(run, "9", "images")).size == (192, 128), run.error
-    run = comfyui.run(image_graph(picture, upscale_model=["20", 0]) | {"20": bundled})
-    assert run.error is None, run.error
+    one["inputs"] |= {"upscale_model": ["21", 0], "method": "auto"}
+    named = latent_of(comfyui, graph | {"8": one, "21": bundled}, ["8", 0])
+    del one["inputs"]["upscale_model"]
+    assert torch.allclose(latent_of(comfyui, graph | {"8": one}, ["8", 0]), named, atol=1e-4), "auto takes it by itself"
+    one["inputs"]["upscale_model"] = ["20", 0]
     image = image_graph(picture, upscale_model=["20", 0], strength=0.001) | {"20": loader}
     image["30"] = node("ImageUpscaleWithModel", upscale_model=["20", 0], image=["1", 0])
     image["31"] = node("FMBoostRestore", image=["30", 0], small=["1", 0])
@@ -178,9 +181,9 @@ def test_the_page_is_told_what_the_models_are_for(comfyui: ComfyUI) -> None:
     save_model(Model(replace(model.spec, name="four", scale=4, nfe=2), model.network), folder / "four.safetensors")
     try:
         facts = comfyui.get("/fmboost/models")
-        assert facts[MODEL] == {"scale": 2, "nfe": 1, "noise_step": 400, "strength": 1.3}
-        assert facts[FAST] == {"scale": 2, "nfe": 1, "noise_step": 400, "strength": 1.0}
-        assert facts["four.safetensors"] == {"scale": 4, "nfe": 2, "noise_step": 400, "strength": 1.3}
+        assert facts[MODEL] == {"scale": 2, "nfe": 1, "noise_step": 400, "strength": 1.3, "guide": "psu"}
+        assert facts[FAST] == {"scale": 2, "nfe": 1, "noise_step": 400, "strength": 1.0, "guide": "psu"}
+        assert facts["four.safetensors"] == {"scale": 4, "nfe": 2, "noise_step": 400, "strength": 1.3, "guide": "psu"}
         assert "none.safetensors" not in facts
     finally:
         for name in ("none", "four"):
@@ -237,9 +240,7 @@ def test_without_a_number_of_evaluations_it_is_the_models_own(
 ) -> None:  # fmt: skip
     """In the chain and in the one node; the picture's node as on the command line, below."""
     graph = chain(start_graph(picture), ["3", 0], nfe=0)
-    graph["8"] = node(
-        "FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 0, "method": "auto"}
-    )
+    graph["8"] = node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], **FLOW | {"nfe": 0})
     graph["4"]["inputs"]["model"] = FAST
     own = [latent_of(comfyui, graph, [source, 0]) for source in ("7", "8")]
     graph["7"]["inputs"]["nfe"] = 1
@@ -252,8 +253,7 @@ def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture:
     """Without any model file of the host's: the bundled models and codec, and as many evaluations as they want."""
     graph = image_graph(picture, nfe=0)
     if upscale_model != "none":
-        graph["20"] = node("UpscaleModelLoader", model_name=f"{upscale_model}.safetensors")
-        graph["5"]["inputs"] |= {"upscale_model": ["20", 0], "strength": 0.0}
+        graph["5"]["inputs"] |= {"method": "auto", "strength": 0.0}
     run = comfyui.run(graph)
     assert run.error is None, run.error
     found = np.asarray(Image.open(comfyui.file(run, "6", "images"))).astype(int)
