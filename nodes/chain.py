@@ -23,7 +23,9 @@ from ..fmboost_core.sampling.widgets import OWN_METHOD, OWN_STRENGTH, or_none
 from ..fmboost_core.tiles import Tileable, parse_tileable
 from . import host, inputs
 from .latents import (
+    KIND,
     START,
+    STRENGTH,
     Latent,
     Start,
     checked,
@@ -40,8 +42,6 @@ from .upscale_model import upscale_model_for
 from .vae import HostVAE
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
-# Keys in a guide's LATENT: what it was made from, one of `GUIDE_KINDS`, and behind an upscale model its own strength.
-KIND, STRENGTH = "fmboost_kind", "fmboost_strength"
 
 
 class PSUUpsample(io.ComfyNode):
@@ -235,8 +235,8 @@ class CFMSample(io.ComfyNode):
         strength: float = OWN_STRENGTH,
     ) -> io.NodeOutput:
         family, kind, progress = cfm.spec.family, guide.get(KIND, "latent"), host.Progress(cfm)
-        strength = guide.get(STRENGTH, OWN_STRENGTH) if strength == OWN_STRENGTH else strength
         options = inputs.options_of(nfe, solver, tile=tile, tileable=tileable, strength=strength)
+        own_strength = guide.get(STRENGTH) if options.strength is None else options.strength
         states: list[Tensor] = []
 
         def on_state(t: float, state: Tensor) -> None:
@@ -247,7 +247,7 @@ class CFMSample(io.ComfyNode):
             states[:] = [x[:1]]
             return flow(
                 x, g, cfm, kind=kind, alpha_bar=signal, nfe=options.nfe, solver=options.solver, tile=tile,
-                tileable=options.tileable, strength=options.strength, progress=progress.on_progress,
+                tileable=options.tileable, strength=own_strength, progress=progress.on_progress,
                 on_state=on_state if trajectory_length > 1 else progress.on_state,
             )  # fmt: skip
 
@@ -262,7 +262,7 @@ class CFMSample(io.ComfyNode):
         # Adaptive solvers give no states on the way. A strength puts the end beyond the last state.
         path = evenly([*(states if len(states) > 1 else [x[:1], x[:1]])[:-1], end[:1]], trajectory_length)
         return io.NodeOutput(
-            with_samples({k: v for k, v in start.items() if k not in (START, KIND, STRENGTH)}, end, family),
+            with_samples({k: v for k, v in start.items() if k != START}, end, family),
             with_samples({"samples": start["samples"][:1]}, torch.cat(path), family),
             ui=host.shown(notes),
         )

@@ -29,11 +29,14 @@ from ..fmboost_core.errors import CheckpointError, collected_warnings
 from ..fmboost_core.families import FAMILIES, Party
 from ..fmboost_core.files.checkpoint import load_model, read_spec
 from ..fmboost_core.files.locate import BUNDLED_MODELS, BUNDLED_UPSCALE_MODELS, bundled_models
+from ..fmboost_core.files.upscale_model import LoadedUpscaleModel, find_upscale_model, tiles_of
+from ..fmboost_core.files.upscale_network import load_upscale_network
 from ..fmboost_core.foreign import space_of_class
 from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
 from ..fmboost_core.networks.guide import GuideNetwork
 from ..fmboost_core.sampling.checks import ScaleWarning
+from ..fmboost_core.sampling.options import BUNDLED_STRENGTH
 from ..fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from ..fmboost_core.sampling.tiling import in_smaller_tiles
 from ..fmboost_core.sampling.widgets import SharedBar
@@ -123,6 +126,12 @@ def model_path(choice: str) -> Path:
     return Path(path)
 
 
+def _patcher(network: nn.Module) -> Any:
+    """The host's patcher, which moves a network; newer hosts stream weights through one of its own."""
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher(network, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
+
+
 class HostModel(Model):
     """A model in the host's memory management, which keeps it on the device in part or whole while it works."""
 
@@ -131,9 +140,7 @@ class HostModel(Model):
     ) -> None:
         # The guide network is small: it stays on the device.
         super().__init__(spec, network, None if guide is None else guide.to(mm.get_torch_device(), compute))
-        # Newer hosts stream weights through a patcher of their own.
-        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-        self.patcher = patcher(network, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
+        self.patcher = _patcher(network)
         self._compute = compute
 
     @property
@@ -166,6 +173,32 @@ def load_cfm(choice: str, dtype: str) -> HostModel:
     weights = DTYPES.get(dtype) or mm.unet_dtype(device=device, model_params=parameters, supported_dtypes=known)
     compute = mm.unet_manual_cast(weights, device, known) or weights
     return HostModel(model.spec, model.network.to(weights), compute, model.guide)
+
+
+def load_bundled_upscale_model(name: str) -> LoadedUpscaleModel:
+    """A bundled upscale model in the host's memory management, with the host's progress bar and interrupt."""
+    device = mm.get_torch_device()
+    network = load_upscale_network(find_upscale_model(name))
+    network = network.to(torch.float16 if mm.should_use_fp16(device) else torch.float32)
+    patcher, dtype, (tile, overlap) = _patcher(network), next(network.parameters()).dtype, tiles_of(network)
+
+    def apply(image: Tensor) -> Tensor:
+        # Three maps of 64 channels at the large size; the weights are loaded whole, as no layer of them is the host's.
+        memory = 3 * 64 * image[:, :1].numel() * network.factor**2 * dtype.itemsize
+        mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
+        large: Tensor = network(image)
+        return large
+
+    def on_tile(done: int, total: int) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        if total > 1:
+            bars[total] = bars.get(total) or comfy.utils.ProgressBar(total)
+            bars[total].update_absolute(done, total)
+        if done == total:
+            bars.clear()
+
+    bars: dict[int, Any] = {}
+    return LoadedUpscaleModel(name, apply, network.factor, device, dtype, on_tile, BUNDLED_STRENGTH, tile, overlap)
 
 
 # --- the host's diffusion models
@@ -227,13 +260,19 @@ class Progress:
         self._bar.update_absolute(*self._place, preview)
 
 
-def with_smaller_tiles(run: Callable[[int | str | None], Result], tile: int | str | None, progress: Progress) -> Result:
-    """run(tile), again with smaller tiles when the device's memory runs out."""
+def with_smaller_tiles(
+    run: Callable[[int | str | None], Result],
+    tile: int | str | None,
+    progress: Progress | None = None,
+    unit: str = "latents",
+) -> Result:
+    """run(tile), again with smaller tiles when the device's memory runs out. unit: of the tile, for the log."""
 
     def before_retry(smaller: int) -> None:
-        logging.warning("FMBoost: out of memory; retrying with tiles of %d latents", smaller)
+        logging.warning("FMBoost: out of memory; retrying with tiles of %d %s", smaller, unit)
         mm.soft_empty_cache()
-        progress.restart()
+        if progress is not None:
+            progress.restart()
 
     return in_smaller_tiles(run, tile, _is_out_of_memory, before_retry)
 

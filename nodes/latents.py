@@ -19,6 +19,8 @@ Latent = dict[str, Any]
 
 FAMILY = "fmboost_family"  # the key of the family that a LATENT has come through
 START = "fmboost_start"  # the key of a `Start` in a LATENT
+# Keys in a guide's LATENT: what it was made from, one of `GUIDE_KINDS`, and behind an upscale model its own strength.
+KIND, STRENGTH = "fmboost_kind", "fmboost_strength"
 IMAGE_NODE = "FMBoost Upscale Image"
 INSTEAD = f"decode the latent and enlarge the picture with {IMAGE_NODE}"
 
@@ -158,8 +160,11 @@ def with_samples(latent: Latent, samples: Tensor, family: str) -> Latent:
 
 
 def with_raw(latent: Latent, samples: Tensor, family: str | None) -> Latent:
-    """`with_samples` for raw samples. family: None where it is not known; what the LATENT has come through stays."""
-    result = dict(latent)
+    """`with_samples` for raw samples. family: None where it is not known; what the LATENT has come through stays.
+
+    What a guide tells of itself does not stay: the new samples are another latent.
+    """
+    result = {key: value for key, value in latent.items() if key not in (KIND, STRENGTH)}
     result["samples"] = host.intermediate(samples)
     if family is not None:
         result[FAMILY] = family

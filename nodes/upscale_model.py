@@ -1,4 +1,4 @@
-"""The host's upscale models, such as Real-ESRGAN and the bundled ones, as the core's."""
+"""What enlarges pictures: the host's upscale models, such as Real-ESRGAN, and the bundled ones, as the core's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..fmboost_core.files.upscale_network import FIRST_OF_COMPACT, FIRST_OF_RRDB
 from ..fmboost_core.files.weight_file import open_weights
 from ..fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from ..fmboost_core.sampling.widgets import OWN_METHOD
+from . import host
 
 
 class HostUpscaleModel:
@@ -32,7 +33,7 @@ class HostUpscaleModel:
 
 
 class BundledUpscaleModel:
-    """A bundled upscale model, which the host loads when it is first used."""
+    """A bundled upscale model, which is loaded when it is first used."""
 
     strength = BUNDLED_STRENGTH
 
@@ -40,14 +41,15 @@ class BundledUpscaleModel:
         self._name = name
 
     def __call__(self, image: Tensor) -> Tensor:
-        return _loaded(self._name)(image)
+        model = _loaded(self._name)
+
+        def run(tile: int | str | None) -> Tensor:
+            return model.in_tiles(int(tile or model.tile))(image)
+
+        return host.with_smaller_tiles(run, model.tile, unit="pixels")
 
 
-@cache
-def _loaded(name: str) -> HostUpscaleModel:
-    from comfy_extras.nodes_upscale_model import UpscaleModelLoader
-
-    return HostUpscaleModel(UpscaleModelLoader().load_model(f"{name}.safetensors")[0])
+_loaded = cache(host.load_bundled_upscale_model)
 
 
 def upscale_model_for(

@@ -317,28 +317,6 @@ MANUAL_CAST = SimpleNamespace(Linear=Linear, Conv1d=Conv1d, Conv2d=Conv2d, Group
 # --- comfy_extras.nodes_upscale_model
 
 
-class UpscaleModelDescriptor:
-    """What spandrel gives: the network, and its result for images (B,3,h,w) in [0,1]."""
-
-    def __init__(self, network: Any) -> None:
-        self.model, self.scale = network, network.factor
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> Tensor:
-        large: Tensor = self.model(image)
-        return large
-
-
-class UpscaleModelLoader:
-    """The host's node; newer hosts have the method as one of the class, and give a `NodeOutput`."""
-
-    def load_model(self, model_name: str) -> tuple[UpscaleModelDescriptor]:
-        from fmboost_core.files.upscale_network import load_upscale_network
-
-        path = sys.modules["folder_paths"].get_full_path("upscale_models", model_name)
-        return (UpscaleModelDescriptor(load_upscale_network(Path(path))),)
-
-
 class ImageUpscaleWithModel:
     """The host's node; newer hosts have the method as one of the class, and give a `NodeOutput`."""
 
@@ -607,7 +585,8 @@ def contents(host: Host) -> dict[str, dict[str, Any]]:
         "comfy.ldm.modules.diffusionmodules.openaimodel": {"UNetModel": UNetModel},
         "comfy.model_management": {
             "get_torch_device": lambda: cpu, "unet_offload_device": lambda: cpu, "intermediate_device": lambda: cpu,
-            "unet_dtype": unet_dtype, "unet_manual_cast": unet_manual_cast, "load_models_gpu": host.load_models_gpu,
+            "should_use_fp16": lambda device=None: False, "unet_dtype": unet_dtype,
+            "unet_manual_cast": unet_manual_cast, "load_models_gpu": host.load_models_gpu,
             "soft_empty_cache": host.soft_empty_cache, "OOM_EXCEPTION": out_of_memory,
             "is_oom": lambda e: isinstance(e, out_of_memory),
             "InterruptProcessingException": InterruptProcessingException,
@@ -622,9 +601,7 @@ def contents(host: Host) -> dict[str, dict[str, Any]]:
             "add_model_folder_path": host.add_model_folder_path, "get_filename_list": host.get_filename_list,
             "get_full_path": host.get_full_path,
         },
-        "comfy_extras.nodes_upscale_model": {
-            "ImageUpscaleWithModel": ImageUpscaleWithModel, "UpscaleModelLoader": UpscaleModelLoader,
-        },
+        "comfy_extras.nodes_upscale_model": {"ImageUpscaleWithModel": ImageUpscaleWithModel},
         "comfy_execution": {},
         "comfy_execution.graph_utils": {"ExecutionBlocker": ExecutionBlocker},
         "latent_preview": {"get_previewer": host.get_previewer},

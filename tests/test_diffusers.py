@@ -217,8 +217,12 @@ def test_by_default_a_bundled_upscale_model_enlarges() -> None:
         wanted = pipe(**given, **asked, upscale_model=load_upscale_model(name)).images
         assert torch.allclose(pipe(**given, **asked).images, wanted, atol=1e-5)
         assert not torch.allclose(pipe(**given, **asked, upscale_model=None).images, wanted, atol=1e-2)
-    plain = pipe(latents=small, **asked, upsample="bilinear").images
-    assert torch.allclose(pipe(latents=small, **asked, upsample="bilinear", upscale_model=None).images, plain)
+    explicit = pipe(latents=small, **asked, upsample="psu").images
+    assert torch.allclose(explicit, pipe(latents=small, **asked).images, atol=1e-5)
+    direct = FMBoostUpscalePipeline.from_pretrained("sd15-x2-direct", vae=vae)
+    for one, more in ((pipe, {"upsample": "bilinear"}), (direct, {})):
+        plain = one(latents=small, **asked, **more).images
+        assert torch.allclose(one(latents=small, **asked, **more, upscale_model=None).images, plain)
     with pytest.raises(ConfigError, match="upscale_model must be 'auto', None or an upscale model, but it is '4x'"):
         pipe(latents=small, **asked, upscale_model="4x")
 

@@ -203,39 +203,54 @@ BUNDLED = [f"{name}.safetensors" for name in bundled_upscale_models()]
         ("psu({upscale_model: other})", ENLARGED_STRENGTH),
         *((f"psu({{upscale_model: loader('{file}')}})", BUNDLED_STRENGTH) for file in BUNDLED),
         ("psu({upscale_model: loader('4x.safetensors')})", ENLARGED_STRENGTH),
+        (f"psu({{upscale_model: reroute({{'': loader('{BUNDLED[0]}')}})}})", BUNDLED_STRENGTH),
+        ("psu({upscale_model: bypassed(other)})", None),
+        ("psu({upscale_model: bypassed(other)}, 'auto')", BUNDLED_STRENGTH),
+        ("psu({upscale_model: unknown})", "unknown"),
         ("psu({upscale_model: null})", None),
         ("psu({upscale_model: null}, 'auto')", BUNDLED_STRENGTH),
         ("psu({upscale_model: other}, 'auto')", ENLARGED_STRENGTH),
         ("psu({upscale_model: null, cfm: load('sd15-x2')}, 'auto')", BUNDLED_STRENGTH),
         ("psu({upscale_model: null, cfm: load('sd15-x2-direct')}, 'auto')", None),
-        ("psu({upscale_model: null, cfm: load('unknown')}, 'auto')", None),
+        ("psu({upscale_model: null, cfm: load('other')}, 'auto')", "unknown"),
+        ("psu({upscale_model: null, cfm: unknown}, 'auto')", "unknown"),
         ("sample({guide: psu({upscale_model: other})})", ENLARGED_STRENGTH),
         ("sample({guide: psu({upscale_model: null}, 'auto')})", BUNDLED_STRENGTH),
         ("sample({guide: psu({upscale_model: null})})", None),
         ("sample({guide: null})", None),
-        ("sample({guide: reroute({'': psu({upscale_model: other})})})", None),
+        ("sample({guide: unknown})", "unknown"),
+        ("sample({guide: reroute({'': psu({upscale_model: null}, 'auto')})})", BUNDLED_STRENGTH),
+        ("sample({guide: bypassed(psu({upscale_model: null}, 'auto'))})", None),
     ],
 )
-def test_the_page_knows_the_strength_behind_an_upscale_model(node: str, connected: str, answer: float | None) -> None:
+def test_the_page_knows_the_strength_behind_an_upscale_model(
+    node: str, connected: str, answer: float | str | None
+) -> None:
     guides = {name: read_spec(find_weights(name)).guide for name in ("sd15-x2", "sd15-x2-direct")}
     graph = """(() => {
+      const unknown = {}  // what a subgraph's input is to the nodes within
       const made = (links, widgets = {}, type = '') => ({
-        type, graph: {}, inputs: Object.keys(links).map((name) => ({ name })),
+        type, graph: {}, mode: 0, inputs: Object.entries(links).map(([name, from], link) => ({
+          name, type: name, link: from ? link : null,
+        })),
         widgets: Object.entries(widgets).map(([name, value]) => ({ name, value })),
-        getInputNode: (i) => Object.values(links)[i],
+        getInputNode: (i) => (Object.values(links)[i] === unknown ? null : Object.values(links)[i]),
       })
       const psu = (links, method = 'psu') => made(links, { method })
       const load = (model) => made({}, { model }, 'FMBoostLoadCFM')
       const loader = (model_name) => made({}, { model_name }, 'UpscaleModelLoader')
-      const [sample, reroute, other] = [made, made, made({})]
+      const reroute = (links) => made(links, {}, 'Reroute')
+      const bypassed = (node) => ({ ...node, mode: 4 })
+      const [sample, other] = [made, made({})]
       const guides = %s
-      return strengthBehind(%s, (name) => guides[name])
+      const found = strengthBehind(%s, (name) => guides[name])
+      return found === undefined ? 'unknown' : found
     })()"""
     assert run(node, graph % (json.dumps(guides), connected), "size.js", "upstream.js") == answer
 
 
 def test_what_stands_for_own_values_is_the_core_s(node: str) -> None:
-    page = run(node, "[ENLARGED_STRENGTH, BUNDLED_STRENGTH, OWN_METHOD]")
+    page = run(node, "[ENLARGED_STRENGTH, BUNDLED_STRENGTH, AUTO_METHOD]")
     assert page == [ENLARGED_STRENGTH, BUNDLED_STRENGTH, OWN_METHOD]
 
 

@@ -88,7 +88,8 @@ function refresh(node) {
   const { input, unit, flows } = NODES[node.comfyClass]
   greyUnused(node)
   const model = modelFacts(modelInto(node)) ?? {}
-  const modelStrength = strengthBehind(node, (name) => modelFacts(name)?.guide) ?? model.strength
+  const behind = strengthBehind(node, (name) => modelFacts(name)?.guide)
+  const modelStrength = behind === null ? model.strength : behind
   const own = { modelScale: model.scale, modelNfe: model.nfe, modelNoiseStep: model.noise_step, modelStrength }
   const flow = Object.fromEntries(FLOW_WIDGETS.map((name) => [name, valueOf(node, name)]))
   const widgets = { ...wishOf(node), ...flow, ...own, perStep: solverFacts(flow.solver) }

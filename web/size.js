@@ -7,9 +7,9 @@ export const MODEL_SCALE = 2 // upscale factor of a stage where the model is not
 export const OWN_NFE = 0 // the widget's value for the model's own number of function evaluations
 export const OWN_NOISE_STEP = -1 // the widget's value for the model's own noise step
 export const OWN_STRENGTH = 0 // the widget's value for the model's own strength
-export const OWN_METHOD = 'auto' // the guide method that stands for the best one for the model
 export const ENLARGED_STRENGTH = 0.3 // what stands for it behind an upscale model
 export const BUNDLED_STRENGTH = 0.05 // and behind the bundled one
+export const AUTO_METHOD = 'auto' // the guide method that takes a bundled upscale model, or the model's guide network
 
 const MAX_SIDE = 65536
 const MAX_PIXELS = 2 ** 28

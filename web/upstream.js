@@ -1,7 +1,7 @@
 // The size of a node's input, found by walking the graph upstream to a node that determines it.
 // `look(value)` returns the size of an input image, or null while it is not known.
 
-import { BUNDLED_STRENGTH, ENLARGED_STRENGTH, OWN_METHOD, UNIT, round, targetSize, toUnit } from './size.js'
+import { BUNDLED_STRENGTH, ENLARGED_STRENGTH, AUTO_METHOD, UNIT, round, targetSize, toUnit } from './size.js'
 
 const BYPASSED = 4
 const BUNDLED_UPSCALE_MODELS = ['fmboost-image-x2.safetensors', 'fmboost-latent-x2.safetensors']
@@ -60,33 +60,40 @@ export function sizeInto(node, name, look, steps = LONGEST_WALK) {
 }
 
 /** The name of the model that the Load CFM before a node selects; null: not known. */
-export function modelInto(node, name = 'cfm', steps = LONGEST_WALK) {
-  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
-  const from = slot < 0 ? null : inputNode(node, slot)
-  if (!from || steps === 0) return null
-  if (from.mode === BYPASSED || from.type === 'Reroute') {
-    return modelInto(from, firstLike(from, node.inputs[slot]), steps - 1)
-  }
-  return from.type === 'FMBoostLoadCFM' ? valueOf(from, 'model') : null
+export function modelInto(node) {
+  const from = sourceOf(node, 'cfm')
+  return from?.type === 'FMBoostLoadCFM' ? valueOf(from, 'model') : null
 }
 
 /**
  * The own strength of the upscale model that enlarges the pictures of a node's guides, at the node or where its guide
- * comes from; null: none does. `guideOf(name)` is the guide method of a model.
+ * comes from; null: none does, undefined: not known. `guideOf(name)` is the guide method of a model.
  */
-export function strengthBehind(node, guideOf, steps = LONGEST_WALK) {
-  const slotOf = (name) => node.inputs?.findIndex((input) => input.name === name) ?? -1
-  const own = slotOf('upscale_model')
-  if (own >= 0) {
-    const from = inputNode(node, own)
+export function strengthBehind(node, guideOf) {
+  if (node.inputs?.some((input) => input.name === 'upscale_model')) {
+    const from = sourceOf(node, 'upscale_model')
     if (from) return isBundled(from) ? BUNDLED_STRENGTH : ENLARGED_STRENGTH
-    const name = modelInto(node)
-    const inPixels = name ? guideOf(name) === 'psu' : true
-    return valueOf(node, 'method') === OWN_METHOD && inPixels ? BUNDLED_STRENGTH : null
+    if (from === undefined) return undefined
+    return valueOf(node, 'method') === AUTO_METHOD ? strengthByItself(node, guideOf) : null
   }
-  const slot = slotOf('guide')
-  const from = slot < 0 || steps === 0 ? null : inputNode(node, slot)
-  return from ? strengthBehind(from, guideOf, steps - 1) : null
+  const guide = sourceOf(node, 'guide')
+  return guide ? strengthBehind(guide, guideOf) : guide
+}
+
+/** The same for the method auto with no upscale model connected: the bundled one's, where the model has no guide network. */
+function strengthByItself(node, guideOf) {
+  const model = sourceOf(node, 'cfm') === null ? 'psu' : guideOf(modelInto(node))
+  return model && (model === 'psu' ? BUNDLED_STRENGTH : null)
+}
+
+/** The node that feeds an input, seen through reroutes and bypassed nodes; null: none does, undefined: not known. */
+function sourceOf(node, name, steps = LONGEST_WALK) {
+  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
+  if (slot < 0 || node.inputs[slot].link == null) return null
+  const from = inputNode(node, slot)
+  if (!from || steps === 0) return undefined
+  if (from.mode !== BYPASSED && from.type !== 'Reroute') return from
+  return sourceOf(from, firstLike(from, node.inputs[slot]), steps - 1)
 }
 
 /** Whether a node loads a bundled upscale model. */

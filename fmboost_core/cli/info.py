@@ -36,10 +36,10 @@ def run(args: argparse.Namespace) -> None:
 def _upscale_model(name: str) -> Path | None:
     """The file of a bundled upscale model, or the path of a file with a network of this kind; None for all others."""
     from ..files.locate import bundled_upscale_models
-    from ..files.upscale_model import find_upscale_model
+    from ..files.upscale_model import BUILTIN, find_upscale_model
     from ..files.upscale_network import is_known
 
-    if name in bundled_upscale_models():
+    if name in (BUILTIN, *bundled_upscale_models()):
         return find_upscale_model(name)
     path = Path(name)
     return path if path.is_file() and is_known(path) else None

@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> None:
     print("Bundled models (for --model):" if names else "No models are bundled with this installation.")
     for name in names:
         _show(name)
+    print(_OTHERS)
     if bundled_upscale_models():
-        print("\nBundled upscale models (for --upscale-model):")
+        print("\nBundled upscale models (for --upscale-model, which takes files of others too):")
     for name in bundled_upscale_models():
         _show_upscale_model(name)
-    print(_OTHERS)
 
 
 def _show(name: str) -> None:
@@ -68,4 +68,4 @@ def _show_upscale_model(name: str) -> None:
     print(f"  {name}{' (default)' if is_default else ''}")
     print(f"    {facts['factor']}x for {'images' if is_default else 'decoded latents'}, {facts['network']} network")
     print(f"    {facts['parameters'] / 1e6:.1f}M parameters, {facts['bytes'] / 1e6:.1f} MB")
-    print(f"    license {facts['license']}")
+    print(f"    license {facts['license'] or 'unknown'}")

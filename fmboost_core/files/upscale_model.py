@@ -17,7 +17,7 @@ from ..networks.rrdb import RRDBNetwork
 from ..sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from ..tiles import grid, map_tiles
 from .locate import BUNDLED_UPSCALE_MODELS, IMAGE_UPSCALE_MODEL, bundled_upscale_models
-from .upscale_network import is_known, load_upscale_network
+from .upscale_network import UpscaleNetwork, is_known, load_upscale_network
 
 BUILTIN = "builtin"
 TILE, OVERLAP = 256, 36  # pixels of the small image; compact networks look 34 pixels far
@@ -43,6 +43,10 @@ class LoadedUpscaleModel:
     strength: float = ENLARGED_STRENGTH
     tile: int = TILE
     overlap: int = OVERLAP
+
+    def in_tiles(self, tile: int) -> LoadedUpscaleModel:
+        """The same model with tiles of another side, which overlap less where they are small."""
+        return replace(self, tile=tile, overlap=min(self.overlap, tile // 2))
 
     def watched(self, progress: Callable[[int, int], None]) -> LoadedUpscaleModel:
         """The same model, which tells its progress."""
@@ -79,8 +83,12 @@ def load_upscale_model(
     apply = partial(with_fallback, "enlarging by the upscale model", network, module=network)
     strength = BUNDLED_STRENGTH if found.parent == BUNDLED_UPSCALE_MODELS else ENLARGED_STRENGTH
     kind = next(network.parameters()).dtype
-    tiles = RRDB_TILES[network.factor] if isinstance(network, RRDBNetwork) else (TILE, OVERLAP)
-    return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, None, strength, *tiles)
+    return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, None, strength, *tiles_of(network))
+
+
+def tiles_of(network: UpscaleNetwork) -> tuple[int, int]:
+    """Side and overlap of a network's tiles, in pixels of the small image."""
+    return RRDB_TILES[network.factor] if isinstance(network, RRDBNetwork) else (TILE, OVERLAP)
 
 
 def find_upscale_model(name: Path | str) -> Path:

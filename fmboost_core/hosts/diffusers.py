@@ -108,7 +108,6 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         self.image_processor = VaeImageProcessor(do_resize=False, do_convert_rgb=True)
         self._interrupt = False
         self._builtin: TinyVAE | None = None
-        self._bundled: dict[tuple[str, torch.device, torch.dtype], UpscaleModel] = {}
         check_pair(self.core, self._codec())
 
     @property
@@ -182,7 +181,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         num_images_per_input: results for each image or latent, in a row.
         restore: whether the decoded result gets the small image's content back.
         upscale_model: enlarges images in the place of interpolation, in [0,1]; `load_upscale_model` reads one. "auto":
-            a bundled one, where nothing is given for upsample and the model has no guide network. None: none.
+            a bundled one, where guides are made in pixel space. None: none.
         output_type: "pil", "np", "pt" or "latent"; latents are scaled, (B,C,H,W).
         callback_on_step_end: called as callback(pipe, step, t, {"latents": state}) after each step, step counted over
             all stages, t in [0,1] the time that is reached, state (B,C,h,w). Latents in the dict that it returns
@@ -236,13 +235,11 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
                 f"upscale_model must be {AUTOMATIC!r}, None or an upscale model, but it is {asked!r}; "
                 "load_upscale_model loads one by its name."
             )
-        if options.upsample is not None or self.model.spec.guide != "psu":
+        if (options.upsample or self.model.spec.guide) != "psu":
             return None
+        # For each call, so that it is on the device only while it works.
         name = IMAGE_UPSCALE_MODEL if of_images else LATENT_UPSCALE_MODEL
-        key = (name, self._execution_device, self.model.dtype)
-        if key not in self._bundled:
-            self._bundled = {key: load_upscale_model(*key)}  # the one before, on another device say, is freed
-        return self._bundled[key]
+        return load_upscale_model(name, self._execution_device, self.model.dtype)
 
     def _small(self, image: Any, latents: Tensor | None, height: int | None, width: int | None) -> Tensor:
         """The small images (B,3,h,w) in [-1,1] or latents (B,C,h,w) of the arguments of a call."""

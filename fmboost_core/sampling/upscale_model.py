@@ -34,18 +34,18 @@ def enlarged(
 ) -> Tensor:
     """An image (B,3,h,w) in [-1,1] at a size (height, width): by bilinear interpolation, or by an upscale model.
 
-    An upscale model is applied until the image is large enough, then the image is reduced to the size.
+    An upscale model is applied until the image is large enough, which it may be already, then the image is reduced.
     distort: whether another aspect is distorted; otherwise the image covers the size and is cropped at the centre.
     tileable: the axes along which the image is. Raises `ConfigError` for what does not enlarge as an `UpscaleModel`.
     """
     fit = resize if distort else cover
     if model is None:
         return fit(image, size, tileable=tileable)
-    while True:
+    grows = True
+    while grows and (image.shape[-2] < size[0] or image.shape[-1] < size[1]):
         larger = _applied(image, model, tileable)
         grows, image = larger.shape[-1] > image.shape[-1], larger
-        if not grows or (image.shape[-2] >= size[0] and image.shape[-1] >= size[1]):
-            return fit(image, size, "bicubic", tileable).clamp(-1, 1)
+    return fit(image, size, "bicubic", tileable).clamp(-1, 1)
 
 
 def _applied(image: Tensor, model: UpscaleModel, tileable: Tileable) -> Tensor:
