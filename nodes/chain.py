@@ -51,7 +51,7 @@ class PSUUpsample(io.ComfyNode):
             node_id="FMBoostPSUUpsample",
             display_name="FMBoost PSU Upsample",
             description="Pixel-space upsampling: decodes a latent, upscales the picture and encodes it again. "
-            "The result is the guide of the flow: it has the size but not the detail.",
+            "The result is the guide of the flow, which has the target's size.",
             words=UPSCALER_WORDS,
             inputs=[
                 io.Latent.Input("latent", tooltip="The small latent, from KSampler."),

@@ -62,8 +62,8 @@ class Upscale(io.ComfyNode):
                     "decode",
                     default=False,
                     optional=True,
-                    tooltip="Also decodes the large latent, and gives the picture the small one's colours and shapes "
-                    "back: the output large image. It stands for VAE Decode and FMBoost Restore.",
+                    tooltip="Also makes the large picture, the output large image: the upscale model's with the flow's "
+                    "texture, or the decoded latent with the small picture's colours and shapes.",
                 ),
                 inputs.tileable_input(),
                 inputs.maker_input(),

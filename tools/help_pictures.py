@@ -111,13 +111,13 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
     text = photo("page", 150, 20, 128)
     low = codec.decode(small)
     upscaler = Upscaler(model, codec, upscale_model=for_latents)
-    large_latent, whole = upscaler.latent_and_image(small, Target(scale=2), seeded_noise(0, 1), low.clamp(-1, 1))
-    _, four = upscaler.latent_and_image(small, Target(scale=4), seeded_noise(0, 1), low.clamp(-1, 1))
-    ended_at, quick = codec.decode(large_latent), codec.decode(boost(small, direct, codec, seed=0))
+    large_latent, behind = upscaler.latent_and_image(small, Target(scale=2), seeded_noise(0, 1), low.clamp(-1, 1))
+    _, twice = upscaler.latent_and_image(small, Target(scale=4), seeded_noise(0, 1), low.clamp(-1, 1))
+    upscaled, quick = codec.decode(large_latent), codec.decode(boost(small, direct, codec, seed=0))
     return {
         "FMBoostLoadCFM": grid(
             [("interpolated", resize(resize(large, half), size, "bicubic")),
-             ("sd15-x2-direct", restored(quick, low, look=False)), ("sd15-x2", whole),
+             ("sd15-x2-direct", restored(quick, low, look=False)), ("sd15-x2, by auto", behind),
              ("the true picture", large)], *cup,
         ),
         "FMBoostPSUUpsample": grid([*guides, ("psu", codec.decode(guide)), ("auto", codec.decode(auto))], *cup),
@@ -125,7 +125,7 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
         "FMBoostCFMSample": grid([boosted(nfe) for nfe in (1, 2, 4, 8)], *cup),
         "FMBoostUpscale": grid(
             [("interpolated 4x", resize(resize(large, half), (768, 768), "bicubic")),
-             ("4x in two stages", four)], 2 * cup[0], 2 * cup[1],
+             ("4x in two stages", twice)], 2 * cup[0], 2 * cup[1],
         ),
         "FMBoostUpscaleImage": grid(
             [("the small picture", resize(text, (256, 256), "nearest")),
@@ -134,8 +134,8 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
              ("restore on", upscale_image(text, model, codec, upscale_model=for_images))], 20, 20,
         ),
         "FMBoostRestore": grid(
-            [("the small picture", resize(low, size, "nearest")), ("upscaled", ended_at),
-             ("restored", restored(ended_at, low, look=False)), ("the true picture", large)], *cup,
+            [("the small picture", resize(low, size, "nearest")), ("upscaled", upscaled),
+             ("restored", restored(upscaled, low, look=False)), ("the true picture", large)], *cup,
         ),
         "FMBoostAttentionScale": attention_plot(),
     }  # fmt: skip
