@@ -228,17 +228,17 @@ def test_what_is_typed_changes_the_line(page: Frontend) -> None:
     page.load(WORKFLOWS["lcm_1k"], "lcm_1k")
     node = page.id_of("FMBoostUpscale")
     page.centre(node)
-    own = "the model's own: nfe 1, noise_step 400, strength 1.3"
+    own = "the model's own: nfe 1, noise_step 400, strength 0.05"
     page.wait_for_lines(node, ONE_STAGE, own)
     page.type_into(node, "scale", "4")
     page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 2 evaluations", own)
     page.type_into(node, "nfe", "4")
-    own = "the model's own: noise_step 400, strength 1.3"
+    own = "the model's own: noise_step 400, strength 0.05"
     page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 8 evaluations", own)
     page.type_into(page.id_of("EmptyLatentImage"), "width", "768")
     page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 8 evaluations", own)
     page.type_into(node, "noise_step", "300")
-    own = "the model's own: strength 1.3"
+    own = "the model's own: strength 0.05"
     page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 8 evaluations", own)
 
 
@@ -255,10 +255,10 @@ def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -
         node = page.id_of("FMBoostUpscale")
         page.centre(node)
         page.type_into(node, "scale", "4")
-        own = "the model's own: nfe 2, noise_step 400, strength 1.3"
+        own = "the model's own: nfe 2, noise_step 400, strength 0.05"
         page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 2 evaluations", own)
         page.type_into(node, "nfe", "4")
-        own = "the model's own: noise_step 400, strength 1.3"
+        own = "the model's own: noise_step 400, strength 0.05"
         page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", own)
     finally:
         path.unlink()
