@@ -1,7 +1,8 @@
 """The README's comparisons: PYTHONPATH=. python tools/readme_pictures.py path/to/taesd path/to/RealESRGAN_x4plus.pth.
 
 Run it again when the bundled weights change. The photographs come with scikit-image and are in the public domain or
-under CC0. Each method enlarges twice: Real-ESRGAN, which enlarges four times, is reduced by half afterwards.
+under CC0. Each method doubles both sides; the image of Real-ESRGAN, which makes them four times as long, is
+reduced by half afterwards.
 """
 
 from __future__ import annotations
