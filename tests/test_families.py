@@ -113,7 +113,7 @@ def test_comfyui_lists_and_runs_an_invented_family(host: Host) -> None:
 
 def test_the_page_learns_of_an_invented_familys_model(host: Host) -> None:
     facts = asyncio.run(host.routes["/fmboost/models"](None))
-    assert facts["toy.safetensors"] == {"scale": 2.0, "nfe": 4, "noise_step": 400, "strength": 1.0}
+    assert facts["toy.safetensors"] == {"scale": 2.0, "nfe": 4, "noise_step": 400, "strength": 1.0, "guide": "psu"}
 
 
 # --- refusals
