@@ -181,6 +181,7 @@ def load_bundled_upscale_model(name: str) -> LoadedUpscaleModel:
     network = load_upscale_network(find_upscale_model(name))
     network = network.to(torch.float16 if mm.should_use_fp16(device) else torch.float32)
     patcher, dtype, (tile, overlap) = _patcher(network), next(network.parameters()).dtype, tiles_of(network)
+    bar: Any = None
 
     def apply(image: Tensor) -> Tensor:
         # Three maps of 64 channels at the large size; the weights are loaded whole, as no layer of them is the host's.
@@ -190,14 +191,12 @@ def load_bundled_upscale_model(name: str) -> LoadedUpscaleModel:
         return large
 
     def on_tile(done: int, total: int) -> None:
+        nonlocal bar
         mm.throw_exception_if_processing_interrupted()
+        bar = comfy.utils.ProgressBar(total) if done == 1 else bar  # it belongs to the node that runs
         if total > 1:
-            bars[total] = bars.get(total) or comfy.utils.ProgressBar(total)
-            bars[total].update_absolute(done, total)
-        if done == total:
-            bars.clear()
+            bar.update_absolute(done, total)
 
-    bars: dict[int, Any] = {}
     return LoadedUpscaleModel(name, apply, network.factor, device, dtype, on_tile, BUNDLED_STRENGTH, tile, overlap)
 
 

@@ -768,15 +768,20 @@ def test_the_flow_adds_little_behind_a_bundled_upscale_model(host: Host, name: s
     assert difference(found, weak) < 1e-5 and difference(found, strong) > 0.02
 
 
-def connected(name: str) -> Any:
+class Described:
+    """A network as spandrel describes it, which the host's loader uses."""
+
+    def __init__(self, network: Any) -> None:
+        self.model = network
+
+    def __call__(self, image: Tensor) -> Tensor:
+        large: Tensor = self.model(image)
+        return large
+
+
+def connected(name: str) -> Described:
     """A bundled upscale model as the host's loader gives it."""
-    network = load_upscale_network(find_upscale_model(name))
-
-    def described(image: Tensor) -> Tensor:
-        return network(image)
-
-    described.model = network  # type: ignore[attr-defined]  # as spandrel's description of a model holds it
-    return described
+    return Described(load_upscale_network(find_upscale_model(name)))
 
 
 def test_auto_takes_the_bundled_upscale_models(host: Host) -> None:

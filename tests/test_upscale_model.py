@@ -72,6 +72,11 @@ def test_a_model_that_does_not_enlarge_is_applied_once() -> None:
     assert enlarged(images(1, 3, 10, 14), (20, 28), model).shape[-2:] == (20, 28) and len(model.seen) == 1
 
 
+def test_an_image_that_is_large_enough_stays_as_it_is() -> None:
+    image = torch.rand(1, 3, 6, 5) * 2 - 1
+    assert torch.equal(enlarged(image, (6, 5), lambda _: pytest.fail("it was used")), image)
+
+
 def test_a_batch_equals_its_singles() -> None:
     image, model = images(3, 3, 10, 14), Compact()
     assert torch.equal(enlarged(image, (20, 28), model)[1:2], enlarged(image[1:2], (20, 28), model))

@@ -218,6 +218,7 @@ BUNDLED = [f"{name}.safetensors" for name in bundled_upscale_models()]
         ("sample({guide: psu({upscale_model: null}, 'auto')})", BUNDLED_STRENGTH),
         ("sample({guide: psu({upscale_model: null})})", None),
         ("sample({guide: null})", None),
+        ("sample({guide: sample({guide: psu({upscale_model: other})})})", None),  # what CFM Sample made is no guide
         ("sample({guide: unknown})", "unknown"),
         ("sample({guide: reroute({'': psu({upscale_model: null}, 'auto')})})", BUNDLED_STRENGTH),
         ("sample({guide: bypassed(psu({upscale_model: null}, 'auto'))})", None),
@@ -236,7 +237,7 @@ def test_the_page_knows_the_strength_behind_an_upscale_model(
         widgets: Object.entries(widgets).map(([name, value]) => ({ name, value })),
         getInputNode: (i) => (Object.values(links)[i] === unknown ? null : Object.values(links)[i]),
       })
-      const psu = (links, method = 'psu') => made(links, { method })
+      const psu = (links, method = 'psu') => made(links, { method }, 'FMBoostPSUUpsample')
       const load = (model) => made({}, { model }, 'FMBoostLoadCFM')
       const loader = (model_name) => made({}, { model_name }, 'UpscaleModelLoader')
       const reroute = (links) => made(links, {}, 'Reroute')

@@ -1,7 +1,7 @@
 // The size of a node's input, found by walking the graph upstream to a node that determines it.
 // `look(value)` returns the size of an input image, or null while it is not known.
 
-import { BUNDLED_STRENGTH, ENLARGED_STRENGTH, AUTO_METHOD, UNIT, round, targetSize, toUnit } from './size.js'
+import { AUTO_METHOD, BUNDLED_STRENGTH, ENLARGED_STRENGTH, UNIT, round, targetSize, toUnit } from './size.js'
 
 const BYPASSED = 4
 const BUNDLED_UPSCALE_MODELS = ['fmboost-image-x2.safetensors', 'fmboost-latent-x2.safetensors']
@@ -77,7 +77,8 @@ export function strengthBehind(node, guideOf) {
     return valueOf(node, 'method') === AUTO_METHOD ? strengthByItself(node, guideOf) : null
   }
   const guide = sourceOf(node, 'guide')
-  return guide ? strengthBehind(guide, guideOf) : guide
+  if (guide === undefined) return undefined
+  return guide?.type === 'FMBoostPSUUpsample' ? strengthBehind(guide, guideOf) : null // other latents tell of none
 }
 
 /** The same for the method auto with no upscale model connected: the bundled one's, where the model has no guide network. */

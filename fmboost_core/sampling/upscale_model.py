@@ -12,9 +12,8 @@ from ..imaging.resample import cover, resize
 from ..tiles import NOT_TILEABLE, Tileable, with_margins, without_margins
 from .checks import check_finite
 
-MARGIN = (
-    96  # pixels by which a tileable image continues at its ends before it is enlarged, as far as RRDB networks look
-)
+# Pixels by which a tileable image continues at its ends before it is enlarged, about as far as RRDB networks look.
+MARGIN = 96
 
 
 class UpscaleModel(Protocol):
