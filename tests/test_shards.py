@@ -489,6 +489,22 @@ def test_images_are_kept_in_the_place_of_latents(photos: Path, codec: TinyVAE, t
         ImageCrops(load_shards(made(photos, codec, tmp_path / "latents").out), 4, {})
 
 
+def test_images_of_a_second_stage_are_what_an_upscale_model_has_made(
+    photos: Path, codec: TinyVAE, tmp_path: Path
+) -> None:
+    how = Encoding(images=True, upscale_model="twice")
+    data = load_shards(made(photos, codec, tmp_path / "staged", how, upscale_model=twice).out)
+    for sample in data.samples:
+        assert sorted(sample.arrays) == ["enlarged", "picture", "reduced"]
+        picture = torch.from_numpy(sample.arrays["picture"].copy())[None].float() / 127.5 - 1
+        assert picture.shape[-2] % 32 == picture.shape[-1] % 32 == 0, "whole latents of the first stage"
+        decoded = codec.decode(codec.encode(reduced(reduced(load_view(View(**sample.facts["view"]), 32), 2), 2)))
+        found = torch.from_numpy(sample.arrays["enlarged"].copy()).float() / 127.5 - 1
+        assert (found - (twice(decoded.clamp(-1, 1) / 2 + 0.5)[0] * 2 - 1)).abs().max() < 0.01
+    small, photo = ImageCrops(data, 4, {"enlarged": 1.0}).draw(2, torch.Generator().manual_seed(0))
+    assert small.shape == (2, 3, 16, 16) and photo.shape == (2, 3, 32, 32)
+
+
 def test_codecs_of_two_families_do_not_share_shards(photos: Path, codec: TinyVAE, tmp_path: Path) -> None:
     other = _ZeroCodec()
     codec.family, other.family = "sd15", "sdxl"
@@ -523,6 +539,9 @@ def test_a_model_that_cannot_boost_low_latents_is_refused_before_anything_is_wri
         ({"boosted": "m", "guides": ("image",)}, "guides from latents alone"),
         ({"guides": ("enlarged",)}, "go together"),
         ({"upscale_model": "m"}, "go together"),
+        ({"images": True, "teacher": "m"}, "neither a teacher nor guides"),
+        ({"images": True, "upscale_model": "m", "guides": ("enlarged",)}, "neither a teacher nor guides"),
+        ({"images": True, "upscale_model": "m", "boosted": "m", "guides": ("latent",)}, "Two stages"),
     ],
 )
 def test_impossible_encodings_are_sentences(fields: dict[str, object], words: str) -> None:

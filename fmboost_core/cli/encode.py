@@ -49,7 +49,10 @@ def add_command(commands: Any) -> None:
         help="the ground truth is what this upscale model makes of the small latents, decoded",
     )  # fmt: skip
     add("--no-restore", dest="restore", action="store_false", help="keep the teacher's own tones")
-    add("--upscale-model", metavar="builtin|FILE", help="the upscale model of the guides `enlarged`")
+    add(
+        "--upscale-model", metavar="builtin|FILE",
+        help="the upscale model of the guides `enlarged`; with --images, of the stage before, as in a second stage",
+    )  # fmt: skip
     add("--images", action="store_true", help="images in the place of latents, for train-upscale-model")
     add("--seed", type=int, default=0, help="of the photographs' order, degradations and disturbances (default 0)")
     add_device(parser)

@@ -174,14 +174,14 @@ def _require_known(shares: Mapping[str, float], groups: Sequence[str], what: str
 class ImageCrops:
     """Batches of photographs (B,3,f crop,f crop) and of the small images behind them, in [-1,1]; f: downscale factor.
 
-    Small images (B,3,f crop/scale,f crop/scale) are decoded small latents, the group "latent", or the reduced
-    photographs, "image".
+    Small images (B,3,f crop/scale,f crop/scale) are decoded small latents, the group "latent", the reduced photographs,
+    "image", or what an upscale model has made in a stage before, "enlarged".
     """
 
     def __init__(self, data: LatentSet, crop: int, shares: Mapping[str, float], downscale_factor: int = 8) -> None:
         """shares: proportions of the groups, as in `LatentCrops`."""
         self.scale, self.downscale_factor = data.scale, downscale_factor
-        kinds = {"decoded": "latent", "reduced": "image"}
+        kinds = {"decoded": "latent", "reduced": "image", "enlarged": "enlarged"}
         self.choices = [(s, array) for s in data.samples for array in kinds if array in s.arrays]
         if not self.choices:
             raise ConfigError("The shards hold no images for an upscale model; encode them again with --images.")

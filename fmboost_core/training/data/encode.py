@@ -10,7 +10,8 @@ latent of what a teacher makes of the decoded `low`, restored, instead of the ph
 the photograph's.
 
 An upscale model learns from images. Its samples have no latents, but three images as bytes (3,H,W): `picture`, the
-photograph; `reduced`, the reduced one; and `decoded`, D(low).
+photograph; `reduced`, the reduced one; and `decoded`, D(low). Or, as in a second stage, `enlarged` in the place of the
+last: what an upscale model makes of the decoded latent of the photograph that is reduced once more.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ class ShardMaker:
         require_same_family(codec_party(codec), codec_party(self.guide_codec))
         if model:
             check_pair(model, self.guide_codec)
-        self.earlier = _whole_scale(model) if model else 1  # upscale factor of the model's stage before
+        self.earlier = _whole_scale(model) if model else 1  # upscale factor of the stage before
+        if how.images and upscale_model:
+            self.earlier = how.scale
         self.skipped: list[str] = []
         plan = {"encoding": asdict(how), "views": [asdict(view) for view in views]}
         drop_plan_without_shards(out / PLAN, plan)
@@ -192,7 +195,12 @@ class ShardMaker:
         return Sample(f"{number:08d}", facts, arrays)
 
     def _images(self, image: Tensor, small: Tensor, low: Tensor) -> dict[str, NDArray[Any]]:
-        shown = {"picture": image, "reduced": small, "decoded": self.guide_codec.decode(low)}
+        shown = {"picture": image, "reduced": small}
+        decoded = self.guide_codec.decode(low)
+        if self.upscale_model is None:
+            shown["decoded"] = decoded
+        else:
+            shown["enlarged"] = enlarged(decoded.clamp(-1, 1), (small.shape[-2], small.shape[-1]), self.upscale_model)
         return {name: _as_bytes(pixels) for name, pixels in shown.items()}
 
     def _latents(self, image: Tensor, small: Tensor, low: Tensor) -> dict[str, NDArray[Any]]:
@@ -209,11 +217,9 @@ class ShardMaker:
         return {name: latent[0].half().cpu().numpy() for name, latent in arrays.items()}
 
     def _low(self, small: Tensor, seed: int) -> Tensor:
-        if self.model is None:
-            low = self.guide_codec.encode(small)
-        else:
-            smaller = self.guide_codec.encode(reduced(small, self.earlier))
-            low = boost(smaller, self.model, self.guide_codec, seed=seed)
+        low = self.guide_codec.encode(reduced(small, self.earlier) if self.earlier > 1 else small)
+        if self.model is not None:
+            low = boost(low, self.model, self.guide_codec, seed=seed)
         return disturbed(low, seed) if self.how.disturb else low
 
 

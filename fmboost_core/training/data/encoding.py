@@ -22,7 +22,8 @@ class Encoding:
 
     scale: upscale factor to train for, a whole number from 2 to 16.
     guides: which of `ENCODED_KINDS` to make.
-    upscale_model: name and hash of the upscale model of the guides "enlarged"; "": there are none.
+    upscale_model: name and hash of the upscale model of the guides "enlarged", or of images as in a second stage; "":
+        there are none.
     guide_codec: name of another codec of the same latent space that makes the low latents and guides; "": the one that
         makes the high latents.
     degrade: whether reduced photographs are degraded too, by blur, noise and JPEG (`degrade`), view i with seed + i.
@@ -60,12 +61,14 @@ class Encoding:
             raise ConfigError(f"guides must be some of {', '.join(ENCODED_KINDS)}, but they are {list(self.guides)}.")
         if (self.boosted or self.disturb) and "image" in self.guides:
             raise ConfigError("Boosted and disturbed latents make guides from latents alone: leave out the kind image.")
-        if ("enlarged" in self.guides) != bool(self.upscale_model):
+        if not self.images and ("enlarged" in self.guides) != bool(self.upscale_model):
             raise ConfigError('Guides "enlarged" and an upscale model go together: give both, or neither.')
         if not self.restore and not self.teacher:
             raise ConfigError("Only a teacher's images are restored; leave --no-restore out, or name a teacher.")
-        if self.images and (self.teacher or self.upscale_model):
+        if self.images and (self.teacher or "enlarged" in self.guides):
             raise ConfigError("Images have neither a teacher nor guides; leave them out, or leave --images out.")
+        if self.images and self.upscale_model and self.boosted:
+            raise ConfigError("Two stages before the one that is trained are too many: leave out --boosted.")
 
 
 def drop_plan_without_shards(path: Path, now: dict[str, Any]) -> None:

@@ -49,4 +49,4 @@ def require_latents(data: LatentSet) -> None:
 
 def _channels(sample: Sample) -> int:
     """The latents' channels; 0 for images in the place of latents."""
-    return 0 if {"picture", "reduced", "decoded"} <= set(sample.arrays) else int(sample.arrays["high"].shape[0])
+    return 0 if {"picture", "reduced"} <= set(sample.arrays) else int(sample.arrays["high"].shape[0])
