@@ -84,6 +84,7 @@ def _add_stability(parser: argparse.ArgumentParser) -> None:
     add("--size", type=int, default=128, help="side of the small images in pixels (default 128)")
     add("--disturb", action="store_true", help="add errors to the first latents, as a generator's have")
     add("--types", nargs="+", metavar="TYPE", help="of the model's weights: fp32, fp16, bf16 (default: all possible)")
+    add("--upscale-model", metavar="builtin|NAME|FILE", help="enlarges the images that guides are made of, as in hosts")
     add("--out", type=Path, required=True, help="folder of the table and the plot")
     _add_inputs(parser)
     parser.set_defaults(run=_stability)
@@ -225,12 +226,15 @@ def _stability(args: argparse.Namespace) -> None:
     from ..evaluation.output import make_folder
     from ..evaluation.stability import CascadeTest, choose_types, run_cascades, write_stability
     from ..files.checkpoint import load_model
+    from ..files.upscale_model import load_upscale_model
     from .progress import ProgressBar
 
     types, test = choose_types(args.types), CascadeTest(args.stages, args.size, args.disturb)
     make_folder(args.out)
     model, codec, photos = _open_inputs(args)
     models = {name: load_model(args.model).to(dtype=dtype) for name, dtype in types.items()}
+    enlarger = load_upscale_model(args.upscale_model) if args.upscale_model else None
     with ProgressBar("Photographs") as bar:
-        found = run_cascades(models, codec, photos, test, bar)
-    print(write_stability(found, model, test, next(iter(types)), args.out), end="")
+        found = run_cascades(models, codec, photos, test, bar, enlarger)
+    name = enlarger.name if enlarger else ""
+    print(write_stability(found, model, test, next(iter(types)), args.out, name), end="")

@@ -19,7 +19,10 @@ from ..metrics.meanings import Meaning
 from ..metrics.texture import colour, ring_power
 from ..model import Model
 from ..sampling.guide import pixel_upsample
-from ..sampling.upscaler import boost
+from ..sampling.schedule import seeded_noise
+from ..sampling.target import Target
+from ..sampling.upscale_model import UpscaleModel
+from ..sampling.upscaler import Upscaler, boost
 from ..training.data.encode import disturbed
 from .markdown import markdown
 from .output import make_folder, write_text
@@ -88,31 +91,41 @@ def run_cascades(
     photos: Mapping[str, Path],
     test: CascadeTest,
     progress: Callable[[int, int], None],
+    upscale_model: UpscaleModel | None = None,
 ) -> CascadeFigures:
     """Measure every stage of one model in several number types (type -> model), and of PSU alone.
 
-    progress(done, total) counts photographs.
+    progress(done, total) counts photographs. upscale_model: enlarges the images of the model's guides, as in hosts;
+    what is measured then is the image that they show.
     """
     scale, found = next(iter(models.values())).spec.scale, CascadeFigures()
     for number, (name, path) in enumerate(photos.items()):
         low = test.first_latent(path, number, codec)
-        cascades = {kind: _boosted(low, model, codec, test.stages, number) for kind, model in models.items()}
+        cascades = {
+            kind: _boosted(low, model, codec, test.stages, number, upscale_model) for kind, model in models.items()
+        }
         cascades[PSU_ALONE] = _psu_alone(low, scale, codec, test.stages)
-        for kind, ends in cascades.items():
-            for stage, (figures, spectrum) in enumerate(_measured(low, ends, codec, test.stages), start=1):
+        first = decoded(codec, low).float()
+        for kind, images in cascades.items():
+            for stage, (figures, spectrum) in enumerate(_measured(first, images, test.stages), start=1):
                 found.add(f"{kind}, {round(scale**stage)}x", name, figures, spectrum)
         progress(number + 1, len(photos))
     return found
 
 
-def write_stability(found: CascadeFigures, model: Model, test: CascadeTest, shown: str, out: Path) -> str:
-    """Write OUT/stability.md and spectrum.png, which shows the type `shown`; returns the text."""
+def write_stability(
+    found: CascadeFigures, model: Model, test: CascadeTest, shown: str, out: Path, upscale_model: str = ""
+) -> str:
+    """Write OUT/stability.md and spectrum.png, which shows the type `shown`; returns the text.
+
+    upscale_model: the name of the one behind which the model stood; "": none.
+    """
     make_folder(out)
     inputs = "disturbed encodings" if test.disturb else "encodings"
-    count = len(next(iter(found.figures.values())))
+    count, behind = len(next(iter(found.figures.values()))), f" behind {upscale_model}" if upscale_model else ""
     text = (
-        f"# {model.spec.name}, {test.stages} stages\n\nFrom {inputs} of {count} photographs of {test.size} px, NFE "
-        f"{model.spec.nfe} a stage.\n\n{markdown(summarise(found.figures), MEANINGS)}\n![spectrum](spectrum.png)\n"
+        f"# {model.spec.name}{behind}, {test.stages} stages\n\nFrom {inputs} of {count} photographs of {test.size} px, "
+        f"NFE {model.spec.nfe} a stage.\n\n{markdown(summarise(found.figures), MEANINGS)}\n![spectrum](spectrum.png)\n"
     )
     write_text(out / "stability.md", text)
     series = {
@@ -166,15 +179,14 @@ def fine_power(image: Tensor) -> float:
     return float(10 * power[len(power) // 2 :].mean().log10())
 
 
-def _measured(
-    low: Tensor, ends: list[Tensor], codec: Codec, count: int
-) -> list[tuple[dict[str, float], Tensor | None]]:
-    """The figures and the spectrum after each of count stages; only "broken" where the cascade has no result."""
-    first = decoded(codec, low).float()
+def _measured(first: Tensor, images: list[Tensor], count: int) -> list[tuple[dict[str, float], Tensor | None]]:
+    """The figures and the spectrum after each of count stages; only "broken" where the cascade has no result.
+
+    first: the small image (1,3,h,w). images: those after the stages that have one.
+    """
     mean, fine = first.mean((2, 3), keepdim=True), fine_power(first)
     found: list[tuple[dict[str, float], Tensor | None]] = []
-    for end in ends:
-        image = decoded(codec, end).float()
+    for image in images:
         spectrum = spectrum_of(image)
         shift = colour(image.mean((2, 3), keepdim=True), mean)
         figures = {"colour": shift, "fine": fine_power(image) - fine, "peak": peak(spectrum), "broken": 0.0}
@@ -182,23 +194,31 @@ def _measured(
     return found + [({"broken": 1.0}, None)] * (count - len(found))
 
 
-def _boosted(low: Tensor, model: Model, codec: Codec, count: int, seed: int) -> list[Tensor]:
-    """The latents after one stage, after two, and so on, up to the stage that breaks."""
-    ends: list[Tensor] = []
+def _boosted(
+    low: Tensor, model: Model, codec: Codec, count: int, seed: int, upscale_model: UpscaleModel | None
+) -> list[Tensor]:
+    """The images after one stage, after two, and so on, up to the stage that breaks."""
+    images: list[Tensor] = []
     with suppress(NonFiniteError, LatentError):
-        while len(ends) < count:
-            scale = model.spec.scale ** (len(ends) + 1)
-            ends.append(boost(low, model, codec, scale=scale, seed=seed))
-    return ends
+        while len(images) < count:
+            scale = model.spec.scale ** (len(images) + 1)
+            if upscale_model is None:
+                image = decoded(codec, boost(low, model, codec, scale=scale, seed=seed))
+            else:
+                upscaler = Upscaler(model, codec, upscale_model=upscale_model)
+                _, image = upscaler.latent_and_image(low, Target(scale=scale), seeded_noise(seed, 1))
+            images.append(image.float())
+    return images
 
 
 def _psu_alone(low: Tensor, scale: float, codec: Codec, count: int) -> list[Tensor]:
     """The same without the flow: the codec's own effect in as many round trips."""
-    ends = [low]
+    images = []
     for _ in range(count):
-        height, width = (round(scale * side) * codec.downscale_factor for side in ends[-1].shape[-2:])
-        ends.append(pixel_upsample(ends[-1], codec, (height, width)))
-    return ends[1:]
+        height, width = (round(scale * side) * codec.downscale_factor for side in low.shape[-2:])
+        low = pixel_upsample(low, codec, (height, width))
+        images.append(decoded(codec, low).float())
+    return images
 
 
 def _interval(values: list[float]) -> Interval:
