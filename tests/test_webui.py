@@ -902,8 +902,9 @@ def described(model: Any, size: tuple[int, int], target: tuple[int, int], steps:
     [
         ((512, 512), (1024, 1024), 0, {}, "<b>1024x1024</b> with sd15-x2 behind FMBoost latent 2x, 1 evaluation. "),
         ((512, 512), (1024, 1024), 4, {}, "4 evaluations. Noise step: 100 to 700 (default 400). Hires prompt, "),
-        ((256, 256), (2048, 2048), 2, {"solver": "heun"}, "3 stages, 6 evaluations"),
-        ((256, 256), (2048, 2048), 3, {"solver": "dopri5"}, "3 stages, as many evaluations as needed"),
+        ((256, 256), (2048, 2048), 2, {"solver": "heun"}, "FMBoost latent 2x, 2 evaluations"),
+        ((256, 256), (2048, 2048), 2, {"solver": "heun", "upscale_model": "None"}, "3 stages, 6 evaluations"),
+        ((256, 256), (2048, 2048), 3, {"solver": "dopri5", "upscale_model": "None"}, "3 stages, as many evaluations"),
         ((512, 512), (1024, 1024), 20, {"refine": True}, "1 evaluation. Noise step: 100 to 700 (default 400). Then"),
     ],
 )

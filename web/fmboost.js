@@ -90,7 +90,8 @@ function refresh(node) {
   const model = modelFacts(modelInto(node)) ?? {}
   const behind = strengthBehind(node, (name) => modelFacts(name)?.guide)
   const modelStrength = behind === null ? model.strength : behind
-  const own = { modelScale: model.scale, modelNfe: model.nfe, modelNoiseStep: model.noise_step, modelStrength }
+  const facts = { modelScale: model.scale, modelNfe: model.nfe, modelNoiseStep: model.noise_step, modelStrength }
+  const own = { ...facts, oneStage: behind != null }
   const flow = Object.fromEntries(FLOW_WIDGETS.map((name) => [name, valueOf(node, name)]))
   const widgets = { ...wishOf(node), ...flow, ...own, perStep: solverFacts(flow.solver) }
   const line = input ? summary(sizeInto(node, input, pictureSize), widgets, words, unit, flows) : ''

@@ -75,7 +75,7 @@ export function shown(size) {
  * start: the input's size, null where it is not known.
  * widgets: the node's values by name, null where a link decides them; modelScale and modelNfe are the model's own
  * upscale factor and number of function evaluations, perStep the solver's evaluations per step (0: it is adaptive); each
- * is undefined where it is not known.
+ * is undefined where it is not known. oneStage: true behind an upscale model, which comes to any size in one stage.
  * words: the page's `Words`.
  * unit: 8 for latents, 1 for images.
  * flows: false for a node that only makes the guide.
@@ -88,16 +88,18 @@ export function summary(start, widgets, words, unit, flows = true) {
   const end = targetSize(start, widgets, unit)
   if (end.problem) return words.say(...end.problem)
   if (!flows) return `${shown(start)} → ${shown(end)}`
-  const sizes = stageSizes(start, end, unit, widgets.modelScale)
+  const sizes = widgets.oneStage ? [end] : stageSizes(start, end, unit, widgets.modelScale)
   return `${[start, ...sizes].map(shown).join(' → ')}, ${work(sizes.length, widgets, words)}`
 }
 
 function unknownStart(widgets, words, unit, flows) {
   if (widgets.size_by === 'scale') {
-    return `${widgets.scale}x` + (flows ? `, ${work(stageCount(widgets.scale, widgets.modelScale), widgets, words)}` : '')
+    const stages = widgets.oneStage ? 1 : stageCount(widgets.scale, widgets.modelScale)
+    return `${widgets.scale}x` + (flows ? `, ${work(stages, widgets, words)}` : '')
   }
   const area = words.count('megapixels', widgets.megapixels)
   const end = widgets.size_by === 'megapixels' ? area : shown(toUnit(widgets, unit))
+  if (flows && widgets.oneStage) return `${words.say('to', { size: end })}, ${work(1, widgets, words)}`
   const nfe = widgets.perStep && evaluations(widgets)
   const each = flows && nfe ? `, ${words.say('eachStage', { evaluations: words.count('evaluations', nfe) })}` : ''
   return words.say('to', { size: end }) + each

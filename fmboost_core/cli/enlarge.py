@@ -118,17 +118,18 @@ def _comparison(picture: Picture, result: Picture, cost: str, tools: Tools, requ
     return side_by_side(
         (
             Panel(bicubic, "Bicubic", f"{picture.width}x{picture.height}, interpolated to {width}x{height}"),
-            _without_flow(picture, result, tools, request.target.distorts),
+            _without_flow(picture, result, tools, request),
             Panel(preview(result), "FMBoost", f"{tools.model.spec.name}, {cost}{restored}"),
         )
     )
 
 
-def _without_flow(picture: Picture, result: Picture, tools: Tools, distort: bool) -> Panel:
+def _without_flow(picture: Picture, result: Picture, tools: Tools, request: Request) -> Panel:
     """What the flow starts from: the upscale model's image; without one, the interpolated image through the codec."""
-    began, size = time.perf_counter(), (result.height, result.width)
+    began, size, distort = time.perf_counter(), (result.height, result.width), request.target.distorts
     if tools.upscale_model is not None:
-        image = enlarged(picture.rgb.to(tools.device), size, tools.upscale_model, distort).cpu()
+        small = picture.rgb.to(tools.device)
+        image = enlarged(small, size, tools.upscale_model, distort, restore=request.restore).cpu()
         title, how = tools.upscale_model.name, "the upscale model, without the flow"
     else:
         image = _psu(picture, size, tools, distort)

@@ -14,7 +14,7 @@ from ..imaging.resample import resize
 from ..tiles import NOT_TILEABLE, Tileable
 from .checks import check_finite
 from .guide import LatentUpsampling, encoded, image_guide, latent_size
-from .restore import back_projected, retouched
+from .restore import each_back_projected, retouched
 from .upscale_model import UpscaleModel, enlarged
 
 # (index of the stage, guide (B,C,h,w), what it was encoded from) -> the stage's latent (B,C,h,w)
@@ -43,7 +43,8 @@ class Cascade:
     unit: pixels per latent along each side.
     upsampling: how guides are made of latents; None: pixel-space upsampling.
     tileable: the axes along which the images are; the codec must be `periodic` there.
-    upscale_model: enlarges the images in pixel space; None: bilinear interpolation does.
+    upscale_model: enlarges the images in pixel space; None: bilinear interpolation does. It takes a single stage, for
+        what the flow draws in one stage, an upscale model would enlarge to blotches in the next.
     Between stages the image is restored, so that colours and shapes do not drift, where guides are made in pixel space.
     """
 
@@ -91,7 +92,7 @@ class Cascade:
         for index, size in enumerate(self.sizes):
             whole = distort or index > 0
             # A restored image has all its detail, as the one that came in; another is a decoded latent.
-            made = self._stage(index, latent, image, whole, "image" if index == 0 or restore else "latent")
+            made = self._stage(index, latent, image, whole, "image" if index == 0 or restore else "latent", restore)
             latent = made.latent
             if self._in_pixels or index + 1 == len(self.sizes):
                 image = self._shown(made, size, image if restore else None, whole, came_in=True)
@@ -110,15 +111,20 @@ class Cascade:
             made = self._stage(index, made.latent, image, True, "latent")
         return made
 
-    def _stage(self, index: int, latent: Tensor | None, image: Tensor | None, distort: bool, kind: str) -> Made:
-        """One stage, from the small latent or image. kind: what `image` is, one of `GUIDE_KINDS`."""
+    def _stage(
+        self, index: int, latent: Tensor | None, image: Tensor | None, distort: bool, kind: str, restore: bool = False
+    ) -> Made:
+        """One stage, from the small latent or image. kind: what `image` is, one of `GUIDE_KINDS`.
+
+        restore: whether what an upscale model makes is restored, too.
+        """
         size = self.sizes[index]
         if self.upsampling is None:
             assert image is not None
             if self.upscale_model is None:  # the large image is not kept: it would count in the flow's memory
                 guide = image_guide(image, self._codec, self._encoded(size), distort, self.tileable)
                 return Made(self.sample(index, guide, kind), guide)
-            large = enlarged(image, self._encoded(size), self.upscale_model, distort, self.tileable)
+            large = enlarged(image, self._encoded(size), self.upscale_model, distort, self.tileable, restore)
             guide, ratio = encoded(large, self._codec), max(size[0] / image.shape[-2], size[1] / image.shape[-1])
             return Made(self.sample(index, guide, "enlarged"), guide, large, ratio)
         if latent is None:
@@ -145,9 +151,7 @@ class Cascade:
             image = retouched(self._fitted(made.enlarged, size), before, image, made.ratio, self.tileable)
             if not came_in:
                 return image
-        # One by one: each takes a few times its own memory.
-        pairs = zip(image.split(1), small.split(1), strict=True)
-        return torch.cat([back_projected(*pair, distort, self.tileable).clamp(-1, 1) for pair in pairs])
+        return each_back_projected(image, small, distort, self.tileable)
 
     @property
     def _codec(self) -> Codec:

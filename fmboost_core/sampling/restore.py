@@ -43,6 +43,14 @@ def back_projected(image: Tensor, small: Tensor, distort: bool = True, tileable:
     return without_margins(limited, margins)
 
 
+def each_back_projected(
+    images: Tensor, small: Tensor, distort: bool = True, tileable: Tileable = NOT_TILEABLE
+) -> Tensor:
+    """`back_projected` for a batch, in [-1,1]. One by one: each takes a few times its own memory."""
+    pairs = zip(images.split(1), small.split(1), strict=True)
+    return torch.cat([back_projected(*pair, distort, tileable).clamp(-1, 1) for pair in pairs])
+
+
 def _limited(restored: Tensor, image: Tensor, coarse: Tensor, enlarged: Tensor, radius: int) -> Tensor:
     """The restored image within the range of the upscaled image around each pixel and of the enlarged small one in it.
 

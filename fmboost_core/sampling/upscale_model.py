@@ -11,13 +11,18 @@ from ..errors import ConfigError
 from ..imaging.resample import cover, resize
 from ..tiles import NOT_TILEABLE, Tileable, with_margins, without_margins
 from .checks import check_finite
+from .restore import each_back_projected
 
 # Pixels by which a tileable image continues at its ends before it is enlarged, about as far as RRDB networks look.
 MARGIN = 96
 
 
 class UpscaleModel(Protocol):
-    """A function that enlarges images by a whole number, such as a model that spandrel has loaded."""
+    """A function that enlarges images by a whole number, such as a model that spandrel has loaded.
+
+    It may name another one as its attribute `later`, for images that it has made itself: those have no losses of a
+    codec any more.
+    """
 
     def __call__(self, image: Tensor, /) -> Tensor:
         """(B,3,h,w) in [0,1] -> (B,3,kh,kw), about in [0,1], with the same whole k >= 1 at each call."""
@@ -30,12 +35,15 @@ def enlarged(
     model: UpscaleModel | None,
     distort: bool = True,
     tileable: Tileable = NOT_TILEABLE,
+    restore: bool = False,
 ) -> Tensor:
     """An image (B,3,h,w) in [-1,1] at a size (height, width): by bilinear interpolation, or by an upscale model.
 
     An upscale model is applied until the image is large enough, which it may be already, then the image is reduced.
     distort: whether another aspect is distorted; otherwise the image covers the size and is cropped at the centre.
-    tileable: the axes along which the image is. Raises `ConfigError` for what does not enlarge as an `UpscaleModel`.
+    tileable: the axes along which the image is. restore: whether what the model makes gets the content back of what it
+    was made from (`back_projected`), for images that no codec has decoded. Raises `ConfigError` for what does not
+    enlarge as an `UpscaleModel`.
     """
     fit = resize if distort else cover
     if model is None:
@@ -43,7 +51,9 @@ def enlarged(
     grows = True
     while grows and (image.shape[-2] < size[0] or image.shape[-1] < size[1]):
         larger = _applied(image, model, tileable)
-        grows, image = larger.shape[-1] > image.shape[-1], larger
+        if restore:
+            larger = each_back_projected(larger, image, tileable=tileable)
+        grows, image, model = larger.shape[-1] > image.shape[-1], larger, getattr(model, "later", None) or model
     return fit(image, size, "bicubic", tileable).clamp(-1, 1)
 
 

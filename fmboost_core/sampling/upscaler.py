@@ -9,8 +9,9 @@
     image = D(made), with the small image's content              restoring: restore.py
             or an upscale model's, with the flow's texture
 
-A target beyond the upscale factor of training takes several stages (cascade.py, target.py). `Upscaler` holds a model, a
-codec and the options; `boost` and `upscale_image` are short forms of it, and `flow` is the flow of a stage alone.
+A target beyond the upscale factor of training takes several stages (cascade.py, target.py). Behind an upscale model,
+which can be applied again, it takes one. `Upscaler` holds a model, a codec and the options; `boost` and `upscale_image`
+are short forms of it, and `flow` is the flow of a stage alone.
 """
 
 from __future__ import annotations
@@ -110,7 +111,11 @@ class Upscaler:
         start = (latent.shape[-2] * unit, latent.shape[-1] * unit)
         end = target.pixels(start, self.model.spec.scale, unit)
         check_crop(start, end, target.distorts, self.options.tileable)
-        return [_to_unit(size, unit) for size in stage_sizes(start, end, self.model.spec.scale)]
+        return [_to_unit(size, unit) for size in self._stage_sizes(start, end)]
+
+    def _stage_sizes(self, start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
+        """The (height, width) in pixels after each stage of the flow; an upscale model comes to any size in one."""
+        return [end] if self.upscale_model is not None else stage_sizes(start, end, self.model.spec.scale)
 
     def image(self, image: Tensor, target: Target, noise: Noise, restore: bool = True) -> Tensor:
         """The large image (B,3,H,W) of exactly the target's size, from the small one (B,3,h,w), both in [-1,1].
@@ -128,7 +133,7 @@ class Upscaler:
             colours = fill_hidden(colours, (alpha + 1) / 2)
             fit = resize if target.distorts else cover
             alpha = fit(alpha, end, tileable=self.options.tileable).clamp(-1, 1)
-        cascade = self._cascade(stage_sizes(start, end, self.model.spec.scale), noise)
+        cascade = self._cascade(self._stage_sizes(start, end), noise)
         large = cascade.image(colours, target.distorts, restore)
         return (torch.cat([large, alpha], dim=1) if alpha.numel() else large).to(image)
 
