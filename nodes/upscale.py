@@ -51,7 +51,7 @@ class Upscale(io.ComfyNode):
             node_id="FMBoostUpscale",
             display_name="FMBoost Upscale",
             description="Upscales a small latent: FMBoost PSU Upsample, FMBoost Noise Augment and FMBoost CFM Sample "
-            "in one node. Beyond the model's own upscale factor it works in stages.",
+            "in one node. Any upscale factor is possible.",
             words=UPSCALER_WORDS,
             inputs=[
                 io.Latent.Input("latent", tooltip="The small latent, from KSampler."),
