@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..fmboost_core.files.locate import BUNDLED_UPSCALE_MODELS, LATER_UPSCALE_MODELS
+from ..fmboost_core.files.locate import BUNDLED_UPSCALE_MODELS
 from ..fmboost_core.files.upscale_network import FIRST_OF_COMPACT, FIRST_OF_RRDB
 from ..fmboost_core.files.weight_file import open_weights
 from ..fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
@@ -39,8 +39,6 @@ class BundledUpscaleModel:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        later = LATER_UPSCALE_MODELS.get(name)
-        self.later = BundledUpscaleModel(later) if later else None
 
     def __call__(self, image: Tensor) -> Tensor:
         model = _loaded(self._name)

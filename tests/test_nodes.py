@@ -803,10 +803,7 @@ def test_auto_takes_the_bundled_upscale_models(host: Host) -> None:
     assert difference(found, three(method="auto")) < 1e-3, "CFM Sample takes the strength behind it too"
     assert difference(found, three(**bundled)) < 1e-3
     twice = host.run("FMBoostUpscale", method="auto", **whole, scale=4).args[0]["samples"]
-    assert difference(twice, host.run("FMBoostUpscale", **whole, **bundled, scale=4).args[0]["samples"]) > 1e-3, (
-        "the second time, by the one for images"
-    )
-    assert difference(twice, three(method="auto", scale=4)) < 1e-3
+    assert difference(twice, three(method="auto", scale=4)) < 1e-3, "any scale takes one stage"
     picture = {"image": image, "cfm": cfm, "vae": vae, "seed": 2}
     large = host.run("FMBoostUpscaleImage", method="auto", **picture).args[0]
     wanted = host.run("FMBoostUpscaleImage", **picture, upscale_model=connected("fmboost-image-x2")).args[0]

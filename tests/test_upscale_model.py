@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from fmboost_core.codecs.periodic import periodic
 from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.errors import ConfigError, NonFiniteError
-from fmboost_core.files.locate import IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL
-from fmboost_core.files.upscale_model import load_upscale_model
 from fmboost_core.imaging.blur import blurred
 from fmboost_core.imaging.resample import cover, resize
 from fmboost_core.model import Model
@@ -200,17 +198,6 @@ def test_the_flow_runs_once_at_the_end_however_often_the_image_is_enlarged(model
     assert torch.allclose(image, retouched(large, before, after, 4), atol=1e-4)
 
 
-def test_the_bundled_model_of_latents_is_followed_by_that_of_images() -> None:
-    told: list[int] = []
-    latents = load_upscale_model(LATENT_UPSCALE_MODEL).watched(lambda done, total: told.append(total))
-    assert latents.later is not None and latents.later.name == IMAGE_UPSCALE_MODEL and latents.later.later is None
-    image = images(1, 3, 8, 8)
-    large = enlarged(image, (32, 32), latents)
-    assert told == [1, 1], "both tell their progress"
-    once = enlarged(image, (16, 16), replace(latents, later=None))
-    assert torch.equal(large, enlarged(once, (32, 32), load_upscale_model(IMAGE_UPSCALE_MODEL)))
-
-
 def test_what_came_in_is_restored_after_each_enlargement(model: Model, codec: TinyVAE) -> None:
     small, twice = images(1, 3, 24, 16), Compact(2)
     once = by_hand(small, twice, (48, 32), restore=True)
@@ -218,15 +205,6 @@ def test_what_came_in_is_restored_after_each_enlargement(model: Model, codec: Ti
     assert torch.allclose(enlarged(small, (96, 64), twice, restore=True), large, atol=1e-5)
     image = upscale_image(small, model, codec, scale=4, upscale_model=twice, strength=1e-6)
     assert (image - back_projected(large, small).clamp(-1, 1)).abs().max() < 1e-3
-
-
-def test_a_later_model_enlarges_what_the_first_has_made() -> None:
-    image, first, later = images(1, 3, 10, 14), Compact(2), Compact(2)
-    first.later = later
-    large = enlarged(image, (70, 100), first)
-    assert [len(first.seen), len(later.seen)] == [1, 2] and later.seen[0] == (1, 3, 20, 28)
-    expected = by_hand(by_hand(by_hand(image, first, (20, 28)), later, (40, 56)), later, (80, 112))
-    assert torch.allclose(large, resize(expected, (70, 100), "bicubic").clamp(-1, 1), atol=1e-5)
 
 
 def test_tileable_images_and_any_size(model: Model, codec: TinyVAE) -> None:

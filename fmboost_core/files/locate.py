@@ -12,8 +12,6 @@ BUNDLED_CODECS = Path(__file__).parents[1] / "weights" / "codecs"
 BUNDLED_UPSCALE_MODELS = Path(__file__).parents[1] / "weights" / "upscale_models"
 # The bundled upscale models that are used where none is named: for finished images, and for decoded latents.
 IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL = "fmboost-image-x2", "fmboost-latent-x2"
-# The bundled upscale model of images that another one has made (`sampling.upscale_model.UpscaleModel.later`).
-LATER_UPSCALE_MODELS = {LATENT_UPSCALE_MODEL: IMAGE_UPSCALE_MODEL}
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # in a folder as hubs have it
 
 

@@ -16,7 +16,7 @@ from ..fallback import move, with_fallback
 from ..networks.rrdb import RRDBNetwork
 from ..sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
 from ..tiles import grid, map_tiles
-from .locate import BUNDLED_UPSCALE_MODELS, IMAGE_UPSCALE_MODEL, LATER_UPSCALE_MODELS, bundled_upscale_models
+from .locate import BUNDLED_UPSCALE_MODELS, IMAGE_UPSCALE_MODEL, bundled_upscale_models
 from .upscale_network import UpscaleNetwork, is_known, load_upscale_network
 
 BUILTIN = "builtin"
@@ -31,7 +31,7 @@ class LoadedUpscaleModel:
 
     name: the file's, without its suffix. network: images (B,3,h,w) in [0,1] -> (B,3,kh,kw). factor: k.
     progress: called with (done, total) after each tile. strength: of the flow behind it, where none is asked for.
-    tile, overlap: pixels of the small image. later: enlarges images that this one has made; None: itself.
+    tile, overlap: pixels of the small image.
     """
 
     name: str
@@ -43,7 +43,6 @@ class LoadedUpscaleModel:
     strength: float = ENLARGED_STRENGTH
     tile: int = TILE
     overlap: int = OVERLAP
-    later: LoadedUpscaleModel | None = None
 
     def in_tiles(self, tile: int) -> LoadedUpscaleModel:
         """The same model with tiles of another side, which overlap less where they are small."""
@@ -51,7 +50,7 @@ class LoadedUpscaleModel:
 
     def watched(self, progress: Callable[[int, int], None]) -> LoadedUpscaleModel:
         """The same model, which tells its progress."""
-        return replace(self, progress=progress, later=self.later and self.later.watched(progress))
+        return replace(self, progress=progress)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
@@ -82,12 +81,9 @@ def load_upscale_model(
     network = move(load_upscale_network(found), device, dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     apply = partial(with_fallback, "enlarging by the upscale model", network, module=network)
-    bundled, kind = found.parent == BUNDLED_UPSCALE_MODELS, next(network.parameters()).dtype
-    later = LATER_UPSCALE_MODELS.get(found.stem) if bundled else None
-    return LoadedUpscaleModel(
-        found.stem, apply, network.factor, device, kind, None, BUNDLED_STRENGTH if bundled else ENLARGED_STRENGTH,
-        *tiles_of(network), load_upscale_model(later, device, dtype) if later else None,
-    )  # fmt: skip
+    strength = BUNDLED_STRENGTH if found.parent == BUNDLED_UPSCALE_MODELS else ENLARGED_STRENGTH
+    kind = next(network.parameters()).dtype
+    return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, None, strength, *tiles_of(network))
 
 
 def tiles_of(network: UpscaleNetwork) -> tuple[int, int]:

@@ -18,11 +18,7 @@ MARGIN = 96
 
 
 class UpscaleModel(Protocol):
-    """A function that enlarges images by a whole number, such as a model that spandrel has loaded.
-
-    It may name another one as its attribute `later`, for images that it has made itself: those have no losses of a
-    codec any more.
-    """
+    """A function that enlarges images by a whole number, such as a model that spandrel has loaded."""
 
     def __call__(self, image: Tensor, /) -> Tensor:
         """(B,3,h,w) in [0,1] -> (B,3,kh,kw), about in [0,1], with the same whole k >= 1 at each call."""
@@ -53,7 +49,7 @@ def enlarged(
         larger = _applied(image, model, tileable)
         if restore:
             larger = each_back_projected(larger, image, tileable=tileable)
-        grows, image, model = larger.shape[-1] > image.shape[-1], larger, getattr(model, "later", None) or model
+        grows, image = larger.shape[-1] > image.shape[-1], larger
     return fit(image, size, "bicubic", tileable).clamp(-1, 1)
 
 
