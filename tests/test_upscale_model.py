@@ -18,7 +18,7 @@ from fmboost_core.networks.conditioning import GUIDE_KINDS, Conditioning
 from fmboost_core.sampling.guide import encoded, image_guide
 from fmboost_core.sampling.hooks import Hooks, Stage
 from fmboost_core.sampling.options import ENLARGED_STRENGTH, SamplingOptions
-from fmboost_core.sampling.restore import BROAD, GAIN, back_projected, retouched
+from fmboost_core.sampling.restore import BROAD, GAIN, back_projected, recoloured, retouched
 from fmboost_core.sampling.schedule import noise_augment, seeded_noise
 from fmboost_core.sampling.target import Target
 from fmboost_core.sampling.upscale_model import enlarged
@@ -187,7 +187,8 @@ def test_a_latent_and_its_image(model: Model, codec: TinyVAE) -> None:
 def test_the_flow_runs_once_at_the_end_however_often_the_image_is_enlarged(model: Model, codec: TinyVAE) -> None:
     low, twice, stages = codec.encode(images(1, 3, 24, 16)), Compact(2), list[Stage]()
     seen = codec.decode(low).clamp(-1, 1)
-    large = by_hand(by_hand(seen, twice, (48, 32)), twice, (96, 64))
+    once = by_hand(seen, twice, (48, 32))
+    large = recoloured(by_hand(once, twice, (96, 64)), once)
     upscaler = Upscaler(model, codec, hooks=Hooks(on_stage=stages.append), upscale_model=twice)
     latent, image = upscaler.latent_and_image(low, Target(scale=4), seeded_noise(3, 1))
     assert [(stage.index, stage.count, stage.size) for stage in stages] == [(1, 1, (96, 64))]
@@ -196,6 +197,21 @@ def test_the_flow_runs_once_at_the_end_however_often_the_image_is_enlarged(model
     assert torch.allclose(latent, flow(start, guide, model, kind="enlarged"), atol=1e-4)
     before, after = (codec.decode(x).clamp(-1, 1) for x in (guide, latent))
     assert torch.allclose(image, retouched(large, before, after, 4), atol=1e-4)
+
+
+def test_colours_shift_once_however_often_an_image_is_enlarged() -> None:
+    def brighter(image: Tensor) -> Tensor:
+        return (F.interpolate(image, scale_factor=2.0) + 0.02).clamp(0, 1)
+
+    image = images(2, 3, 12, 10) * 0.5
+    for size in ((24, 20), (48, 40), (96, 80)):
+        shift = enlarged(image, size, brighter).mean((2, 3)) - image.mean((2, 3))
+        assert (shift - 0.04).abs().max() < 2e-3, size
+    detail = 0.1 - 0.2 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2)
+    small = images(1, 3, 4, 4) * 0.5
+    large = resize(small, (64, 64)) + detail + 0.1
+    kept = recoloured(large, small) - resize(small, (64, 64))
+    assert (kept - detail)[..., 16:-16, 16:-16].abs().max() < 0.01, "what is fine stays"
 
 
 def test_what_came_in_is_restored_after_each_enlargement(model: Model, codec: TinyVAE) -> None:

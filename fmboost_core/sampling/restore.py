@@ -51,6 +51,19 @@ def each_back_projected(
     return torch.cat([back_projected(*pair, distort, tileable).clamp(-1, 1) for pair in pairs])
 
 
+def recoloured(image: Tensor, small: Tensor, tileable: Tileable = NOT_TILEABLE) -> Tensor:
+    """An enlarged image (B,3,H,W) with the broad colours of the one it was made from (B,3,h,w), both in [-1,1].
+
+    Broad is what a Gaussian of `BROAD` pixels of the small image leaves. tileable: the axes along which both are.
+    """
+
+    def one(image: Tensor, small: Tensor) -> Tensor:
+        lacks = resize(small, (image.shape[-2], image.shape[-1]), tileable=tileable) - image
+        return (image + blurred(lacks, BROAD * image.shape[-1] / small.shape[-1], tileable)).clamp(-1, 1)
+
+    return torch.cat([one(*pair) for pair in zip(image.split(1), small.split(1), strict=True)])
+
+
 def _limited(restored: Tensor, image: Tensor, coarse: Tensor, enlarged: Tensor, radius: int) -> Tensor:
     """The restored image within the range of the upscaled image around each pixel and of the enlarged small one in it.
 

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..imaging.resample import cover, resize
 from ..tiles import NOT_TILEABLE, Tileable, with_margins, without_margins
 from .checks import check_finite
-from .restore import each_back_projected
+from .restore import each_back_projected, recoloured
 
 # Pixels by which a tileable image continues at its ends before it is enlarged, about as far as RRDB networks look.
 MARGIN = 96
@@ -36,6 +36,7 @@ def enlarged(
     """An image (B,3,h,w) in [-1,1] at a size (height, width): by bilinear interpolation, or by an upscale model.
 
     An upscale model is applied until the image is large enough, which it may be already, then the image is reduced.
+    Most shift colours by a few of 255, so from the second time on the broad colours stay (`recoloured`).
     distort: whether another aspect is distorted; otherwise the image covers the size and is cropped at the centre.
     tileable: the axes along which the image is. restore: whether what the model makes gets the content back of what it
     was made from (`back_projected`), for images that no codec has decoded. Raises `ConfigError` for what does not
@@ -44,11 +45,13 @@ def enlarged(
     fit = resize if distort else cover
     if model is None:
         return fit(image, size, tileable=tileable)
-    grows = True
+    came_in, grows = image, True
     while grows and (image.shape[-2] < size[0] or image.shape[-1] < size[1]):
         larger = _applied(image, model, tileable)
         if restore:
             larger = each_back_projected(larger, image, tileable=tileable)
+        elif image is not came_in:
+            larger = recoloured(larger, image, tileable)
         grows, image = larger.shape[-1] > image.shape[-1], larger
     return fit(image, size, "bicubic", tileable).clamp(-1, 1)
 
