@@ -125,7 +125,7 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
         "FMBoostCFMSample": grid([boosted(nfe) for nfe in (1, 2, 4, 8)], *cup),
         "FMBoostUpscale": grid(
             [("interpolated 4x", resize(resize(large, half), (768, 768), "bicubic")),
-             ("4x in two stages", twice)], 2 * cup[0], 2 * cup[1],
+             ("FMBoost, 4x", twice)], 2 * cup[0], 2 * cup[1],
         ),
         "FMBoostUpscaleImage": grid(
             [("the small picture", resize(text, (256, 256), "nearest")),

@@ -35,14 +35,14 @@ PICTURE_SIZE = (96, 64)
 ONE_STAGE = "512x512 → 1024x1024, 1 stage, 1 evaluation"
 TO_2K = "1024x1024 → 2048x2048, 1 stage, 1 evaluation"
 LINES = {
-    "cascade_2k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024 → 2048x2048, 3 stages, 3 evaluations"),
+    "cascade_2k": ("FMBoostUpscale", "256x256 → 2048x2048, 1 stage, 1 evaluation"),
     "flux_2k": ("FMBoostUpscale", TO_2K),
     "hires_fix_replacement": ("FMBoostUpscale", ONE_STAGE),
     "image_upscale": ("FMBoostUpscaleImage", "96x64 → 192x128, 1 stage, 1 evaluation"),
     "lcm_1k": ("FMBoostUpscale", ONE_STAGE),
     "sd15_1k": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
     "sd15_1k_fast": ("FMBoostUpscale", ONE_STAGE),
-    "sd15_256_to_1k": ("FMBoostUpscale", "256x256 → 512x512 → 1024x1024, 2 stages, 2 evaluations"),
+    "sd15_256_to_1k": ("FMBoostUpscale", "256x256 → 1024x1024, 1 stage, 1 evaluation"),
     "sd35_2k": ("FMBoostUpscale", TO_2K),
     "sdxl_2k": ("FMBoostUpscale", TO_2K),
     "trajectory": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
@@ -231,15 +231,15 @@ def test_what_is_typed_changes_the_line(page: Frontend) -> None:
     own = "the model's own: nfe 1, noise_step 400, strength 0.05"
     page.wait_for_lines(node, ONE_STAGE, own)
     page.type_into(node, "scale", "4")
-    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 2 evaluations", own)
+    page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 1 evaluation", own)
     page.type_into(node, "nfe", "4")
     own = "the model's own: noise_step 400, strength 0.05"
-    page.wait_for_lines(node, "512x512 → 1024x1024 → 2048x2048, 2 stages, 8 evaluations", own)
+    page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", own)
     page.type_into(page.id_of("EmptyLatentImage"), "width", "768")
-    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 8 evaluations", own)
+    page.wait_for_lines(node, "768x512 → 3072x2048, 1 stage, 4 evaluations", own)
     page.type_into(node, "noise_step", "300")
     own = "the model's own: strength 0.05"
-    page.wait_for_lines(node, "768x512 → 1536x1024 → 3072x2048, 2 stages, 8 evaluations", own)
+    page.wait_for_lines(node, "768x512 → 3072x2048, 1 stage, 4 evaluations", own)
 
 
 def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -> None:
