@@ -351,7 +351,7 @@ def test_interrupt_stops_within_an_evaluation_and_the_next_run_works(comfyui: Co
 
 
 def test_a_cascade_to_2048_pixels_in_bounded_memory(comfyui: ComfyUI, picture: str) -> None:
-    """From 256 pixels in three stages; the picture of 2048x2048 alone is 50 MB."""
+    """From 256 pixels to eight times that; the picture of 2048x2048 alone is 50 MB."""
     graph = image_graph(picture, side=256, scale=8.0)
     with peak_memory(comfyui.process.pid) as memory:
         run = comfyui.run(graph)

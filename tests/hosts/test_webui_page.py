@@ -72,14 +72,14 @@ def test_the_line_under_the_dropdown_says_what_will_be_made(page: Page) -> None:
     assert box and row and box["y"] >= row["y"] + row["height"] - 1 and box["width"] > 2 * row["width"]
     enter(page, "txt2img_hr_scale", "3")
     enter(page, "txt2img_hires_steps", "2")
-    wait_for_line(page, f"64x64 → 192x192 with sd15-x2 {BEHIND}, 2 stages, 4 evaluations. {NOISE_STEPS} {UNUSED}")
+    wait_for_line(page, f"64x64 → 192x192 with sd15-x2 {BEHIND}, 2 evaluations. {NOISE_STEPS} {UNUSED}")
     choose(page, "fmboost_solver", "rk4")
     wait_for_line(page, "rk4 evaluates 4 times a step, so nfe=2 does not fit; take 4.")
     choose(page, "fmboost_solver", "euler")
     choose(page, "fmboost_model", "sub/own")
     page.locator("#fmboost_refine input").check()
     refined = "Then the sampler refines it, with hires steps, prompt and denoising strength."
-    wait_for_line(page, f"64x64 → 192x192 with sub/own {BEHIND}, 2 stages, 2 evaluations. {NOISE_STEPS} {refined}")
+    wait_for_line(page, f"64x64 → 192x192 with sub/own {BEHIND}, 1 evaluation. {NOISE_STEPS} {refined}")
     page.locator("#fmboost_refine input").uncheck()
     choose(page, "fmboost_model", "Automatic")
     enter(page, "txt2img_hr_scale", "2")
