@@ -130,7 +130,8 @@ def describe(model: ModelFile, size: tuple[int, int], target: tuple[int, int], o
     nfe = options.sampling(steps).resolve(spec, enlarged=None if enlarger is None else ENLARGED_STRENGTH).nfe
     start = (size[1], size[0])
     end = Target(size=target).pixels(start, spec.scale)
-    stages = 1 if enlarger else len(stage_sizes(start, end, spec.scale))
+    sizes = stage_sizes(start, end, spec.scale)
+    stages = len(sizes) if enlarger is None else 1
     adaptive = options.solver in ADAPTIVE
     work = "as many evaluations as needed" if adaptive else _plural(nfe * stages, "evaluation")
     own = f" (default {spec.noise_step})" if len(spec.noise_steps) > 1 else ""

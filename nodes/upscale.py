@@ -1,4 +1,4 @@
-"""The whole method in one node, in stages, for latents and for images."""
+"""The whole method in one node, for latents and for images."""
 
 from __future__ import annotations
 

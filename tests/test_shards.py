@@ -487,6 +487,9 @@ def test_images_are_kept_in_the_place_of_latents(photos: Path, codec: TinyVAE, t
     assert not torch.equal(crops.draw(6, torch.Generator().manual_seed(1))[0], small)
     with pytest.raises(ConfigError, match="encode them again with --images"):
         ImageCrops(load_shards(made(photos, codec, tmp_path / "latents").out), 4, {})
+    guides = Encoding(guides=("enlarged",), upscale_model="twice")
+    with pytest.raises(ConfigError, match="encode them again with --images"):
+        ImageCrops(load_shards(made(photos, codec, tmp_path / "guides", guides, upscale_model=twice).out), 4, {})
 
 
 def test_images_of_a_second_stage_are_what_an_upscale_model_has_made(

@@ -66,7 +66,7 @@ def test_each_stage_is_what_boost_makes(model: Model, places: list[str], tmp_pat
     assert tables[1.0]["| fp32, 2"] != tables[1.5]["| fp32, 2"] and tables[1.0]["| PSU alo"] == tables[1.5]["| PSU alo"]
 
 
-def test_stages_behind_an_upscale_model_are_the_images_that_hosts_show(
+def test_behind_an_upscale_model_its_images_are_measured(
     places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     tables = []
@@ -86,7 +86,7 @@ def test_stages_behind_an_upscale_model_are_the_images_that_hosts_show(
         assert main(["stability", *places, *options, *more]) == 0
         tables.append((tmp_path / f"{number}" / "stability.md").read_text().replace("*", "").splitlines())
     alone, behind = ({line.split(" | ")[0]: line for line in table} for table in tables)
-    assert tables[1][0].endswith("behind fmboost-image-x2, 2 stages") and "behind" not in tables[0][0]
+    assert tables[1][0].endswith("behind fmboost-image-x2, 2 scales") and "behind" not in tables[0][0]
     for stage in ("2x", "4x"):
         assert alone[f"| fp32, {stage}"] != behind[f"| fp32, {stage}"]
         assert alone[f"| PSU alone, {stage}"] == behind[f"| PSU alone, {stage}"]

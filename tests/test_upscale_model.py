@@ -48,9 +48,8 @@ def images(*shape: int, seed: int = 0) -> Tensor:
 
 
 def by_hand(image: Tensor, model: Compact, size: tuple[int, int], restore: bool = False) -> Tensor:
-    large = model(image / 2 + 0.5).clamp(0, 1) * 2 - 1
-    large = back_projected(large, image).clamp(-1, 1) if restore else large
-    return resize(large, size, "bicubic").clamp(-1, 1)
+    large = resize(model(image / 2 + 0.5).clamp(0, 1) * 2 - 1, size, "bicubic").clamp(-1, 1)
+    return back_projected(large, image).clamp(-1, 1) if restore else large
 
 
 def test_an_image_is_enlarged_by_the_model_and_reduced_to_the_size() -> None:
@@ -197,6 +196,20 @@ def test_the_flow_runs_once_at_the_end_however_often_the_image_is_enlarged(model
     assert torch.allclose(latent, flow(start, guide, model, kind="enlarged"), atol=1e-4)
     before, after = (codec.decode(x).clamp(-1, 1) for x in (guide, latent))
     assert torch.allclose(image, retouched(large, before, after, 4), atol=1e-4)
+
+
+def test_what_is_enlarged_beyond_the_size_is_reduced_before_it_is_restored() -> None:
+    image, four = images(1, 3, 12, 10), Compact(4)
+    with pytest.MonkeyPatch.context() as patch:
+        sizes: list[tuple[int, ...]] = []
+        patch.setattr(
+            "fmboost_core.sampling.upscale_model.each_back_projected",
+            lambda large, *_: sizes.append(tuple(large.shape)) or large,
+        )
+        enlarged(image, (24, 20), four, restore=True)
+        enlarged(image, (24, 24), four, distort=False, restore=True)
+        enlarged(image, (30, 25), Compact(1), restore=True)  # as one against noise: nothing to restore
+    assert sizes == [(1, 3, 24, 20), (1, 3, 24, 24)]
 
 
 def test_colours_shift_once_however_often_an_image_is_enlarged() -> None:

@@ -2,8 +2,8 @@
 
 The folder has the pairs of files taesd, taesdxl, taesd3 and taef1. Run it again when the bundled weights change. The
 photographs come with scikit-image and are in the public domain or under CC0. They stand for what a diffusion model
-makes: each is encoded and enlarged by the template's model and upscale model in the template's stages. The picture
-before is the small latent, decoded.
+makes: each is encoded and enlarged by the template's model and upscale model. The picture before is the
+small latent, decoded.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ function refresh(node) {
   const behind = strengthBehind(node, (name) => modelFacts(name)?.guide)
   const modelStrength = behind === null ? model.strength : behind
   const facts = { modelScale: model.scale, modelNfe: model.nfe, modelNoiseStep: model.noise_step, modelStrength }
-  const own = { ...facts, oneStage: behind != null }
+  const own = { ...facts, oneStage: behind !== null }
   const flow = Object.fromEntries(FLOW_WIDGETS.map((name) => [name, valueOf(node, name)]))
   const widgets = { ...wishOf(node), ...flow, ...own, perStep: solverFacts(flow.solver) }
   const line = input ? summary(sizeInto(node, input, pictureSize), widgets, words, unit, flows) : ''

@@ -130,7 +130,8 @@ def _without_flow(picture: Picture, result: Picture, tools: Tools, request: Requ
     if tools.upscale_model is not None:
         small = picture.rgb.to(tools.device)
         image = enlarged(small, size, tools.upscale_model, distort, restore=request.restore).cpu()
-        title, how = tools.upscale_model.name, "the upscale model, without the flow"
+        restored = ", restored" if request.restore else ""
+        title, how = tools.upscale_model.name, f"the upscale model, without the flow{restored}"
     else:
         image = _psu(picture, size, tools, distort)
         title, how = "PSU only", "through the codec, without the flow and not restored"

@@ -123,8 +123,9 @@ def write_stability(
     make_folder(out)
     inputs = "disturbed encodings" if test.disturb else "encodings"
     count, behind = len(next(iter(found.figures.values()))), f" behind {upscale_model}" if upscale_model else ""
+    many = f"{test.stages} scales" if upscale_model else f"{test.stages} stages"
     text = (
-        f"# {model.spec.name}{behind}, {test.stages} stages\n\nFrom {inputs} of {count} photographs of {test.size} px, "
+        f"# {model.spec.name}{behind}, {many}\n\nFrom {inputs} of {count} photographs of {test.size} px, "
         f"NFE {model.spec.nfe} a stage.\n\n{markdown(summarise(found.figures), MEANINGS)}\n![spectrum](spectrum.png)\n"
     )
     write_text(out / "stability.md", text)

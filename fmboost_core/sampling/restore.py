@@ -51,15 +51,18 @@ def each_back_projected(
     return torch.cat([back_projected(*pair, distort, tileable).clamp(-1, 1) for pair in pairs])
 
 
-def recoloured(image: Tensor, small: Tensor, tileable: Tileable = NOT_TILEABLE) -> Tensor:
+def recoloured(image: Tensor, small: Tensor, distort: bool = True, tileable: Tileable = NOT_TILEABLE) -> Tensor:
     """An enlarged image (B,3,H,W) with the broad colours of the one it was made from (B,3,h,w), both in [-1,1].
 
-    Broad is what a Gaussian of `BROAD` pixels of the small image leaves. tileable: the axes along which both are.
+    Broad is what a Gaussian of `BROAD` pixels of the small image leaves. distort: as the image was enlarged
+    (`Target.distorts`). tileable: the axes along which both are.
     """
 
     def one(image: Tensor, small: Tensor) -> Tensor:
-        lacks = resize(small, (image.shape[-2], image.shape[-1]), tileable=tileable) - image
-        return (image + blurred(lacks, BROAD * image.shape[-1] / small.shape[-1], tileable)).clamp(-1, 1)
+        height, width = image.shape[-2], image.shape[-1]
+        lacks = (resize if distort else cover)(small, (height, width), tileable=tileable) - image
+        ratio = max(height / small.shape[-2], width / small.shape[-1])
+        return (image + blurred(lacks, BROAD * ratio, tileable)).clamp(-1, 1)
 
     return torch.cat([one(*pair) for pair in zip(image.split(1), small.split(1), strict=True)])
 

@@ -46,14 +46,22 @@ def enlarged(
     if model is None:
         return fit(image, size, tileable=tileable)
     came_in, grows = image, True
-    while grows and (image.shape[-2] < size[0] or image.shape[-1] < size[1]):
+    while grows and _is_smaller(image, size):
         larger = _applied(image, model, tileable)
-        if restore:
-            larger = each_back_projected(larger, image, tileable=tileable)
+        grows, distorts = larger.shape[-1] > image.shape[-1], True
+        if not grows or not _is_smaller(larger, size):
+            # Reduced first: a model for 4x makes four times the pixels of 2x.
+            larger, distorts = fit(larger, size, "bicubic", tileable).clamp(-1, 1), distort
+        if restore and grows:  # a model that does not enlarge changes the image itself, as one against noise
+            larger = each_back_projected(larger, image, distorts, tileable)
         elif image is not came_in:
-            larger = recoloured(larger, image, tileable)
-        grows, image = larger.shape[-1] > image.shape[-1], larger
+            larger = recoloured(larger, image, distorts, tileable)
+        image = larger
     return fit(image, size, "bicubic", tileable).clamp(-1, 1)
+
+
+def _is_smaller(image: Tensor, size: tuple[int, int]) -> bool:
+    return image.shape[-2] < size[0] or image.shape[-1] < size[1]
 
 
 def _applied(image: Tensor, model: UpscaleModel, tileable: Tileable) -> Tensor:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 class Upscaler:
-    """A model and a codec of one family with sampling options; it upscales latents and images in stages.
+    """A model and a codec of one family with sampling options; it upscales latents and images.
 
     codec: it may be None for latents whose guides are made of latents, as by a model with a fast guide.
     upscale_model: enlarges images in pixel-space upsampling, such as Real-ESRGAN; None: bilinear interpolation does.
@@ -115,7 +115,8 @@ class Upscaler:
 
     def _stage_sizes(self, start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
         """The (height, width) in pixels after each stage of the flow; an upscale model comes to any size in one."""
-        return [end] if self.upscale_model is not None else stage_sizes(start, end, self.model.spec.scale)
+        sizes = stage_sizes(start, end, self.model.spec.scale)
+        return sizes if self.upscale_model is None else sizes[-1:]
 
     def image(self, image: Tensor, target: Target, noise: Noise, restore: bool = True) -> Tensor:
         """The large image (B,3,H,W) of exactly the target's size, from the small one (B,3,h,w), both in [-1,1].

@@ -182,7 +182,8 @@ class ImageCrops:
         """shares: proportions of the groups, as in `LatentCrops`."""
         self.scale, self.downscale_factor = data.scale, downscale_factor
         kinds = {"decoded": "latent", "reduced": "image", "enlarged": "enlarged"}
-        self.choices = [(s, array) for s in data.samples for array in kinds if array in s.arrays]
+        pictures = [s for s in data.samples if "picture" in s.arrays]
+        self.choices = [(s, array) for s in pictures for array in kinds if array in s.arrays]
         if not self.choices:
             raise ConfigError("The shards hold no images for an upscale model; encode them again with --images.")
         groups = [_group(sample, kinds[array]) for sample, array in self.choices]
