@@ -802,6 +802,7 @@ def test_auto_takes_the_bundled_upscale_models(host: Host) -> None:
     assert difference(found, host.run("FMBoostUpscale", method="psu", **whole).args[0]["samples"]) > 0.1
     assert difference(found, three(method="auto")) < 1e-3, "CFM Sample takes the strength behind it too"
     assert difference(found, three(**bundled)) < 1e-3
+    small = whole["latent"] = latent(2, 2)
     twice = host.run("FMBoostUpscale", method="auto", **whole, scale=4).args[0]["samples"]
     assert difference(twice, three(method="auto", scale=4)) < 1e-3, "any scale takes one stage"
     picture = {"image": image, "cfm": cfm, "vae": vae, "seed": 2}
