@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from fmboost_core.codecs.tiny import TinyVAE
 from fmboost_core.evaluation.__main__ import main
-from fmboost_core.evaluation.stability import TYPES, computes, fine_power, peak, spectrum_of
+from fmboost_core.evaluation.stability import TYPES, CascadeTest, computes, fine_power, peak, run_cascades, spectrum_of
 from fmboost_core.files.checkpoint import save_model
+from fmboost_core.metrics.texture import colour
 from fmboost_core.model import Model
+from fmboost_core.sampling.schedule import seeded_noise
+from fmboost_core.sampling.target import Target
+from fmboost_core.sampling.upscaler import Upscaler
 from fmboost_core.training.data.encode import NOISE, SCALED, SHIFTED, disturbed
 
 
@@ -149,3 +154,21 @@ def test_a_cascade_that_breaks_counts_as_broken_in_all_later_stages(
     assert main(["stability", *places, *options]) == 0
     rows = {line.split(" | ")[0]: line for line in (out / "stability.md").read_text().splitlines()}
     assert "0.000" in rows["| fp32, 2x"] and "0.500" in rows["| fp32, 4x"] and "0.500" in rows["| fp32, 8x"]
+
+
+def test_what_is_measured_behind_an_upscale_model_is_the_image_that_hosts_show(
+    model: Model, codec: TinyVAE, places: list[str], tmp_path: Path
+) -> None:
+    def twice(image: torch.Tensor) -> torch.Tensor:
+        return (image.repeat_interleave(2, -1).repeat_interleave(2, -2) + 0.1).clamp(0, 1)
+
+    photo = tmp_path / "photos" / "a.png"
+    test = CascadeTest(stages=2, size=64)
+    found = run_cascades({"fp32": model}, codec, {"a": photo}, test, lambda *_: None, twice)
+    low = test.first_latent(photo, 0, codec)
+    first = codec.decode(low).clamp(-1, 1)
+    for scale in (2, 4):
+        upscaler = Upscaler(model, codec, upscale_model=twice)
+        _, image = upscaler.latent_and_image(low, Target(scale=scale), seeded_noise(0, 1))
+        shift = colour(image.mean((2, 3), keepdim=True), first.mean((2, 3), keepdim=True))
+        assert found.figures[f"fp32, {scale}x"]["a"]["colour"] == pytest.approx(shift, rel=1e-4)
