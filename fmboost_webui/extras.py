@@ -15,6 +15,7 @@ from torch import Tensor
 from fmboost_core import SamplingOptions, Target, Upscaler
 from fmboost_core.codecs.protocol import codec_party
 from fmboost_core.errors import Cancelled
+from fmboost_core.sampling.options import flow_behind
 from fmboost_core.sampling.schedule import seeded_noise
 
 from . import checkpoint, hires, host, upscale_model
@@ -88,14 +89,17 @@ def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
     loaded = checkpoint.loaded_checkpoint() if by_checkpoint else None
     party = checkpoint.party_of(loaded) if by_checkpoint else codec_party(host.builtin_codec())
     model = host.load_network(choose_model(hires.MODELS, bundled_entry(SCALE), AUTOMATIC, party).source)
-    options, hooks = SamplingOptions(), host.Progress().hooks(preview=False)
-    chosen = Options.of([], {"upscale_model": getattr(shared.opts, SETTING, AUTOMATIC)})
+    progress, chosen = host.Progress(), Options.of([], {"upscale_model": getattr(shared.opts, SETTING, AUTOMATIC)})
     enlarger = upscale_model.named(chosen.enlarger(model.spec, FOR_IMAGES))
+    options = SamplingOptions().resolve(model.spec, behind=flow_behind(enlarger))
+    hooks, flows = progress.hooks(preview=False), options.textured
+    if not flows:
+        enlarger = progress.watching(enlarger)
     on_device = nullcontext(checkpoint.host_vae(loaded)) if by_checkpoint else host.builtin_on_device()
 
     def run(tile: int | str | None) -> Tensor:
         tiled = Upscaler(model, codec, replace(options, tile=tile), hooks, enlarger)
         return tiled.image(image, Target(size=size, stretch=True), seeded_noise(0, 1))
 
-    with on_device as codec, host.on_device(model, size):
+    with on_device as codec, host.on_device(model, size) if flows else nullcontext():
         return host.with_smaller_tiles(run, options.tile)

@@ -8,6 +8,7 @@ without this extension fails instead of becoming another kind of pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from fmboost_core.codecs.periodic import periodic
 from fmboost_core.codecs.protocol import Codec
 from fmboost_core.errors import Cancelled
 from fmboost_core.sampling.checks import check_crop
-from fmboost_core.sampling.options import strength_behind
+from fmboost_core.sampling.options import flow_behind
 from fmboost_core.tiles import Tileable
 
 from . import checkpoint, host, upscale_model
@@ -121,7 +122,7 @@ class HiresPass:
         with host.warnings_shown(p):
             self.enlarger = upscale_model.named(self.options.enlarger(self.model.spec))
             sampling = self.options.sampling(p.hr_second_pass_steps)
-            self.sampling = sampling.resolve(self.model.spec, enlarged=strength_behind(self.enlarger))
+            self.sampling = sampling.resolve(self.model.spec, behind=flow_behind(self.enlarger))
         if not self.options.refine:  # the host counts its progress with it, and writes it into the infotext
             p.hr_second_pass_steps = self.sampling.nfe
         self._check_size()
@@ -162,39 +163,36 @@ class HiresPass:
         p.is_hr_pass = True
         try:
             shared.state.nextjob()
-            pairs = self._upscaled(samples, cropped_size(p), decode=True)
+            made = self._upscaled(samples, cropped_size(p), decode=True)
             p.sampler = None  # of the first pass; the host's own second pass leaves it so
-            return processing.DecodedSamples(image[0].to(devices.cpu) for _, image in pairs if image is not None)
+            return processing.DecodedSamples(image[0].to(devices.cpu) for image in made)
         finally:
             p.is_hr_pass = False
 
     def _refined(self, samples: Tensor, *rest: Any) -> Any:
         """The host's own second pass over the large latents, which have the target's size already."""
-        pairs = self._upscaled(samples, _size(self.p), decode=False)
+        made = self._upscaled(samples, _size(self.p), decode=False)
         self.p.latent_scale_mode = SAME_SIZE
-        return type(self.p).sample_hr_pass(self.p, torch.cat([latent for latent, _ in pairs]), None, *rest)
+        return type(self.p).sample_hr_pass(self.p, torch.cat(made), None, *rest)
 
-    def _upscaled(self, samples: Tensor, size: tuple[int, int], decode: bool) -> list[tuple[Tensor, Tensor | None]]:
-        """Each item's large latent (1,C,H,W), and where decode is set its image (1,3,H,W), else None.
-
-        size: (width, height) in pixels.
-        """
+    def _upscaled(self, samples: Tensor, size: tuple[int, int], decode: bool) -> list[Tensor]:
+        """Each item's large latent (1,C,H,W), or with decode its image (1,3,H,W). size: (width, height) in pixels."""
         p, restore = self.p, self.sampling.upsample in ("psu", "fast")
         model, vae = host.load_network(self.model.source), checkpoint.host_vae(p.sd_model)
         progress = host.Progress(samples.shape[0], p.hr_second_pass_steps if decode else 0)
         hooks, target = progress.hooks(bars=decode), Target(size=size)  # the host counts the sampler's steps itself
+        flows = not decode or self.sampling.textured
+        enlarger = self.enlarger if flows else progress.watching(self.enlarger)
 
-        def one(
-            item: int, latent: Tensor, image: Tensor | None, tile: int | str | None
-        ) -> tuple[Tensor, Tensor | None]:
+        def one(item: int, latent: Tensor, image: Tensor | None, tile: int | str | None) -> Tensor:
             options = replace(self.sampling, tile=tile, tileable=self._tileable)
-            upscaler, noise = Upscaler(model, vae, options, hooks, self.enlarger), host.item_noise(p, item)
+            upscaler, noise = Upscaler(model, vae, options, hooks, enlarger), host.item_noise(p, item)
             if decode:
-                return upscaler.latent_and_image(latent, target, noise, image, restore)
-            return upscaler.latent(latent, target, noise, image), None
+                return upscaler.image_of_latent(latent, target, noise, image, restore)
+            return upscaler.latent(latent, target, noise, image)
 
         made, seamless = [], periodic(vae, self._tileable)
-        with host.warnings_shown(p), host.on_device(model, size):
+        with host.warnings_shown(p), host.on_device(model, size) if flows else nullcontext():
             # One by one: a batch then equals its singles, and takes no more memory.
             for item, latent in enumerate(samples.split(1)):
                 # Fast guides need no image where a sampler follows, and interpolated ones none at all.

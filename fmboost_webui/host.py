@@ -27,6 +27,7 @@ from fmboost_core.files.upscale_model import LoadedUpscaleModel
 from fmboost_core.model import Model
 from fmboost_core.sampling.schedule import Noise
 from fmboost_core.sampling.tiling import in_smaller_tiles
+from fmboost_core.sampling.upscale_model import UpscaleModel
 from fmboost_core.sampling.widgets import SharedBar
 
 # Their modules that move models off the device: of Forge and Forge Neo, of reForge and Forge Classic.
@@ -70,12 +71,13 @@ def _undisturbed() -> Iterator[None]:
 def bundled_upscale_model(name: str) -> LoadedUpscaleModel:
     """A bundled upscale model on the device, which stops with the host after each tile."""
 
-    def stop_with_the_host(done: int, total: int) -> None:
-        if interrupted():
-            raise Cancelled("Stopped on request.")
-
     with _undisturbed():
-        return load_upscale_model(name, devices.device, _dtype()).watched(stop_with_the_host)
+        return load_upscale_model(name, devices.device, _dtype()).watched(lambda done, total: _stop_with_the_host())
+
+
+def _stop_with_the_host() -> None:
+    if interrupted():
+        raise Cancelled("Stopped on request.")
 
 
 @contextmanager
@@ -209,6 +211,15 @@ class Progress:
             cancelled=interrupted,
             on_state=(lambda t, state: sd_samplers_common.store_latent(state)) if preview else None,
         )
+
+    def watching(self, upscale_model: UpscaleModel | None) -> UpscaleModel | None:
+        """An upscale model whose tiles the bars count, where it tells of them; for runs without the flow."""
+
+        def on_tile(done: int, total: int) -> None:
+            self._show(done, total)
+            _stop_with_the_host()
+
+        return upscale_model.watched(on_tile) if isinstance(upscale_model, LoadedUpscaleModel) else upscale_model
 
     def _show(self, done: int, total: int) -> None:
         state = shared.state

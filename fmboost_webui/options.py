@@ -11,7 +11,7 @@ from typing import Any
 from fmboost_core import SamplingOptions, Target
 from fmboost_core.errors import ConfigError
 from fmboost_core.sampling.guide import UPSAMPLERS
-from fmboost_core.sampling.options import ENLARGED_STRENGTH
+from fmboost_core.sampling.options import BEHIND_OTHERS
 from fmboost_core.sampling.schedule import NOISE_STEPS, trained_steps
 from fmboost_core.sampling.solvers import ADAPTIVE, SOLVERS
 from fmboost_core.sampling.target import stage_sizes
@@ -127,7 +127,7 @@ def describe(model: ModelFile, size: tuple[int, int], target: tuple[int, int], o
     spec = model.spec
     enlarger = options.enlarger(spec)
     behind = "" if enlarger is None else f" behind {escape(enlarger)}"
-    nfe = options.sampling(steps).resolve(spec, enlarged=None if enlarger is None else ENLARGED_STRENGTH).nfe
+    nfe = options.sampling(steps).resolve(spec, behind=None if enlarger is None else BEHIND_OTHERS).nfe
     start = (size[1], size[0])
     end = Target(size=target).pixels(start, spec.scale)
     sizes = stage_sizes(start, end, spec.scale)

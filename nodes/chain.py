@@ -100,7 +100,7 @@ class PSUUpsample(io.ComfyNode):
                 guide = _fast_guide(samples, cfm, large, target.distorts, axes)
             else:
                 guide, kind = latent_upsample(samples, large, method, target.distorts, axes), "resized"
-        told = {KIND: kind} if enlarger is None else {KIND: kind, STRENGTH: enlarger.strength}
+        told = {KIND: kind} if enlarger is None else {KIND: kind, STRENGTH: enlarger.behind.strength}
         return io.NodeOutput(with_raw(latent, guide, family) | told, ui=host.shown(notes))
 
 

@@ -36,7 +36,7 @@ from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
 from ..fmboost_core.networks.guide import GuideNetwork
 from ..fmboost_core.sampling.checks import ScaleWarning
-from ..fmboost_core.sampling.options import BUNDLED_STRENGTH
+from ..fmboost_core.sampling.options import BEHIND_BUNDLED
 from ..fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
 from ..fmboost_core.sampling.tiling import in_smaller_tiles
 from ..fmboost_core.sampling.widgets import SharedBar
@@ -197,7 +197,7 @@ def load_bundled_upscale_model(name: str) -> LoadedUpscaleModel:
         if total > 1:
             bar.update_absolute(done, total)
 
-    return LoadedUpscaleModel(name, apply, network.factor, device, dtype, on_tile, BUNDLED_STRENGTH, tile, overlap)
+    return LoadedUpscaleModel(name, apply, network.factor, device, dtype, on_tile, BEHIND_BUNDLED, tile, overlap)
 
 
 # --- the host's diffusion models
@@ -291,6 +291,19 @@ def intermediate(samples: Tensor) -> Tensor:
 def blocked(message: str) -> Any:
     """What an output holds that was not made: a node that is connected to it fails with the message."""
     return ExecutionBlocker(message)
+
+
+def is_connected(node: str | None, output: int) -> bool:
+    """Whether an output of a node is connected in the workflow that runs; True where the host does not tell.
+
+    node: its id, as the host gives it to hidden inputs.
+    """
+    from server import PromptServer
+
+    queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
+    workflows = [job[2] for job in getattr(queue, "currently_running", {}).values()]
+    inputs = [other.get("inputs", {}) for workflow in workflows if node in workflow for other in workflow.values()]
+    return not inputs or any([node, output] == value for values in inputs for value in values.values())
 
 
 # --- notes on a node

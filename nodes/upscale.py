@@ -18,7 +18,7 @@ from ..fmboost_core.families import require_same_family, titles
 from ..fmboost_core.files.locate import IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL
 from ..fmboost_core.imaging.resample import resize
 from ..fmboost_core.sampling.checks import require_codec
-from ..fmboost_core.sampling.options import strength_behind
+from ..fmboost_core.sampling.options import flow_behind
 from ..fmboost_core.sampling.schedule import seeded_noise
 from ..fmboost_core.sampling.widgets import OWN_STRENGTH
 from . import host, inputs
@@ -28,6 +28,8 @@ from .upscale_model import upscale_model_for
 from .vae import HostVAE
 
 NOT_DECODED = "FMBoost Upscale gives a large image only where its input decode is on; switch it on."
+NOT_CONNECTED = "FMBoost Upscale made no large latent, as nothing was connected to it; run the workflow again."
+LARGE_LATENT = 0  # the place of an output
 
 
 def _flow_inputs(unit: int) -> list[io.Input]:
@@ -62,8 +64,8 @@ class Upscale(io.ComfyNode):
                     "decode",
                     default=False,
                     optional=True,
-                    tooltip="Also makes the large picture, the output large image: the upscale model's with the flow's "
-                    "texture, or the decoded latent with the small picture's colours and shapes.",
+                    tooltip="Also makes the large picture, the output large image: the upscale model's, or the decoded "
+                    "latent with the small picture's colours and shapes.",
                 ),
                 inputs.tileable_input(),
                 inputs.maker_input(),
@@ -71,7 +73,16 @@ class Upscale(io.ComfyNode):
                 inputs.upscale_model_input(),
             ],
             outputs=[io.Latent.Output(display_name="large latent"), io.Image.Output(display_name="large image")],
+            hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, decode: bool | None = None, **_: Any) -> bool:
+        """Whether the large latent is made: the host keeps a result while this and the inputs stay the same.
+
+        decode: None where a link decides it.
+        """
+        return decode is False or host.is_connected(cls.hidden.unique_id, LARGE_LATENT)
 
     @classmethod
     def execute(
@@ -83,18 +94,20 @@ class Upscale(io.ComfyNode):
         codec, progress = None if vae is None else HostVAE(vae, family, tiled_vae), host.Progress(cfm)
         hooks = Hooks(progress=progress.on_progress, on_state=progress.on_state)
 
-        def run(tile: int | str | None) -> tuple[Tensor, Tensor | None]:
+        def run(tile: int | str | None) -> tuple[Tensor | None, Tensor | None]:
             noise = seeded_noise(item_seeds(latent, seed), small.shape[0])
             upscaler = Upscaler(cfm, codec, replace(options, tile=tile), hooks, enlarger)
-            if decode:
-                return upscaler.latent_and_image(small, target, noise)
-            return upscaler.latent(small, target, noise), None
+            if not decode:
+                return upscaler.latent(small, target, noise), None
+            if not host.is_connected(cls.hidden.unique_id, LARGE_LATENT):  # it costs an encoding
+                return None, upscaler.image_of_latent(small, target, noise)
+            return upscaler.latent_and_image(small, target, noise)
 
         with host.noted() as notes:
             refuse_start(latent, "latent", "the small latent, from KSampler", model)
             asked = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
             enlarger = upscale_model_for(upscale_model, method, cfm.spec.guide, LATENT_UPSCALE_MODEL)
-            options = asked.resolve(cfm.spec, enlarged=strength_behind(enlarger))
+            options = asked.resolve(cfm.spec, behind=flow_behind(enlarger))
             if options.upsample == "psu":
                 require_codec(codec, "The method psu", inputs.VAE_ADVICE)
             if decode:
@@ -102,8 +115,9 @@ class Upscale(io.ComfyNode):
             vae_party = None if codec is None else codec.examined() if options.upsample == "psu" else codec.party
             small = scaled(checked(latent, cfm.party, vae_party, model), family)
             large, image = host.with_smaller_tiles(run, options.tile, progress)
+        made = host.blocked(NOT_CONNECTED) if large is None else with_samples(latent, large, family)
         picture = host.blocked(NOT_DECODED) if image is None else host.intermediate(image.movedim(1, -1) / 2 + 0.5)
-        return io.NodeOutput(with_samples(latent, large, family), picture, ui=host.shown(notes))
+        return io.NodeOutput(made, picture, ui=host.shown(notes))
 
 
 class UpscaleImage(io.ComfyNode):
@@ -163,7 +177,7 @@ class UpscaleImage(io.ComfyNode):
         with host.noted() as notes:
             asked = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
             enlarger = upscale_model_for(upscale_model, method, cfm.spec.guide, IMAGE_UPSCALE_MODEL)
-            options = asked.resolve(cfm.spec, enlarged=strength_behind(enlarger))
+            options = asked.resolve(cfm.spec, behind=flow_behind(enlarger))
             if isinstance(codec, HostVAE):
                 require_same_family(cfm.party, codec.examined())
             # One by one: a batch may be a film, whose large images together are more than the memory.

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..fmboost_core.files.locate import BUNDLED_UPSCALE_MODELS
 from ..fmboost_core.files.upscale_network import FIRST_OF_COMPACT, FIRST_OF_RRDB
 from ..fmboost_core.files.weight_file import open_weights
-from ..fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
+from ..fmboost_core.sampling.options import BEHIND_BUNDLED, BEHIND_OTHERS
 from ..fmboost_core.sampling.widgets import OWN_METHOD
 from . import host
 
@@ -23,7 +23,7 @@ class HostUpscaleModel:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.strength = BUNDLED_STRENGTH if _is_bundled(model) else ENLARGED_STRENGTH
+        self.behind = BEHIND_BUNDLED if _is_bundled(model) else BEHIND_OTHERS
 
     def __call__(self, image: Tensor) -> Tensor:
         from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel  # hosts can leave their extra nodes out
@@ -35,7 +35,7 @@ class HostUpscaleModel:
 class BundledUpscaleModel:
     """A bundled upscale model, which is loaded when it is first used."""
 
-    strength = BUNDLED_STRENGTH
+    behind = BEHIND_BUNDLED
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -164,6 +164,8 @@ class NodeOutput:
 
 
 class ComfyNode:
+    hidden = SimpleNamespace(unique_id=None)
+
     @classmethod
     def define_schema(cls) -> Schema:
         raise NotImplementedError
@@ -186,6 +188,9 @@ class ComfyExtension:
 
     async def get_node_list(self) -> list[type[ComfyNode]]:
         raise NotImplementedError
+
+
+NODE_ID = "7"  # in its workflow, of the node that runs
 
 
 class Locked(type):
@@ -222,6 +227,7 @@ IO = SimpleNamespace(
     Int=io_kind("INT", IntWidget), Float=io_kind("FLOAT", FloatWidget), Boolean=io_kind("BOOLEAN", BooleanWidget),
     Combo=io_kind("COMBO", ComboWidget), Latent=io_kind("LATENT"), Vae=io_kind("VAE"), Image=io_kind("IMAGE"),
     Mask=io_kind("MASK"), Model=io_kind("MODEL"), UpscaleModel=io_kind("UPSCALE_MODEL"),
+    Hidden=SimpleNamespace(unique_id="UNIQUE_ID"),
 )  # fmt: skip
 
 
@@ -476,7 +482,8 @@ class Host:
     modules: the stub's, by their names. nodes: the pack's, by their ids. core: the pack's own copy of
     `fmboost_core`, whose errors the nodes raise. bars: every progress bar. loads: (models, memory in bytes) that were
     asked for. previews: what was shown of latents, where `shows_previews`. routes: the server's handlers, by path.
-    emptied: how often the cache was.
+    emptied: how often the cache was. running: the workflow that runs, as the server's queue has it; `of_workflow` puts
+    one there.
     """
 
     models_dir: Path
@@ -492,6 +499,7 @@ class Host:
     nodes: dict[str, type[Any]] = field(default_factory=dict)
     core: Any = None
     asked: dict[str, Any] = field(default_factory=dict)  # values of widgets instead of their defaults
+    running: dict[int, tuple[Any, ...]] = field(default_factory=dict)
 
     def run(self, node_id: str, **inputs: Any) -> NodeOutput:
         """`execute` as the host calls it: with checked inputs, on a locked class, in inference mode."""
@@ -500,17 +508,26 @@ class Host:
         names = {one.id for one in schema.inputs}
         asked = {name: value for name, value in self.asked.items() if name in names}
         with torch.inference_mode():
-            output = Locked(node.__name__, (node,), {}).execute(**checked(schema, asked | inputs))
+            output = self.copy_of(node).execute(**checked(schema, asked | inputs))
         assert isinstance(output, NodeOutput) and len(output.args) == len(schema.outputs), node_id
         json.dumps(output.ui)  # it is sent to the page
         return output
+
+    def copy_of(self, node: type[Any]) -> Any:
+        """A node as the host calls it, which knows its id in the workflow."""
+        return Locked(node.__name__, (node,), {"hidden": SimpleNamespace(unique_id=NODE_ID)})
+
+    def of_workflow(self, *others: dict[str, Any]) -> None:
+        """Let a workflow run in which these are the inputs of other nodes than the one that `run` runs."""
+        workflow = {NODE_ID: {"inputs": {}}} | {str(100 + n): {"inputs": inputs} for n, inputs in enumerate(others)}
+        self.running[0] = (0, "the prompt's id", workflow, {}, [])
 
     def renew(self, models_dir: Path) -> None:
         """Forget what was asked of the host, and look for models in another folder."""
         self.models_dir = models_dir
         self.modules["folder_paths"].models_dir = str(models_dir)
         self.interrupted, self.shows_previews, self.emptied = False, False, 0
-        for record in (self.folders, self.bars, self.loads, self.previews):
+        for record in (self.folders, self.bars, self.loads, self.previews, self.running):
             record.clear()
 
     # model_management
@@ -605,7 +622,13 @@ def contents(host: Host) -> dict[str, dict[str, Any]]:
         "comfy_execution": {},
         "comfy_execution.graph_utils": {"ExecutionBlocker": ExecutionBlocker},
         "latent_preview": {"get_previewer": host.get_previewer},
-        "server": {"PromptServer": SimpleNamespace(instance=SimpleNamespace(routes=SimpleNamespace(get=host.get)))},
+        "server": {
+            "PromptServer": SimpleNamespace(
+                instance=SimpleNamespace(
+                    routes=SimpleNamespace(get=host.get), prompt_queue=SimpleNamespace(currently_running=host.running)
+                )
+            )
+        },
         "aiohttp": {"web": SimpleNamespace(json_response=lambda data: data)},
     }  # fmt: skip
 

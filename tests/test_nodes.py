@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from comfy_stub import (
     IO,
+    NODE_ID,
     PACK,
     SD3,
     SD15,
@@ -766,6 +767,34 @@ def test_the_flow_adds_little_behind_a_bundled_upscale_model(host: Host, name: s
         for asked in ({}, {"strength": 0.05}, {"strength": 0.3})
     )
     assert difference(found, weak) < 1e-5 and difference(found, strong) > 0.02
+
+
+@pytest.mark.parametrize("method", ["auto", "psu"])
+def test_a_latent_that_nothing_takes_is_not_made(host: Host, method: str) -> None:
+    """Behind a bundled upscale model the picture then takes no more of the VAE than the small picture."""
+    vae, small, whole = VAE(), latent(4, 4), {"cfm": ready(host), "seed": 3, "method": method}
+    large, image = host.run("FMBoostUpscale", latent=small, vae=VAE(), decode=True, **whole).args
+    host.of_workflow({"images": [NODE_ID, 1]}, {"samples": ["8", 0]})
+    unmade, alone = host.run("FMBoostUpscale", latent=small, vae=vae, decode=True, **whole).args
+    assert "nothing was connected" in unmade.message and torch.equal(alone, image)
+    assert vae.calls == (["decode"] if method == "auto" else ["decode", "encode", "decode"])
+    host.of_workflow({"images": [NODE_ID, 1]}, {"samples": [NODE_ID, 0]})
+    made = host.run("FMBoostUpscale", latent=small, vae=VAE(), decode=True, **whole).args[0]
+    assert torch.equal(made["samples"], large["samples"])
+
+
+def test_the_host_runs_the_node_again_when_something_takes_its_latent(host: Host) -> None:
+    def fingerprint(*others: dict[str, Any], **given: Any) -> Any:
+        host.of_workflow(*others)
+        return host.copy_of(host.nodes["FMBoostUpscale"]).fingerprint_inputs(seed=1, **given)
+
+    image, both = [{"images": [NODE_ID, 1]}], [{"images": [NODE_ID, 1]}, {"samples": [NODE_ID, 0]}]
+    for given in ({}, {"decode": True}):
+        assert fingerprint(*image, **given) != fingerprint(*both, **given)
+    assert fingerprint(*image, decode=False) == fingerprint(*both, decode=False), "the latent is made in any case"
+    host.running.clear()
+    unknown = host.copy_of(host.nodes["FMBoostUpscale"]).fingerprint_inputs(decode=True)
+    assert unknown == fingerprint(*both, decode=True), "where the host does not tell, the latent is made"
 
 
 class Described:

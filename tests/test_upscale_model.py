@@ -17,7 +17,7 @@ from fmboost_core.model import Model
 from fmboost_core.networks.conditioning import GUIDE_KINDS, Conditioning
 from fmboost_core.sampling.guide import encoded, image_guide
 from fmboost_core.sampling.hooks import Hooks, Stage
-from fmboost_core.sampling.options import ENLARGED_STRENGTH, SamplingOptions
+from fmboost_core.sampling.options import BEHIND_BUNDLED, BEHIND_OTHERS, SamplingOptions
 from fmboost_core.sampling.restore import BROAD, GAIN, back_projected, recoloured, retouched
 from fmboost_core.sampling.schedule import noise_augment, seeded_noise
 from fmboost_core.sampling.target import Target
@@ -49,7 +49,7 @@ def images(*shape: int, seed: int = 0) -> Tensor:
 
 def by_hand(image: Tensor, model: Compact, size: tuple[int, int], restore: bool = False) -> Tensor:
     large = resize(model(image / 2 + 0.5).clamp(0, 1) * 2 - 1, size, "bicubic").clamp(-1, 1)
-    return back_projected(large, image).clamp(-1, 1) if restore else large
+    return back_projected(large, image).clamp(-1, 1) if restore else recoloured(large, image, broad=False)
 
 
 def test_an_image_is_enlarged_by_the_model_and_reduced_to_the_size() -> None:
@@ -58,7 +58,8 @@ def test_an_image_is_enlarged_by_the_model_and_reduced_to_the_size() -> None:
     assert torch.equal(enlarged(image, (20, 28), None), resize(image, (20, 28)))
     large = model(image / 2 + 0.5).clamp(0, 1) * 2 - 1
     cut = enlarged(image, (20, 20), model, distort=False)
-    assert torch.allclose(cut, cover(large, (20, 20), "bicubic").clamp(-1, 1), atol=1e-6)
+    expected = recoloured(cover(large, (20, 20), "bicubic").clamp(-1, 1), image, broad=False, distort=False)
+    assert torch.allclose(cut, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_one_stage_is_the_chain_written_out(model: Model, codec: TinyVAE) -> Non
     start = noise_augment(guide, model.spec.alpha_bar, seeded_noise(3, 1)((1, 4, 12, 10)))
     end = flow(start, guide, model, kind="image")
     made = boost(low, model, codec, seed=3, upscale_model=upscale_model)
-    assert torch.allclose(made, guide + ENLARGED_STRENGTH * (end - guide), atol=1e-5)
+    assert torch.allclose(made, guide + BEHIND_OTHERS.strength * (end - guide), atol=1e-5)
     assert torch.allclose(flow(start, guide, model, kind="enlarged"), made, atol=1e-5), "as a host's nodes make it"
     full = boost(low, model, codec, seed=3, upscale_model=upscale_model, strength=1.0)
     assert torch.allclose(full, end, atol=1e-5)
@@ -124,7 +125,7 @@ def test_the_image_is_the_enlarged_one_with_the_flow_s_change(model: Model, code
         """The decoded guide and what the flow makes of it, decoded."""
         guide = encoded(large, codec)
         start = noise_augment(guide, model.spec.alpha_bar, seeded_noise(3, 2)(tuple(guide.shape)))
-        made = guide + ENLARGED_STRENGTH * (flow(start, guide, model, kind="image") - guide)
+        made = guide + BEHIND_OTHERS.strength * (flow(start, guide, model, kind="image") - guide)
         before, after = (codec.decode(x).clamp(-1, 1) for x in (guide, made))
         return before, after
 
@@ -183,11 +184,65 @@ def test_a_latent_and_its_image(model: Model, codec: TinyVAE) -> None:
     assert torch.allclose(plain, codec.decode(latent).clamp(-1, 1), atol=1e-5)
 
 
+class Bundled(Compact):
+    """One that draws texture itself, as the bundled ones."""
+
+    behind = BEHIND_BUNDLED
+
+
+class Watched:
+    """A codec that counts its images."""
+
+    def __init__(self, codec: TinyVAE) -> None:
+        self._codec, self.encoded, self.decoded = codec, 0, 0
+        self.channels, self.downscale_factor, self.family = codec.channels, codec.downscale_factor, codec.family
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.encoded += images.shape[0]
+        return self._codec.encode(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        self.decoded += latents.shape[0]
+        return self._codec.decode(latents)
+
+
+def test_behind_a_bundled_one_an_image_takes_no_flow(model: Model, codec: TinyVAE) -> None:
+    low, target, stages = codec.encode(images(2, 3, 48, 40)), Target(scale=2), list[Stage]()
+    seen, watched = codec.decode(low).clamp(-1, 1), Watched(codec)
+    hooks, bundled = Hooks(on_stage=stages.append), Bundled()
+    upscaler = Upscaler(model, watched, hooks=hooks, upscale_model=bundled)
+    image = upscaler.image_of_latent(low, target, seeded_noise(3, 2))
+    assert torch.allclose(image, by_hand(seen, bundled, (96, 80)), atol=1e-5)
+    assert (watched.encoded, watched.decoded, stages) == (0, 2, []), "the small latents are all that is decoded"
+    assert torch.equal(upscaler.image_of_latent(low, target, seeded_noise(3, 2), seen), image) and watched.decoded == 2
+    latent, shown = upscaler.latent_and_image(low, target, seeded_noise(3, 2), seen)
+    assert torch.equal(shown, image) and len(stages) == 1, "the latent has the flow all the same"
+    assert torch.equal(latent, upscaler.latent(low, target, seeded_noise(3, 2), seen))
+    assert (watched.encoded, watched.decoded) == (4, 2)
+    plain = upscaler.image_of_latent(low, target, seeded_noise(3, 2), seen, restore=False)
+    assert torch.allclose(plain, codec.decode(latent).clamp(-1, 1), atol=1e-5), "what the codec makes of the latent"
+    asked = Upscaler(model, codec, SamplingOptions(strength=0.05), upscale_model=bundled)
+    textured = asked.image_of_latent(low, target, seeded_noise(3, 2))
+    assert torch.equal(textured, asked.latent_and_image(low, target, seeded_noise(3, 2))[1])
+    assert not torch.allclose(textured, image, atol=1e-3), "a strength that is asked for brings the texture"
+
+
+def test_behind_a_bundled_one_an_image_that_comes_in_takes_no_flow(model: Model, codec: TinyVAE) -> None:
+    small, bundled, watched = images(2, 3, 45, 40), Bundled(), Watched(codec)
+    upscaler = Upscaler(model, watched, upscale_model=bundled)
+    image = upscaler.image(small, Target(scale=2), seeded_noise(3, 2))
+    once = torch.cat([by_hand(single, bundled, (90, 80), restore=True) for single in small.split(1)])
+    assert torch.allclose(image, back_projected(once, small).clamp(-1, 1), atol=1e-5)
+    assert (watched.encoded, watched.decoded) == (0, 0)
+    upscaler.image(small, Target(scale=2), seeded_noise(3, 2), restore=False)
+    assert (watched.encoded, watched.decoded) == (2, 2), "without restoring, what the codec makes of it"
+
+
 def test_the_flow_runs_once_at_the_end_however_often_the_image_is_enlarged(model: Model, codec: TinyVAE) -> None:
     low, twice, stages = codec.encode(images(1, 3, 24, 16)), Compact(2), list[Stage]()
     seen = codec.decode(low).clamp(-1, 1)
     once = by_hand(seen, twice, (48, 32))
-    large = recoloured(by_hand(once, twice, (96, 64)), once)
+    large = recoloured(twice(once / 2 + 0.5).clamp(0, 1) * 2 - 1, once, broad=True)
     upscaler = Upscaler(model, codec, hooks=Hooks(on_stage=stages.append), upscale_model=twice)
     latent, image = upscaler.latent_and_image(low, Target(scale=4), seeded_noise(3, 1))
     assert [(stage.index, stage.count, stage.size) for stage in stages] == [(1, 1, (96, 64))]
@@ -212,18 +267,31 @@ def test_what_is_enlarged_beyond_the_size_is_reduced_before_it_is_restored() -> 
     assert sizes == [(1, 3, 24, 20), (1, 3, 24, 24)]
 
 
-def test_colours_shift_once_however_often_an_image_is_enlarged() -> None:
+def test_the_mean_colour_stays_however_often_an_image_is_enlarged() -> None:
     def brighter(image: Tensor) -> Tensor:
         return (F.interpolate(image, scale_factor=2.0) + 0.02).clamp(0, 1)
 
     image = images(2, 3, 12, 10) * 0.5
     for size in ((24, 20), (48, 40), (96, 80)):
         shift = enlarged(image, size, brighter).mean((2, 3)) - image.mean((2, 3))
-        assert (shift - 0.04).abs().max() < 2e-3, size
+        assert shift.abs().max() < 2e-3, size
+
+
+def test_broad_colours_stay_from_the_second_time_on() -> None:
+    def steeper(image: Tensor) -> Tensor:
+        """As one that gives back the contrast that a codec has taken."""
+        large = F.interpolate(image, scale_factor=2.0)
+        return (large + 0.1 * (large - 0.5)).clamp(0, 1)
+
+    slope = torch.linspace(-0.5, 0.5, 32).expand(1, 3, 32, 32)
+    for size in ((64, 64), (128, 128), (256, 256)):
+        large = enlarged(slope, size, steeper)
+        rise = large[..., -size[1] // 4].mean() - large[..., size[1] // 4].mean()
+        assert abs(float(rise / (slope[..., -8].mean() - slope[..., 8].mean())) - 1.1) < 0.02, size
     detail = 0.1 - 0.2 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2)
     small = images(1, 3, 4, 4) * 0.5
     large = resize(small, (64, 64)) + detail + 0.1
-    kept = recoloured(large, small) - resize(small, (64, 64))
+    kept = recoloured(large, small, broad=True) - resize(small, (64, 64))
     assert (kept - detail)[..., 16:-16, 16:-16].abs().max() < 0.01, "what is fine stays"
 
 

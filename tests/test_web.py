@@ -21,7 +21,7 @@ from fmboost_core.fallback import Place, _tell
 from fmboost_core.families import Party, require_same_family
 from fmboost_core.files.checkpoint import read_spec
 from fmboost_core.files.locate import bundled_upscale_models, find_weights
-from fmboost_core.sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
+from fmboost_core.sampling.options import BEHIND_BUNDLED, BEHIND_OTHERS
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import start_alpha_bar
 from fmboost_core.sampling.solvers import EVALUATIONS_PER_STEP
@@ -138,6 +138,8 @@ SQUARE = {"width": 512, "height": 512}
         (SQUARE, {"scale": 4, "oneStage": True}, True, "512x512 → 2048x2048, 1 stage, 4 evaluations"),
         (None, {"scale": 8, "oneStage": True}, True, "8x, 1 stage, 4 evaluations"),
         (None, AREA | {"oneStage": True}, True, "to 1 megapixel, 1 stage, 4 evaluations"),
+        (SQUARE, {"scale": 4, "oneStage": True, "alone": True}, True, "512x512 → 2048x2048, by the upscale model alone"),
+        (None, AREA | {"oneStage": True, "alone": True}, True, "to 1 megapixel, by the upscale model alone"),
         (SQUARE, {"scale": 4, "modelScale": 1}, True, "this model does not enlarge"),
         (None, {"scale": 8, "modelScale": 4}, True, "8x, 2 stages, 8 evaluations"),
         (None, {}, True, "2x, 1 stage, 4 evaluations"),
@@ -183,6 +185,7 @@ def test_the_line_on_a_node(node: str, start: Any, change: dict[str, Any], flows
         ({"nfe": 0, "modelNfe": 1, "strength": 1.4, "modelStrength": 1.15}, "nfe 1"),
         ({"nfe": 0, "modelNfe": 1, "strength": 0, "modelStrength": 1}, "nfe 1"),
         ({"nfe": 0, "modelNfe": 1, "strength": 0}, "nfe 1"),
+        ({"nfe": 0, "modelNfe": 1, "strength": 0, "modelStrength": 0.05, "alone": True}, ""),
     ],
 )
 def test_the_models_own_numbers_are_said(node: str, widgets: dict[str, Any], text: str) -> None:
@@ -197,6 +200,7 @@ CASES = [
 ]  # fmt: skip
 
 
+ENLARGED_STRENGTH, BUNDLED_STRENGTH = BEHIND_OTHERS.strength, BEHIND_BUNDLED.strength
 BUNDLED = [f"{name}.safetensors" for name in bundled_upscale_models()]
 
 
@@ -251,6 +255,35 @@ def test_the_page_knows_the_strength_behind_an_upscale_model(
       return found === undefined ? 'unknown' : found
     })()"""
     assert run(node, graph % (json.dumps(guides), connected), "size.js", "upstream.js") == answer
+
+
+@pytest.mark.parametrize(
+    ("made", "alone"),
+    [
+        ("upscale()", True),
+        ("upscale({behind: ENLARGED_STRENGTH})", False),
+        ("upscale({behind: null})", False),
+        ("upscale({behind: undefined})", False),
+        ("upscale({strength: 0.05})", False),
+        ("upscale({decode: false})", False),
+        ("upscale({links: [4]})", False),
+        ("upscale({links: null})", True),
+        ("upscale({type: 'FMBoostUpscaleImage', decode: undefined, links: [4]})", True),
+        ("upscale({type: 'FMBoostUpscaleImage', restore: false})", False),
+        ("upscale({type: 'FMBoostCFMSample'})", False),
+    ],
+)
+def test_the_page_knows_where_no_flow_is_run(node: str, made: str, alone: bool) -> None:
+    graph = """(() => {
+      const upscale = (given = {}) => {
+        const usual = { type: 'FMBoostUpscale', behind: BUNDLED_STRENGTH, strength: 0, decode: true, restore: true, links: [] }
+        const { type, behind, links, ...values } = { ...usual, ...given }
+        const widgets = Object.entries(values).map(([name, value]) => ({ name, value }))
+        return isAlone({ type, widgets, outputs: [{ links }] }, behind)
+      }
+      return %s
+    })()"""
+    assert run(node, graph % made, "size.js", "upstream.js") is alone
 
 
 def test_what_stands_for_own_values_is_the_core_s(node: str) -> None:

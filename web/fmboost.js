@@ -6,7 +6,7 @@ import { app } from '../../scripts/app.js'
 import { Notes } from './notes.js'
 import { UNIT, ownNumbers, summary } from './size.js'
 import { hasNote, translate } from './templates.js'
-import { modelInto, sizeInto, strengthBehind, valueOf, wishOf } from './upstream.js'
+import { isAlone, modelInto, sizeInto, strengthBehind, valueOf, wishOf } from './upstream.js'
 import { wordsIn } from './words.js'
 
 // input: of what the size is known before the run; unit: pixels to which it is rounded; flows: whether it evaluates.
@@ -91,7 +91,7 @@ function refresh(node) {
   const behind = strengthBehind(node, (name) => modelFacts(name)?.guide)
   const modelStrength = behind === null ? model.strength : behind
   const facts = { modelScale: model.scale, modelNfe: model.nfe, modelNoiseStep: model.noise_step, modelStrength }
-  const own = { ...facts, oneStage: behind !== null }
+  const own = { ...facts, oneStage: behind !== null, alone: isAlone(node, behind) }
   const flow = Object.fromEntries(FLOW_WIDGETS.map((name) => [name, valueOf(node, name)]))
   const widgets = { ...wishOf(node), ...flow, ...own, perStep: solverFacts(flow.solver) }
   const line = input ? summary(sizeInto(node, input, pictureSize), widgets, words, unit, flows) : ''

@@ -76,6 +76,7 @@ export function shown(size) {
  * widgets: the node's values by name, null where a link decides them; modelScale and modelNfe are the model's own
  * upscale factor and number of function evaluations, perStep the solver's evaluations per step (0: it is adaptive); each
  * is undefined where it is not known. oneStage: true behind an upscale model, which comes to any size in one stage.
+ * alone: true where the upscale model makes the picture without the flow.
  * words: the page's `Words`.
  * unit: 8 for latents, 1 for images.
  * flows: false for a node that only makes the guide.
@@ -105,8 +106,9 @@ function unknownStart(widgets, words, unit, flows) {
   return words.say('to', { size: end }) + each
 }
 
-/** "2 stages, 8 evaluations", or why nfe does not fit the solver. */
+/** "2 stages, 8 evaluations", that there are none, or why nfe does not fit the solver. */
 function work(stages, widgets, words) {
+  if (widgets.alone) return words.say('alone')
   const each = widgets.perStep
   const many = words.count('stages', stages)
   if (each === 0) return `${many}, ${words.say('asNeeded')}`
@@ -121,9 +123,10 @@ function work(stages, widgets, words) {
 
 /**
  * The model's own numbers where the widgets ask for them: "the model's own: nfe 4, noise step 100"; "" for none. A strength
- * of 1 changes nothing and is not told.
+ * of 1 changes nothing and is not told, and without the flow none is.
  */
-export function ownNumbers({ nfe, noise_step, strength, modelNfe, modelNoiseStep, modelStrength = 1 }, words) {
+export function ownNumbers({ nfe, noise_step, strength, modelNfe, modelNoiseStep, modelStrength = 1, alone }, words) {
+  if (alone) return ''
   const own = []
   if (nfe === OWN_NFE && modelNfe != null) own.push(words.say('nfe', { count: modelNfe }))
   if (noise_step === OWN_NOISE_STEP && modelNoiseStep != null) own.push(words.say('noiseStep', { count: modelNoiseStep }))

@@ -1,7 +1,7 @@
 // The size of a node's input, found by walking the graph upstream to a node that determines it.
 // `look(value)` returns the size of an input image, or null while it is not known.
 
-import { AUTO_METHOD, BUNDLED_STRENGTH, ENLARGED_STRENGTH, UNIT, round, targetSize, toUnit } from './size.js'
+import { AUTO_METHOD, BUNDLED_STRENGTH, ENLARGED_STRENGTH, OWN_STRENGTH, UNIT, round, targetSize, toUnit } from './size.js'
 
 const BYPASSED = 4
 const BUNDLED_UPSCALE_MODELS = ['fmboost-image-x2.safetensors', 'fmboost-latent-x2.safetensors']
@@ -85,6 +85,17 @@ export function strengthBehind(node, guideOf) {
 function strengthByItself(node, guideOf) {
   const model = sourceOf(node, 'cfm') === null ? 'psu' : guideOf(modelInto(node))
   return model && (model === 'psu' ? BUNDLED_STRENGTH : null)
+}
+
+/**
+ * Whether a node makes a picture without the flow: behind a bundled upscale model, where neither a strength nor a latent is
+ * asked for. behind: what `strengthBehind` says of the node.
+ */
+export function isAlone(node, behind) {
+  if (behind !== BUNDLED_STRENGTH || valueOf(node, 'strength') !== OWN_STRENGTH) return false
+  if (node.type === 'FMBoostUpscaleImage') return valueOf(node, 'restore') === true
+  const latent = node.outputs?.[0]
+  return node.type === 'FMBoostUpscale' && valueOf(node, 'decode') === true && !latent?.links?.length
 }
 
 /** The node that feeds an input, seen through reroutes and bypassed nodes; null: none does, undefined: not known. */

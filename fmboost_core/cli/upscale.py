@@ -143,7 +143,7 @@ def _add_encoding(group: Any) -> None:
 
 def _request(args: argparse.Namespace, tools: Tools, several: bool) -> Request:
     from ..imaging.write import Encoding
-    from ..sampling.options import SamplingOptions, strength_behind
+    from ..sampling.options import SamplingOptions, flow_behind
     from ..sampling.target import Target
     from .enlarge import Request
     from .terminal import graphics_of
@@ -158,7 +158,7 @@ def _request(args: argparse.Namespace, tools: Tools, several: bool) -> Request:
             strength=args.strength,
             tile=args.tile,
             tileable=args.tileable,
-        ).resolve(tools.model.spec, enlarged=strength_behind(tools.upscale_model)),
+        ).resolve(tools.model.spec, behind=flow_behind(tools.upscale_model)),
         seed=args.seed,
         restore=args.restore,
         compare=args.compare,

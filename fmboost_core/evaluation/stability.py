@@ -207,7 +207,7 @@ def _boosted(
                 image = decoded(codec, boost(low, model, codec, scale=scale, seed=seed))
             else:
                 upscaler = Upscaler(model, codec, upscale_model=upscale_model)
-                _, image = upscaler.latent_and_image(low, Target(scale=scale), seeded_noise(seed, 1))
+                image = upscaler.image_of_latent(low, Target(scale=scale), seeded_noise(seed, 1))
             images.append(image.float())
     return images
 

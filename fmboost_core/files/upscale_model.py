@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import CheckpointError, MissingDependencyError, reason
 from ..fallback import move, with_fallback
 from ..networks.rrdb import RRDBNetwork
-from ..sampling.options import BUNDLED_STRENGTH, ENLARGED_STRENGTH
+from ..sampling.options import BEHIND_BUNDLED, BEHIND_OTHERS, Behind
 from ..tiles import grid, map_tiles
 from .locate import BUNDLED_UPSCALE_MODELS, IMAGE_UPSCALE_MODEL, bundled_upscale_models
 from .upscale_network import UpscaleNetwork, is_known, load_upscale_network
@@ -30,7 +30,7 @@ class LoadedUpscaleModel:
     """An upscale model of a file as an `UpscaleModel`: in tiles, on its device and in its number type.
 
     name: the file's, without its suffix. network: images (B,3,h,w) in [0,1] -> (B,3,kh,kw). factor: k.
-    progress: called with (done, total) after each tile. strength: of the flow behind it, where none is asked for.
+    progress: called with (done, total) after each tile. behind: what the flow does behind it.
     tile, overlap: pixels of the small image.
     """
 
@@ -40,7 +40,7 @@ class LoadedUpscaleModel:
     device: torch.device
     dtype: torch.dtype
     progress: Callable[[int, int], None] | None = None
-    strength: float = ENLARGED_STRENGTH
+    behind: Behind = BEHIND_OTHERS
     tile: int = TILE
     overlap: int = OVERLAP
 
@@ -81,9 +81,9 @@ def load_upscale_model(
     network = move(load_upscale_network(found), device, dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     apply = partial(with_fallback, "enlarging by the upscale model", network, module=network)
-    strength = BUNDLED_STRENGTH if found.parent == BUNDLED_UPSCALE_MODELS else ENLARGED_STRENGTH
+    behind = BEHIND_BUNDLED if found.parent == BUNDLED_UPSCALE_MODELS else BEHIND_OTHERS
     kind = next(network.parameters()).dtype
-    return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, None, strength, *tiles_of(network))
+    return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, None, behind, *tiles_of(network))
 
 
 def tiles_of(network: UpscaleNetwork) -> tuple[int, int]:

@@ -275,7 +275,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
     ) -> Tensor:
         if output_type == "latent":
             return upscaler.latent(small, target, noise)
-        return upscaler.latent_and_image(small, target, noise, restore=restore)[1]
+        return upscaler.image_of_latent(small, target, noise, restore=restore)
 
     @contextmanager
     def _hooks(self, callback: Any, inputs: list[str] | None) -> Iterator[Hooks]:

@@ -45,6 +45,7 @@ class Cascade:
     tileable: the axes along which the images are; the codec must be `periodic` there.
     upscale_model: enlarges the images in pixel space; None: bilinear interpolation does. It takes a single stage, for
         what the flow draws in one stage, an upscale model would enlarge to blotches in the next.
+    textured: whether images get the flow's texture behind an upscale model; otherwise they are its own.
     Between stages the image is restored, so that colours and shapes do not drift, where guides are made in pixel space.
     """
 
@@ -55,6 +56,7 @@ class Cascade:
     upsampling: LatentUpsampling | None = None
     tileable: Tileable = NOT_TILEABLE
     upscale_model: UpscaleModel | None = None
+    textured: bool = True
 
     @property
     def _in_pixels(self) -> bool:
@@ -68,6 +70,15 @@ class Cascade:
         distort: see `Target.distorts`. kind: what `image` is, one of `GUIDE_KINDS`.
         """
         return self._last(latent, image, distort, kind).latent
+
+    @torch.no_grad()
+    def image_of_latent(self, latent: Tensor, image: Tensor | None, distort: bool, restore: bool) -> Tensor:
+        """The image alone that `latent_and_image` makes; the arguments are the same."""
+        if not self._enlarges_alone(restore):
+            return self.latent_and_image(latent, image, distort, restore)[1]
+        if image is None:
+            image = self._codec.decode(latent).clamp(-1, 1)
+        return self._fitted(self._enlarged(image, self.sizes[-1], distort), self.sizes[-1])
 
     @torch.no_grad()
     def latent_and_image(
@@ -88,6 +99,9 @@ class Cascade:
 
         restore: whether the image gets the small image's content back, in pixel space that of each stage.
         """
+        if self._enlarges_alone(restore):
+            large = self._fitted(self._enlarged(image, self.sizes[-1], distort, restore), self.sizes[-1])
+            return each_back_projected(large, image, distort, self.tileable)
         latent = None
         for index, size in enumerate(self.sizes):
             whole = distort or index > 0
@@ -124,7 +138,7 @@ class Cascade:
             if self.upscale_model is None:  # the large image is not kept: it would count in the flow's memory
                 guide = image_guide(image, self._codec, self._encoded(size), distort, self.tileable)
                 return Made(self.sample(index, guide, kind), guide)
-            large = enlarged(image, self._encoded(size), self.upscale_model, distort, self.tileable, restore)
+            large = self._enlarged(image, size, distort, restore)
             guide, ratio = encoded(large, self._codec), max(size[0] / image.shape[-2], size[1] / image.shape[-1])
             return Made(self.sample(index, guide, "enlarged"), guide, large, ratio)
         if latent is None:
@@ -133,6 +147,14 @@ class Cascade:
             latent = image_guide(image, self._codec, own, tileable=self.tileable)
         guide = self.upsampling(latent, latent_size(size, self.unit), distort)
         return Made(self.sample(index, guide, self.upsampling.kind), guide)
+
+    def _enlarges_alone(self, restore: bool) -> bool:
+        """Whether an image is the upscale model's own, so that no flow is needed. restore: see `image`."""
+        return self.upscale_model is not None and not self.textured and restore
+
+    def _enlarged(self, image: Tensor, size: tuple[int, int], distort: bool, restore: bool = False) -> Tensor:
+        """An image as the upscale model enlarges it for a stage's size (height, width), filled up to whole latents."""
+        return enlarged(image, self._encoded(size), self.upscale_model, distort, self.tileable, restore)
 
     def _shown(
         self, made: Made, size: tuple[int, int], small: Tensor | None, distort: bool, came_in: bool = False
@@ -143,6 +165,8 @@ class Cascade:
         that is an image that came in. Behind an upscale model one of a decoded latent does not count: the model has
         cleaned it of what the codec does to it.
         """
+        if small is not None and made.enlarged is not None and not self.textured:
+            return self._fitted(made.enlarged, size)
         image = self._decoded(made.latent, size)
         if small is None:
             return image

@@ -51,18 +51,22 @@ def each_back_projected(
     return torch.cat([back_projected(*pair, distort, tileable).clamp(-1, 1) for pair in pairs])
 
 
-def recoloured(image: Tensor, small: Tensor, distort: bool = True, tileable: Tileable = NOT_TILEABLE) -> Tensor:
-    """An enlarged image (B,3,H,W) with the broad colours of the one it was made from (B,3,h,w), both in [-1,1].
+def recoloured(
+    image: Tensor, small: Tensor, broad: bool, distort: bool = True, tileable: Tileable = NOT_TILEABLE
+) -> Tensor:
+    """An enlarged image (B,3,H,W) with the colours of the one it was made from (B,3,h,w), both in [-1,1].
 
-    Broad is what a Gaussian of `BROAD` pixels of the small image leaves. distort: as the image was enlarged
-    (`Target.distorts`). tileable: the axes along which both are.
+    broad: whether it gets the broad colours, which a Gaussian of `BROAD` pixels of the small image leaves; otherwise
+    the mean colour alone. distort: as the image was enlarged (`Target.distorts`). tileable: the axes along which both
+    are.
     """
 
     def one(image: Tensor, small: Tensor) -> Tensor:
         height, width = image.shape[-2], image.shape[-1]
         lacks = (resize if distort else cover)(small, (height, width), tileable=tileable) - image
         ratio = max(height / small.shape[-2], width / small.shape[-1])
-        return (image + blurred(lacks, BROAD * ratio, tileable)).clamp(-1, 1)
+        lacks = blurred(lacks, BROAD * ratio, tileable) if broad else lacks.mean((2, 3), keepdim=True)
+        return (image + lacks).clamp(-1, 1)
 
     return torch.cat([one(*pair) for pair in zip(image.split(1), small.split(1), strict=True)])
 

@@ -36,7 +36,8 @@ def enlarged(
     """An image (B,3,h,w) in [-1,1] at a size (height, width): by bilinear interpolation, or by an upscale model.
 
     An upscale model is applied until the image is large enough, which it may be already, then the image is reduced.
-    Most shift colours by a few of 255, so from the second time on the broad colours stay (`recoloured`).
+    Most shift all colours by a few of 255, so the mean colour stays, and from the second time on all broad colours do,
+    which would drift (`recoloured`). The first time those are left: the codec has taken contrast from them.
     distort: whether another aspect is distorted; otherwise the image covers the size and is cropped at the centre.
     tileable: the axes along which the image is. restore: whether what the model makes gets the content back of what it
     was made from (`back_projected`), for images that no codec has decoded. Raises `ConfigError` for what does not
@@ -54,8 +55,8 @@ def enlarged(
             larger, distorts = fit(larger, size, "bicubic", tileable).clamp(-1, 1), distort
         if restore and grows:  # a model that does not enlarge changes the image itself, as one against noise
             larger = each_back_projected(larger, image, distorts, tileable)
-        elif image is not came_in:
-            larger = recoloured(larger, image, distorts, tileable)
+        else:
+            larger = recoloured(larger, image, image is not came_in, distorts, tileable)
         image = larger
     return fit(image, size, "bicubic", tileable).clamp(-1, 1)
 

@@ -7,7 +7,7 @@
     end   = start + integral of v(x, t, guide), t: 0 -> 1       the flow: flow.py, solvers.py, tiling.py, networks/
     made  = guide + strength (end - guide)                      1: the end itself
     image = D(made), with the small image's content              restoring: restore.py
-            or an upscale model's, with the flow's texture
+            or an upscale model's, with the flow's texture; or behind a bundled one its own, without any flow
 
 A target beyond the upscale factor of training takes several stages (cascade.py, target.py). Behind an upscale model,
 which can be applied again, it takes one. `Upscaler` holds a model, a codec and the options; `boost` and `upscale_image`
@@ -44,7 +44,7 @@ from .flow import Flow
 from .guide import LatentUpsampling, latent_size
 from .hooks import Hooks, Stage
 from .keywords import grouped
-from .options import ENLARGED_STRENGTH, ResolvedOptions, SamplingOptions, strength_behind
+from .options import BEHIND_OTHERS, ResolvedOptions, SamplingOptions, flow_behind
 from .schedule import Noise, Seed, noise_augment, seeded_noise
 from .target import Target, stage_sizes
 from .tiling import Tiling, choose_tiling
@@ -75,7 +75,7 @@ class Upscaler:
     ) -> None:
         check_pair(model, codec)
         self.model, self.codec, self.hooks, self.upscale_model = model, codec, hooks or Hooks(), upscale_model
-        self.options = (options or SamplingOptions()).resolve(model.spec, enlarged=strength_behind(upscale_model))
+        self.options = (options or SamplingOptions()).resolve(model.spec, behind=flow_behind(upscale_model))
         self.unit = FAMILIES[model.spec.family].downscale_factor
         if self.options.upsample == "psu":
             require_codec(codec, "The guide method psu", "give a codec, or a model with a fast guide")
@@ -89,13 +89,22 @@ class Upscaler:
         cascade = self._cascade(self._latent_sizes(latent, target, image), noise)
         return cascade.latent(latent.float(), image, target.distorts).to(latent)
 
+    def image_of_latent(
+        self, latent: Tensor, target: Target, noise: Noise, image: Tensor | None = None, restore: bool = True
+    ) -> Tensor:
+        """The image alone that `latent_and_image` makes, for the least work. The arguments are the same."""
+        require_codec(self.codec, "An image", "give a codec")
+        cascade = self._cascade(self._latent_sizes(latent, target, image), noise)
+        return cascade.image_of_latent(latent.float(), image, target.distorts, restore)
+
     def latent_and_image(
         self, latent: Tensor, target: Target, noise: Noise, image: Tensor | None = None, restore: bool = True
     ) -> tuple[Tensor, Tensor]:
         """The large latent as `latent` makes it, and its image (B,3,8H,8W) in [-1,1].
 
         restore: whether the image gets the small image's content back (`restore.back_projected`), or behind an upscale
-        model that of the enlarged image (`restore.retouched`). The other arguments are those of `latent`.
+        model is the enlarged one, with the flow's texture (`restore.retouched`) or without (`options.Behind`).
+        The other arguments are those of `latent`.
         """
         require_codec(self.codec, "An image", "give a codec")
         cascade = self._cascade(self._latent_sizes(latent, target, image), noise)
@@ -156,7 +165,7 @@ class Upscaler:
             largest = max(max(size) for size in latents)
             tile = min(tiling.tile for tiling in tilings)
             upsampling = LatentUpsampling(o.upsample, self.model.guide, tile if tile < largest else None, o.tileable)
-        return Cascade(codec, sizes, sample, self.unit, upsampling, o.tileable, self.upscale_model)
+        return Cascade(codec, sizes, sample, self.unit, upsampling, o.tileable, self.upscale_model, o.textured)
 
     def _sample(
         self, flow: Flow, guide: Tensor, kind: str, noise: Noise, tiling: Tiling,
@@ -223,8 +232,9 @@ def upscale_image(
     A fourth channel is alpha, -1 where it is transparent.
 
     The first guide is encoded from the image itself. restore: whether the result, reduced again, is to be the small
-    image, so that colours, text and faces stay and the flow only adds to them. Behind an upscale model
-    `restore.retouched` comes first. The other arguments are those of `boost`.
+    image, so that colours, text and faces stay and the flow only adds to them. Behind an upscale model that image's
+    texture comes first (`restore.retouched`); behind a bundled one the flow takes no part, unless a strength is given.
+    The other arguments are those of `boost`.
     """
     target, options, hooks = grouped(keywords, Target, SamplingOptions, Hooks)
     upscaler = Upscaler(model, codec, options, hooks, upscale_model)
@@ -256,7 +266,7 @@ def flow(
             f"The start is {tuple(start.shape)} and the guide {tuple(guide.shape)}; make both of one size."
         )
     height, width = start.shape[-2:]
-    resolved = options.resolve(model.spec, alpha_bar, enlarged=ENLARGED_STRENGTH if kind == "enlarged" else None)
+    resolved = options.resolve(model.spec, alpha_bar, behind=BEHIND_OTHERS if kind == "enlarged" else None)
     tiling = choose_tiling(model.spec.network, height, width, options.tile, options.overlap, resolved.tileable)
     run = Flow(model, resolved, hooks, tiling.count(height, width))
     with torch.no_grad():

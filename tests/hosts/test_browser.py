@@ -19,7 +19,7 @@ from PIL import Image
 from fmboost_core import load_model
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.model import Model
-from fmboost_core.sampling.options import BUNDLED_STRENGTH
+from fmboost_core.sampling.options import BEHIND_BUNDLED
 
 from .browser import CLASSIC, NEW, PICTURES_LOADED, Frontend, chromium
 from .comfyui import ComfyUI
@@ -96,10 +96,23 @@ def own_numbers(name: str, node: str) -> list[str]:
     own = {"nfe": (0, spec.nfe), "noise_step": (-1, spec.noise_step)}  # the widget's value, and what it stands for
     told = [f"{widget} {number}" for widget, (value, number) in own.items() if asked.get(widget) == value]
     guided = twin[asked["guide"][0]]["inputs"] if "guide" in asked else asked
-    strength = BUNDLED_STRENGTH if guided.get("method") == "auto" and spec.guide == "psu" else spec.strength
+    if is_alone(name, node):
+        return []
+    strength = BEHIND_BUNDLED.strength if guided.get("method") == "auto" and spec.guide == "psu" else spec.strength
     if twin[node]["class_type"] in STRONG and strength != 1:  # the templates leave the widget out
         told.append(f"strength {strength:g}")
     return [f"the model's own: {', '.join(told)}"] if told else []
+
+
+def is_alone(name: str, node: str) -> bool:
+    """Whether a template's node makes a picture by the bundled upscale model alone."""
+    twin = json.loads((PACK / "tests/workflows" / f"{name}.api.json").read_text(encoding="utf-8"))
+    (loader,) = (entry for entry in nodes_of(name) if entry["type"] == "FMBoostLoadCFM")
+    asked, guide = twin[node]["inputs"], load_model(loader["widgets_values"][0]).spec.guide
+    latent_taken = any([node, 0] == value for other in twin.values() for value in other["inputs"].values())
+    pictured = {"FMBoostUpscaleImage": True, "FMBoostUpscale": asked.get("decode", False) and not latent_taken}
+    kind = twin[node]["class_type"]
+    return pictured.get(kind, False) and asked.get("method") == "auto" and guide == "psu"
 
 
 def workflow_with(kind: str) -> str:
