@@ -20,7 +20,7 @@ from fmboost_core.sampling.schedule import seeded_noise
 
 from . import checkpoint, hires, host, upscale_model
 from .models import AUTOMATIC, bundled_entry, choose_model
-from .options import FOR_IMAGES, Options
+from .options import Options
 
 # Other names than in hires-fix: the hosts look for a name among the latent modes first.
 BUILTIN, CHECKPOINT = "FMBoost picture", "FMBoost picture (checkpoint's VAE)"
@@ -90,7 +90,7 @@ def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
     party = checkpoint.party_of(loaded) if by_checkpoint else codec_party(host.builtin_codec())
     model = host.load_network(choose_model(hires.MODELS, bundled_entry(SCALE), AUTOMATIC, party).source)
     progress, chosen = host.Progress(), Options.of([], {"upscale_model": getattr(shared.opts, SETTING, AUTOMATIC)})
-    enlarger = upscale_model.named(chosen.enlarger(model.spec, FOR_IMAGES))
+    enlarger = upscale_model.named(chosen.enlarger(model.spec, of_images=True))
     options = SamplingOptions().resolve(model.spec, behind=flow_behind(enlarger))
     hooks, flows = progress.hooks(preview=False), options.textured
     if not flows:

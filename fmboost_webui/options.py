@@ -10,8 +10,14 @@ from typing import Any
 
 from fmboost_core import SamplingOptions, Target
 from fmboost_core.errors import ConfigError
+from fmboost_core.files.locate import (
+    IMAGE_UPSCALE_MODEL,
+    LATENT_UPSCALE_MODEL,
+    MEAN_UPSCALE_MODEL,
+    latent_upscale_model,
+)
 from fmboost_core.sampling.guide import UPSAMPLERS
-from fmboost_core.sampling.options import BEHIND_OTHERS
+from fmboost_core.sampling.options import BEHIND_BUNDLED, BEHIND_OTHERS
 from fmboost_core.sampling.schedule import NOISE_STEPS, trained_steps
 from fmboost_core.sampling.solvers import ADAPTIVE, SOLVERS
 from fmboost_core.sampling.target import stage_sizes
@@ -24,7 +30,11 @@ from .models import AUTOMATIC, ModelFile
 MAX_NOISE_STEP = NOISE_STEPS - 1
 GUIDE_METHODS = (OWN_METHOD, *UPSAMPLERS)  # of the dropdown
 NO_UPSCALE_MODEL = "None"  # as the host's own lists name it
-FOR_LATENTS, FOR_IMAGES = "FMBoost latent 2x", "FMBoost image 2x"  # the bundled upscale models
+# The bundled upscale models by their names in the dropdown, and as the core knows them.
+BUNDLED_NAMES = {
+    "FMBoost mean 2x": MEAN_UPSCALE_MODEL, "FMBoost latent 2x": LATENT_UPSCALE_MODEL,
+    "FMBoost image 2x": IMAGE_UPSCALE_MODEL,
+}  # fmt: skip
 
 # The accordion's widgets with their first values, in the order of the API's `args`.
 WIDGETS: dict[str, Any] = {
@@ -39,8 +49,8 @@ class Options:
 
     model: a model's name or `AUTOMATIC`. noise_step (0 to 999), upsample, strength: None is the model's own.
     tile: see `SamplingOptions`. refine: whether the host's second pass follows.
-    upscale_model: name of what enlarges images in the place of interpolation, `FOR_LATENTS`, `FOR_IMAGES` or one of
-    the host's upscalers; None: interpolation does; `AUTOMATIC`: see `enlarger`.
+    upscale_model: name of what enlarges images in the place of interpolation, of `BUNDLED_NAMES` or of the host's
+    upscalers; None: interpolation does; `AUTOMATIC`: see `enlarger`.
     Raises `ConfigError` that names the value.
     """
 
@@ -79,11 +89,17 @@ class Options:
         values["tile"] = parse_tile(values["tile"])
         return cls(**values)
 
-    def enlarger(self, spec: ModelSpec, bundled: str = FOR_LATENTS) -> str | None:
-        """The upscale model's name for a model: automatic is this bundled one where guides are made of images."""
+    def enlarger(self, spec: ModelSpec, of_images: bool = False) -> str | None:
+        """The upscale model's name for a model: automatic is a bundled one where guides are made of images.
+
+        of_images: whether finished images are enlarged, and not latents.
+        """
         if self.upscale_model != AUTOMATIC:
             return self.upscale_model
-        return bundled if (self.upsample or spec.guide) == "psu" else None
+        if (self.upsample or spec.guide) != "psu":
+            return None
+        wanted = IMAGE_UPSCALE_MODEL if of_images else latent_upscale_model(spec.family)
+        return next(shown for shown, name in BUNDLED_NAMES.items() if name == wanted)
 
     def sampling(self, steps: int) -> SamplingOptions:
         """The core's options. steps: the hires steps, which are the sampler's where the result is refined."""
@@ -124,24 +140,28 @@ def describe(model: ModelFile, size: tuple[int, int], target: tuple[int, int], o
 
     Raises `ConfigError` where the solver cannot spend the steps, or the target is smaller than the size.
     """
-    spec = model.spec
-    enlarger = options.enlarger(spec)
-    behind = "" if enlarger is None else f" behind {escape(enlarger)}"
-    nfe = options.sampling(steps).resolve(spec, behind=None if enlarger is None else BEHIND_OTHERS).nfe
-    start = (size[1], size[0])
-    end = Target(size=target).pixels(start, spec.scale)
-    sizes = stage_sizes(start, end, spec.scale)
-    stages = len(sizes) if enlarger is None else 1
-    adaptive = options.solver in ADAPTIVE
-    work = "as many evaluations as needed" if adaptive else _plural(nfe * stages, "evaluation")
-    own = f" (default {spec.noise_step})" if len(spec.noise_steps) > 1 else ""
-    line = (
-        f"{size[0]}x{size[1]} &rarr; <b>{target[0]}x{target[1]}</b> with {escape(model.name)}{behind}, "
-        f"{_plural(stages, 'stage') + ', ' if stages > 1 else ''}{work}. Noise step: {trained_steps(spec)}{own}. "
-    )
+    spec, enlarger = model.spec, options.enlarger(model.spec)
+    told = None if enlarger is None else BEHIND_BUNDLED if enlarger in BUNDLED_NAMES else BEHIND_OTHERS
+    resolved, start = options.sampling(steps).resolve(spec, behind=told), (size[1], size[0])
+    sizes = stage_sizes(start, Target(size=target).pixels(start, spec.scale), spec.scale)
+    if enlarger is not None and not resolved.textured and not options.refine:
+        made = f"by {escape(enlarger)} alone"
+    else:
+        stages = len(sizes) if enlarger is None else 1
+        behind = "" if enlarger is None else f" behind {escape(enlarger)}"
+        own = f" (default {spec.noise_step})" if len(spec.noise_steps) > 1 else ""
+        work = f"{_plural(stages, 'stage')}, " if stages > 1 else ""
+        work += _evaluations(options.solver, stages * resolved.nfe)
+        made = f"with {escape(model.name)}{behind}, {work}. Noise step: {trained_steps(spec)}{own}"
     if options.refine:
-        return line + "Then the sampler refines it, with hires steps, prompt and denoising strength."
-    return line + "Hires prompt, sampler, checkpoint and denoising strength are not used."
+        then = "Then the sampler refines it, with hires steps, prompt and denoising strength."
+    else:
+        then = "Hires prompt, sampler, checkpoint and denoising strength are not used."
+    return f"{size[0]}x{size[1]} &rarr; <b>{target[0]}x{target[1]}</b> {made}. {then}"
+
+
+def _evaluations(solver: str, count: int) -> str:
+    return "as many evaluations as needed" if solver in ADAPTIVE else _plural(count, "evaluation")
 
 
 def _plural(count: int, word: str) -> str:

@@ -9,14 +9,12 @@ from modules import shared
 from torch import Tensor
 
 from fmboost_core.errors import Cancelled, ConfigError
-from fmboost_core.files.locate import IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL
 from fmboost_core.sampling.upscale_model import UpscaleModel
 
 from . import host
 from .models import AUTOMATIC
-from .options import FOR_IMAGES, FOR_LATENTS, NO_UPSCALE_MODEL
+from .options import BUNDLED_NAMES, NO_UPSCALE_MODEL
 
-BUNDLED_NAMES = {FOR_LATENTS: LATENT_UPSCALE_MODEL, FOR_IMAGES: IMAGE_UPSCALE_MODEL}  # as the core knows them
 OWN = "FMBoost"  # the name of our own upscalers' class, which the core would call in a circle
 
 

@@ -13,7 +13,7 @@ from ..fmboost_core import FAMILIES, alpha_bar, flow, noise_augment
 from ..fmboost_core.codecs.periodic import periodic
 from ..fmboost_core.errors import ConfigError, FMBoostWarning, LatentError
 from ..fmboost_core.families import Party
-from ..fmboost_core.files.locate import LATENT_UPSCALE_MODEL
+from ..fmboost_core.files.locate import latent_upscale_model
 from ..fmboost_core.sampling.checks import check_crop, require_codec
 from ..fmboost_core.sampling.guide import LatentUpsampling, latent_size, latent_upsample, pixel_upsample
 from ..fmboost_core.sampling.options import require_pixel_space
@@ -38,7 +38,7 @@ from .latents import (
     with_samples,
 )
 from .newer import UPSCALER_WORDS, folded, schema
-from .upscale_model import upscale_model_for
+from .upscale_model import is_enlarged, upscale_model_for
 from .vae import HostVAE
 
 PAPER_NOISE_STEP = 400  # where no model tells its own
@@ -77,8 +77,8 @@ class PSUUpsample(io.ComfyNode):
         cfm: host.HostModel | None = None, upscale_model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         own, axes = "psu" if cfm is None else cfm.spec.guide, parse_tileable(tileable)
-        enlarger = upscale_model_for(upscale_model, method, own, LATENT_UPSCALE_MODEL)
-        method = _method(method, own, enlarger is not None)
+        asked, enlarges = method, is_enlarged(upscale_model, method, own)
+        method = _method(method, own, enlarges)
         # The VAE's raw latents: a family's scaling would cancel out.
         codec, encodes = None if vae is None else HostVAE(vae, None, tiled_vae), method == "psu"
         with host.noted() as notes:
@@ -89,6 +89,8 @@ class PSUUpsample(io.ComfyNode):
             samples = checked(latent, None if cfm is None else cfm.party, party, model)
             # What the VAE has encoded is of its family.
             family = (codec.family if codec and encodes else None) or _family_of(model, cfm)
+            seems = family or (None if party is None else party.seems)
+            enlarger = upscale_model_for(upscale_model, asked, own, latent_upscale_model(seems))
             target, unit = inputs.target_of(**size), codec.downscale_factor if codec else inputs.UNIT
             start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
             end = target.pixels(start, inputs.DEFAULT_SCALE, unit)

@@ -29,8 +29,7 @@ from ..fmboost_core.errors import CheckpointError, collected_warnings
 from ..fmboost_core.families import FAMILIES, Party
 from ..fmboost_core.files.checkpoint import load_model, read_spec
 from ..fmboost_core.files.locate import BUNDLED_MODELS, BUNDLED_UPSCALE_MODELS, bundled_models
-from ..fmboost_core.files.upscale_model import LoadedUpscaleModel, find_upscale_model, tiles_of
-from ..fmboost_core.files.upscale_network import load_upscale_network
+from ..fmboost_core.files.upscale_model import LoadedUpscaleModel, load_network, tiles_of
 from ..fmboost_core.foreign import space_of_class
 from ..fmboost_core.model import Model
 from ..fmboost_core.networks.conditioning import Conditioning
@@ -178,7 +177,7 @@ def load_cfm(choice: str, dtype: str) -> HostModel:
 def load_bundled_upscale_model(name: str) -> LoadedUpscaleModel:
     """A bundled upscale model in the host's memory management, with the host's progress bar and interrupt."""
     device = mm.get_torch_device()
-    network = load_upscale_network(find_upscale_model(name))
+    network = load_network(name)
     network = network.to(torch.float16 if mm.should_use_fp16(device) else torch.float32)
     patcher, dtype, (tile, overlap) = _patcher(network), next(network.parameters()).dtype, tiles_of(network)
     bar: Any = None

@@ -99,8 +99,8 @@ def upscale_model_input() -> io.Input:
     return io.UpscaleModel.Input(
         "upscale_model", optional=True,
         tooltip="From Load Upscale Model. It enlarges the picture instead of the bundled one, which the method auto "
-        "takes. The flow then adds texture, at a strength of 0.3 by default; behind the bundled ones at 0.05 to latents, "
-        "and none to pictures.",
+        "takes. The flow then adds texture, at a strength of 0.3 by default; behind the bundled ones at 0.05 to "
+        "latents, and none to pictures.",
     )  # fmt: skip
 
 

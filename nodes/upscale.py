@@ -15,7 +15,7 @@ from ..fmboost_core.codecs.load import has_builtin_codec
 from ..fmboost_core.codecs.tiny import TinyVAE
 from ..fmboost_core.errors import ConfigError, ImageError
 from ..fmboost_core.families import require_same_family, titles
-from ..fmboost_core.files.locate import IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL
+from ..fmboost_core.files.locate import IMAGE_UPSCALE_MODEL, latent_upscale_model
 from ..fmboost_core.imaging.resample import resize
 from ..fmboost_core.sampling.checks import require_codec
 from ..fmboost_core.sampling.options import flow_behind
@@ -106,7 +106,8 @@ class Upscale(io.ComfyNode):
         with host.noted() as notes:
             refuse_start(latent, "latent", "the small latent, from KSampler", model)
             asked = inputs.options_of(nfe, solver, noise_step, method, tile, tileable, strength)
-            enlarger = upscale_model_for(upscale_model, method, cfm.spec.guide, LATENT_UPSCALE_MODEL)
+            bundled = latent_upscale_model(family)
+            enlarger = upscale_model_for(upscale_model, method, cfm.spec.guide, bundled)
             options = asked.resolve(cfm.spec, behind=flow_behind(enlarger))
             if options.upsample == "psu":
                 require_codec(codec, "The method psu", inputs.VAE_ADVICE)

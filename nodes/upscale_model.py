@@ -60,9 +60,14 @@ def upscale_model_for(
     connected: what an input of an upscale model holds; None where nothing is connected. Then the method auto takes a
     bundled one, of this name. method: of its widget. own_guide: the guide method of FMBoost's model.
     """
-    if connected is not None:
-        return HostUpscaleModel(connected)
-    return BundledUpscaleModel(bundled) if method == OWN_METHOD and own_guide == "psu" else None
+    if not is_enlarged(connected, method, own_guide):
+        return None
+    return BundledUpscaleModel(bundled) if connected is None else HostUpscaleModel(connected)
+
+
+def is_enlarged(connected: Any, method: str, own_guide: str) -> bool:
+    """Whether an upscale model enlarges the pictures that guides are made of; the arguments are the same."""
+    return connected is not None or (method == OWN_METHOD and own_guide == "psu")
 
 
 def _is_bundled(model: Any) -> bool:

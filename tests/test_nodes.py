@@ -47,7 +47,7 @@ from fmboost_core import FAMILIES, alpha_bar, boost, flow, load_codec, load_mode
 from fmboost_core.codecs.load import has_builtin_codec
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.files.locate import bundled_models, bundled_upscale_models
-from fmboost_core.files.upscale_model import find_upscale_model
+from fmboost_core.files.upscale_model import find_upscale_model, load_network
 from fmboost_core.files.upscale_network import load_upscale_network
 
 MODEL, FAST, SDXL_MODEL = "sd15-x2", "sd15-x2-fast", "sdxl-x2"  # each made for one evaluation
@@ -814,14 +814,15 @@ def connected(name: str) -> Described:
 
 
 def test_auto_takes_the_bundled_upscale_models(host: Host) -> None:
-    """The one for latents in the chain and in FMBoost Upscale, the one for finished images in FMBoost Upscale Image."""
+    """The family's for latents in the chain and in FMBoost Upscale, the one for images in FMBoost Upscale Image."""
     small, image, vae, cfm = latent(8, 8), photo(32, 40), VAE(), ready(host)
-    bundled = {"upscale_model": connected("fmboost-latent-x2")}
+    bundled = {"upscale_model": Described(load_network("fmboost-mean-x2")), "strength": 0.05}
 
     def three(**asked: Any) -> Tensor:
+        strength = asked.pop("strength", 0)
         guide = host.run("FMBoostPSUUpsample", latent=small, vae=vae, **asked).args[0]
         start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, seed=3).args[0]
-        parts = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide).args[0]
+        parts = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, strength=strength).args[0]
         assert set(parts) == {"samples", "fmboost_family"}, "what a guide tells stays behind"
         return parts["samples"]
 

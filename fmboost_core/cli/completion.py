@@ -55,16 +55,16 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[Any]:
 
 def _say_what_completes(action: Any, shtab: Any) -> None:
     """Set what shtab reads: names of models and codecs, files or folders, by the argument's own description."""
-    from ..files.locate import bundled_models, bundled_upscale_models
+    from ..files.locate import bundled_models, upscale_model_names
 
     if action.dest in ("model", "models", "boosted"):
         action.complete = _name_or_file("model", bundled_models())
     elif action.dest in ("codec", "guide_codec"):
         action.complete = _name_or_file("codec", ["builtin"])
     elif action.metavar == "FILE|builtin|none":
-        action.complete = _name_or_file("upscale_model_or_none", ["builtin", *bundled_upscale_models(), "none"])
+        action.complete = _name_or_file("upscale_model_or_none", ["builtin", *upscale_model_names(), "none"])
     elif action.metavar == "builtin|FILE":
-        action.complete = _name_or_file("upscale_model", ["builtin", *bundled_upscale_models()])
+        action.complete = _name_or_file("upscale_model", ["builtin", *upscale_model_names()])
     elif action.metavar in _FOLDERS:
         action.complete = shtab.DIRECTORY
     elif action.metavar in _FILES or action.type is Path:

@@ -18,8 +18,12 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from ..files.checkpoint import describe
+    from ..files.locate import MEAN_UPSCALE_MODEL, bundled_upscale_models
     from ..files.upscale_network import describe_upscale_network
 
+    if args.model == MEAN_UPSCALE_MODEL:
+        print(f"{'kind':<26}the mean of what {' and '.join(bundled_upscale_models())} make")
+        return
     upscale_model = _upscale_model(args.model)
     if upscale_model is not None:
         for name, value in _upscale_rows(describe_upscale_network(upscale_model)):

@@ -25,7 +25,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..files.locate import bundled_models, bundled_upscale_models
+    from ..files.locate import MEAN_UPSCALE_MODEL, bundled_models, bundled_upscale_models
 
     names = bundled_models()
     print("Bundled models (for --model):" if names else "No models are bundled with this installation.")
@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
         print("\nBundled upscale models (for --upscale-model, which takes files of others too):")
     for name in bundled_upscale_models():
         _show_upscale_model(name)
+    print(f"  {MEAN_UPSCALE_MODEL}\n    the mean of what these make, for decoded latents")
 
 
 def _show(name: str) -> None:

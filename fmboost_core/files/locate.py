@@ -10,8 +10,9 @@ from ..families import FAMILIES
 BUNDLED_MODELS = Path(__file__).parents[1] / "weights" / "models"
 BUNDLED_CODECS = Path(__file__).parents[1] / "weights" / "codecs"
 BUNDLED_UPSCALE_MODELS = Path(__file__).parents[1] / "weights" / "upscale_models"
-# The bundled upscale models that are used where none is named: for finished images, and for decoded latents.
+# The bundled upscale models: for finished images, for decoded latents, and the mean of what both make.
 IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL = "fmboost-image-x2", "fmboost-latent-x2"
+MEAN_UPSCALE_MODEL = "fmboost-mean-x2"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # in a folder as hubs have it
 
 
@@ -29,6 +30,19 @@ def bundled_upscale_models() -> list[str]:
     """Names of the upscale models that come with the package, the default first. None is opened."""
     names = (path.stem for path in BUNDLED_UPSCALE_MODELS.glob("*.safetensors"))
     return sorted(names, key=lambda name: (name != IMAGE_UPSCALE_MODEL, name))
+
+
+def upscale_model_names() -> list[str]:
+    """What names a bundled upscale model: the files, and the mean of two of them."""
+    return [*bundled_upscale_models(), MEAN_UPSCALE_MODEL]
+
+
+def latent_upscale_model(family: str | None) -> str:
+    """The name of the bundled upscale model for the decoded latents of a family; None for one that is not known.
+
+    Viewers preferred the mean in all families but FLUX.1, whose VAE leaves fine detail (research/upscale-models.md).
+    """
+    return LATENT_UPSCALE_MODEL if family == "flux1" else MEAN_UPSCALE_MODEL
 
 
 def find_weights(name_or_path: str | Path) -> Path:

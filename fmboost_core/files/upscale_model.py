@@ -13,10 +13,19 @@ from torch import Tensor
 
 from ..errors import CheckpointError, MissingDependencyError, reason
 from ..fallback import move, with_fallback
-from ..networks.rrdb import RRDBNetwork
+from ..families import listed
+from ..networks.compact import CompactNetwork
+from ..networks.mean import MeanNetwork
 from ..sampling.options import BEHIND_BUNDLED, BEHIND_OTHERS, Behind
 from ..tiles import grid, map_tiles
-from .locate import BUNDLED_UPSCALE_MODELS, IMAGE_UPSCALE_MODEL, bundled_upscale_models
+from .locate import (
+    BUNDLED_UPSCALE_MODELS,
+    IMAGE_UPSCALE_MODEL,
+    LATENT_UPSCALE_MODEL,
+    MEAN_UPSCALE_MODEL,
+    bundled_upscale_models,
+    upscale_model_names,
+)
 from .upscale_network import UpscaleNetwork, is_known, load_upscale_network
 
 BUILTIN = "builtin"
@@ -75,24 +84,39 @@ def load_upscale_model(
     path: or the name of a bundled one; "builtin" is `IMAGE_UPSCALE_MODEL`. Raises `MissingDependencyError` for other
     architectures without spandrel, `CheckpointError` without the file and for one of something else.
     """
-    found, device = find_upscale_model(path), torch.device(device)
-    if not is_known(found):
-        return _by_spandrel(found, device, dtype)
-    network = move(load_upscale_network(found), device, dtype)
+    device, is_bundled = torch.device(device), str(path) in upscale_model_names()
+    if not is_bundled:
+        found = find_upscale_model(path)
+        is_bundled = found.parent == BUNDLED_UPSCALE_MODELS
+        if not is_known(found):
+            return _by_spandrel(found, device, dtype)
+    network = move(load_network(path), device, dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     apply = partial(with_fallback, "enlarging by the upscale model", network, module=network)
-    behind = BEHIND_BUNDLED if found.parent == BUNDLED_UPSCALE_MODELS else BEHIND_OTHERS
+    behind, name = BEHIND_BUNDLED if is_bundled else BEHIND_OTHERS, _name_of(path)
     kind = next(network.parameters()).dtype
-    return LoadedUpscaleModel(found.stem, apply, network.factor, device, kind, None, behind, *tiles_of(network))
+    return LoadedUpscaleModel(name, apply, network.factor, device, kind, None, behind, *tiles_of(network))
 
 
-def tiles_of(network: UpscaleNetwork) -> tuple[int, int]:
+def load_network(name: Path | str) -> UpscaleNetwork | MeanNetwork:
+    """The network of a bundled upscale model, or of a file of a known kind, on the CPU, in float32."""
+    if str(name) != MEAN_UPSCALE_MODEL:
+        return load_upscale_network(find_upscale_model(name))
+    parts = (LATENT_UPSCALE_MODEL, IMAGE_UPSCALE_MODEL)
+    return MeanNetwork([load_upscale_network(find_upscale_model(part)) for part in parts])
+
+
+def tiles_of(network: UpscaleNetwork | MeanNetwork) -> tuple[int, int]:
     """Side and overlap of a network's tiles, in pixels of the small image."""
-    return RRDB_TILES[network.factor] if isinstance(network, RRDBNetwork) else (TILE, OVERLAP)
+    return (TILE, OVERLAP) if isinstance(network, CompactNetwork) else RRDB_TILES[network.factor]
+
+
+def _name_of(path: Path | str) -> str:
+    return MEAN_UPSCALE_MODEL if str(path) == MEAN_UPSCALE_MODEL else find_upscale_model(path).stem
 
 
 def find_upscale_model(name: Path | str) -> Path:
-    """The file behind a path, a bundled name or "builtin". Raises `CheckpointError` where there is none."""
+    """The file behind a path, the bundled name of a file or "builtin". Raises `CheckpointError` where there is none."""
     bundled = IMAGE_UPSCALE_MODEL if str(name) == BUILTIN else str(name)
     if bundled in bundled_upscale_models():
         return BUNDLED_UPSCALE_MODELS / f"{bundled}.safetensors"
@@ -100,7 +124,7 @@ def find_upscale_model(name: Path | str) -> Path:
     if not path.is_file():
         raise CheckpointError(
             f"There is no upscale model {path}; give a file, or the name of a bundled one, "
-            f"{' or '.join(bundled_upscale_models())}."
+            f"{listed(upscale_model_names(), 'or')}."
         )
     return path
 

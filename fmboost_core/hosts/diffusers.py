@@ -28,7 +28,7 @@ from ..codecs.tiny import TinyVAE
 from ..errors import ConfigError, LatentError, is_count, require
 from ..files.checkpoint import load_model
 from ..files.folder import save_folder
-from ..files.locate import IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL
+from ..files.locate import IMAGE_UPSCALE_MODEL, latent_upscale_model
 from ..files.upscale_model import load_upscale_model
 from ..imaging.resample import pad_to
 from ..model import Model
@@ -238,7 +238,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         if (options.upsample or self.model.spec.guide) != "psu":
             return None
         # For each call, so that it is on the device only while it works.
-        name = IMAGE_UPSCALE_MODEL if of_images else LATENT_UPSCALE_MODEL
+        name = IMAGE_UPSCALE_MODEL if of_images else latent_upscale_model(self.model.spec.family)
         return load_upscale_model(name, self._execution_device, self.model.dtype)
 
     def _small(self, image: Any, latents: Tensor | None, height: int | None, width: int | None) -> Tensor:

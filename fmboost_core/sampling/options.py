@@ -63,9 +63,7 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         plain_fields(self)
 
-    def resolve(
-        self, spec: ModelSpec, alpha_bar: float | None = None, behind: Behind | None = None
-    ) -> ResolvedOptions:
+    def resolve(self, spec: ModelSpec, alpha_bar: float | None = None, behind: Behind | None = None) -> ResolvedOptions:
         """These options with the model's own values filled in.
 
         alpha_bar: of a start that exists already; noise_step is then not looked at. behind: of the upscale model that
@@ -113,9 +111,7 @@ class ResolvedOptions:
     tileable: Tileable
     textured: bool
 
-    def resolve(
-        self, spec: ModelSpec, alpha_bar: float | None = None, behind: Behind | None = None
-    ) -> ResolvedOptions:
+    def resolve(self, spec: ModelSpec, alpha_bar: float | None = None, behind: Behind | None = None) -> ResolvedOptions:
         """These options: they are resolved already. Raises `ConfigError` where an upscale model does not fit them."""
         if behind is not None:
             require_pixel_space(self.upsample)

@@ -33,16 +33,17 @@ PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (PACK / "web/do
 PICTURE = "example.png"  # what the workflow for pictures loads; every ComfyUI comes with one
 PICTURE_SIZE = (96, 64)
 ONE_STAGE = "512x512 → 1024x1024, 1 stage, 1 evaluation"
-TO_2K = "1024x1024 → 2048x2048, 1 stage, 1 evaluation"
+ALONE = "by the upscale model alone"
+TO_1K, TO_2K = f"512x512 → 1024x1024, {ALONE}", f"1024x1024 → 2048x2048, {ALONE}"
 LINES = {
-    "cascade_2k": ("FMBoostUpscale", "256x256 → 2048x2048, 1 stage, 1 evaluation"),
+    "cascade_2k": ("FMBoostUpscale", f"256x256 → 2048x2048, {ALONE}"),
     "flux_2k": ("FMBoostUpscale", TO_2K),
-    "hires_fix_replacement": ("FMBoostUpscale", ONE_STAGE),
-    "image_upscale": ("FMBoostUpscaleImage", "96x64 → 192x128, 1 stage, 1 evaluation"),
-    "lcm_1k": ("FMBoostUpscale", ONE_STAGE),
+    "hires_fix_replacement": ("FMBoostUpscale", TO_1K),
+    "image_upscale": ("FMBoostUpscaleImage", f"96x64 → 192x128, {ALONE}"),
+    "lcm_1k": ("FMBoostUpscale", TO_1K),
     "sd15_1k": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
     "sd15_1k_fast": ("FMBoostUpscale", ONE_STAGE),
-    "sd15_256_to_1k": ("FMBoostUpscale", "256x256 → 1024x1024, 1 stage, 1 evaluation"),
+    "sd15_256_to_1k": ("FMBoostUpscale", f"256x256 → 1024x1024, {ALONE}"),
     "sd35_2k": ("FMBoostUpscale", TO_2K),
     "sdxl_2k": ("FMBoostUpscale", TO_2K),
     "trajectory": ("FMBoostPSUUpsample", "512x512 → 1024x1024"),
@@ -79,8 +80,8 @@ WIRE = """([checkpoint, model]) => {
 }"""
 SHOW_PREVIEWS = {"KSampler", "FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}
 STRONG = {"FMBoostCFMSample", "FMBoostUpscale", "FMBoostUpscaleImage"}  # with the widget strength
-OWN = "the model's own: nfe 1, noise_step 100, strength 0.05"  # of flux1-x2 behind the bundled upscale model
-OWN_NFE = "the model's own: nfe 1, strength 0.05"  # where the noise step is given
+OWN = "the model's own: nfe 1, noise_step 100"  # of flux1-x2, where a strength is given
+OWN_NFE = "the model's own: nfe 1"  # where the noise step is given, too
 PREVIEW_PIXELS = 250  # how much taller a node becomes when a preview is shown on it
 
 
@@ -241,18 +242,17 @@ def test_what_is_typed_changes_the_line(page: Frontend) -> None:
     page.load(WORKFLOWS["lcm_1k"], "lcm_1k")
     node = page.id_of("FMBoostUpscale")
     page.centre(node)
-    own = "the model's own: nfe 1, noise_step 400, strength 0.05"
-    page.wait_for_lines(node, ONE_STAGE, own)
+    page.wait_for_lines(node, TO_1K)
+    page.type_into(node, "strength", "0.1")
+    page.wait_for_lines(node, ONE_STAGE, "the model's own: nfe 1, noise_step 400")
     page.type_into(node, "scale", "4")
-    page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 1 evaluation", own)
+    page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 1 evaluation", "the model's own: nfe 1, noise_step 400")
     page.type_into(node, "nfe", "4")
-    own = "the model's own: noise_step 400, strength 0.05"
-    page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", own)
+    page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", "the model's own: noise_step 400")
     page.type_into(page.id_of("EmptyLatentImage"), "width", "768")
-    page.wait_for_lines(node, "768x512 → 3072x2048, 1 stage, 4 evaluations", own)
+    page.wait_for_lines(node, "768x512 → 3072x2048, 1 stage, 4 evaluations", "the model's own: noise_step 400")
     page.type_into(node, "noise_step", "300")
-    own = "the model's own: strength 0.05"
-    page.wait_for_lines(node, "768x512 → 3072x2048, 1 stage, 4 evaluations", own)
+    page.wait_for_lines(node, "768x512 → 3072x2048, 1 stage, 4 evaluations")
 
 
 def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -> None:
@@ -268,10 +268,11 @@ def test_another_models_numbers_change_the_line(page: Frontend, host: ComfyUI) -
         node = page.id_of("FMBoostUpscale")
         page.centre(node)
         page.type_into(node, "scale", "4")
-        own = "the model's own: nfe 2, noise_step 400, strength 0.05"
+        page.type_into(node, "strength", "0.1")
+        own = "the model's own: nfe 2, noise_step 400"
         page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 2 evaluations", own)
         page.type_into(node, "nfe", "4")
-        own = "the model's own: noise_step 400, strength 0.05"
+        own = "the model's own: noise_step 400"
         page.wait_for_lines(node, "512x512 → 2048x2048, 1 stage, 4 evaluations", own)
     finally:
         path.unlink()
@@ -297,7 +298,7 @@ def test_the_templates_have_pictures_and_open(page: Frontend) -> None:
     dialog.get_by_test_id("template-workflow-image_upscale").click()
     dialog.wait_for(state="hidden")
     page.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'FMBoostUpscaleImage')")
-    page.wait_for_lines(page.id_of("FMBoostUpscaleImage"), LINES["image_upscale"][1], OWN)
+    page.wait_for_lines(page.id_of("FMBoostUpscaleImage"), LINES["image_upscale"][1])
     assert page.complaints() == []
 
 
@@ -340,7 +341,7 @@ def test_the_blueprint_is_dragged_in_and_runs(page: Frontend, host: ComfyUI, tin
 
 
 def test_a_picture_is_enlarged_by_the_run_button(page: Frontend, host: ComfyUI) -> None:
-    """Without a model file. Then with too much noise, which the node warns of, and without again."""
+    """Without a model file. Then by the flow, with too much noise, which the node warns of, and without again."""
     page.load(WORKFLOWS["image_upscale"], "image_upscale")
     node, line = page.id_of("FMBoostUpscaleImage"), LINES["image_upscale"][1]
     page.centre(node)
@@ -348,6 +349,9 @@ def test_a_picture_is_enlarged_by_the_run_button(page: Frontend, host: ComfyUI) 
     saved = page.saved(page.id_of("SaveImage"))[0]
     with Image.open(host.base / saved["type"] / saved["subfolder"] / saved["filename"]) as picture:
         assert picture.size == (2 * PICTURE_SIZE[0], 2 * PICTURE_SIZE[1])
+    page.wait_for_lines(node, line)
+    line = line.replace(ALONE, "1 stage, 1 evaluation")
+    page.type_into(node, "strength", "0.1")
     page.wait_for_lines(node, line, OWN)
     page.type_into(node, "noise_step", "800")
     assert page.run() == ("execution_success", "")
@@ -356,6 +360,7 @@ def test_a_picture_is_enlarged_by_the_run_button(page: Frontend, host: ComfyUI) 
     page.load(WORKFLOWS["image_upscale"], "image_upscale")  # a new node; the host has its result and does not run it
     node = page.id_of("FMBoostUpscaleImage")
     page.centre(node)
+    page.type_into(node, "strength", "0.1")
     page.type_into(node, "noise_step", "800")
     assert page.run() == ("execution_success", "")
     page.wait_for_lines(node, line, OWN_NFE, WARNING)
@@ -391,9 +396,7 @@ def test_another_language(browser: Browser, host: ComfyUI) -> None:
     page.wait_for_lines(warned, "模型自己的值：噪声步 400", "flux1-x2 训练时的噪声步为 100，不是 800；可能出现瑕疵。")
     page.load(WORKFLOWS["sdxl_2k"], "sdxl_2k")
     upscale = page.id_of("FMBoostUpscale")
-    page.wait_for_lines(
-        upscale, "1024x1024 → 2048x2048, 1 个阶段, 求值 1 次", "模型自己的值：nfe 1, 噪声步 100, 强度 0.05"
-    )
+    page.wait_for_lines(upscale, "1024x1024 → 2048x2048, 仅由放大模型完成")
     page.load(WORKFLOWS["sd15_1k"], "sd15_1k")
     page.centre(ours[0]["id"])
     text = (PACK / "web/docs" / ours[0]["type"] / f"{LANGUAGE}.md").read_text(encoding="utf-8")

@@ -163,6 +163,25 @@ def test_an_upscale_model_of_the_host_takes_the_place_of_interpolation(comfyui: 
     assert wrong.error is not None and "An upscale model enlarges images, but the guide method bilinear" in wrong.error
 
 
+def test_a_latent_is_made_when_something_takes_it(comfyui: ComfyUI, picture: str) -> None:
+    """The host keeps the result of the node, so it has to notice that an output is connected that was not."""
+    asked = FLOW | {"nfe": 1, "strength": 0.0, "method": "auto"}
+    one = node("FMBoostUpscale", latent=["3", 0], vae=["2", 0], cfm=["4", 0], decode=True, **asked)
+    graph = start_graph(picture) | {"8": one}
+    graph["9"] = node("SaveImage", images=["8", 1], filename_prefix="test/alone")
+    runs = [comfyui.run(graph)]
+    taken = graph | {"30": node("VAEDecode", samples=["8", 0], vae=["2", 0])}
+    taken["31"] = node("SaveImage", images=["30", 0], filename_prefix="test/taken")
+    runs.append(comfyui.run(taken))
+    assert [run.error for run in runs] == [None, None]
+    decoded = Image.open(comfyui.file(runs[1], "31", "images"))
+    first, second = (np.asarray(Image.open(comfyui.file(run, "9", "images"))) for run in runs)
+    assert decoded.size == (192, 128) and np.array_equal(first, second), "the picture stays the same"
+    again = comfyui.run(taken)
+    ran = {data["node"] for data in again.of("executing")}
+    assert again.error is None and "8" not in ran, "with the same connections it is not run again"
+
+
 def test_a_newer_host_is_told_of_search_words_and_rare_widgets(comfyui: ComfyUI) -> None:
     info = comfyui.get("/object_info")
     if "search_aliases" not in info["KSampler"]:

@@ -17,7 +17,7 @@ from .webui import BROKEN_UPSCALER, COLOUR, UPSCALER, Made, Pixels, Webui, as_te
 MODES = {"FMBoost 2x", "FMBoost 4x", "FMBoost 2x (sub/own)", "FMBoost 2x (sub/vanishing)"}
 
 
-BUNDLED, FOR_IMAGES = "FMBoost latent 2x", "FMBoost image 2x"
+BUNDLED, OTHERS = "FMBoost mean 2x", ["FMBoost latent 2x", "FMBoost image 2x"]
 
 
 def options(*args: Any) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def test_an_upscaler_of_the_host_takes_the_place_of_interpolation(webui: Webui, 
     scripts = webui.get("/sdapi/v1/script-info")
     args = next(s["args"] for s in scripts if s["name"] == "fmboost" and not s["is_img2img"])
     choices = next(arg["choices"] for arg in args if arg["label"].startswith("Upscale model"))
-    assert choices[:4] == ["Automatic", "None", BUNDLED, FOR_IMAGES] and {UPSCALER, BROKEN_UPSCALER} <= set(choices)
+    assert choices[:5] == ["Automatic", "None", BUNDLED, *OTHERS] and {UPSCALER, BROKEN_UPSCALER} <= set(choices)
     assert not {"Lanczos", "Nearest", "FMBoost picture"} & set(choices)
     for wish in ({}, {"hr_scale": 1.5}):
         made = webui.txt2img(**behind(UPSCALER), **wish)
