@@ -417,7 +417,7 @@ def note_of(graph: dict[str, Any]) -> dict[str, Any]:
 
 
 def english_of(name: str) -> str:
-    return note_of(TEMPLATES[name])["ownvalues"][0]
+    return note_of(TEMPLATES[name])["widgets_values"][0]
 
 
 def translated(node: str, graph: Any, language: str = "zh") -> Any:
@@ -453,11 +453,11 @@ def test_a_template_is_said_in_chinese(node: str, name: str) -> None:
     """Its note and its titles; nothing else of it changes."""
     graph, texts = TEMPLATES[name], served()["zh"]["fmboost"]["templates"]
     found = translated(node, graph)
-    assert note_of(found)["ownvalues"] == [texts["notes"][name]["text"]]
+    assert note_of(found)["widgets_values"] == [texts["notes"][name]["text"]]
     assert note_of(found)["title"] == "说明"
     for after, before in zip(found["nodes"], graph["nodes"], strict=True):
         assert after.get("title") == texts["titles"].get(before.get("title"), before.get("title"))
-        same = {"title"} if after["type"] != "MarkdownNote" else {"title", "ownvalues"}
+        same = {"title"} if after["type"] != "MarkdownNote" else {"title", "widgets_values"}
         assert {k: v for k, v in after.items() if k not in same} == {k: v for k, v in before.items() if k not in same}
     assert {k: v for k, v in found.items() if k != "nodes"} == {k: v for k, v in graph.items() if k != "nodes"}
 
@@ -473,10 +473,10 @@ def test_only_english_templates_change_and_only_in_a_language_that_has_them(node
 def test_other_notes_and_their_graphs_stay_as_they_are(node: str) -> None:
     text = english_of("sd15_1k")
     others: list[Any] = [
-        {"type": "MarkdownNote", "title": "Prompt", "ownvalues": values}
+        {"type": "MarkdownNote", "title": "Prompt", "widgets_values": values}
         for values in ([text + " "], [text.replace("SD1.5", "SD2", 1)], [text.lower()], [""], [], None, {"text": text})
     ]
-    others += [{"type": "Note", "title": "Prompt", "ownvalues": [text]}, {"type": "MarkdownNote"}, None]
+    others += [{"type": "Note", "title": "Prompt", "widgets_values": [text]}, {"type": "MarkdownNote"}, None]
     for graph in ({"nodes": others}, {"nodes": []}, {}, None, {"nodes": None}):
         assert translated(node, graph) == graph
     assert run(node, f"hasNote({json.dumps(TEMPLATES['sd15_1k'])})", "templates.js") is True
