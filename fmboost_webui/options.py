@@ -32,7 +32,7 @@ GUIDE_METHODS = (OWN_METHOD, *UPSAMPLERS)  # of the dropdown
 NO_UPSCALE_MODEL = "None"  # as the host's own lists name it
 # The bundled upscale models by their names in the dropdown, and as the core knows them.
 BUNDLED_NAMES = {
-    "FMBoost mean 2x": MEAN_UPSCALE_MODEL, "FMBoost latent 2x": LATENT_UPSCALE_MODEL,
+    "FMBoost latent 2x": LATENT_UPSCALE_MODEL, "FMBoost mean 2x": MEAN_UPSCALE_MODEL,
     "FMBoost image 2x": IMAGE_UPSCALE_MODEL,
 }  # fmt: skip
 

@@ -510,7 +510,7 @@ def test_info_models_and_convert(tools, tmp_path, capsys):
             told = capsys.readouterr().out
             assert f"{kind} kind" in told and "BSD-3-Clause" in told and re.search(r"^scale +2$", told, re.M)
     assert cli.main(["info", "fmboost-mean-x2"]) == 0 and "  fmboost-mean-x2" in listed
-    assert "the mean of what fmboost-image-x2 and fmboost-latent-x2 make" in capsys.readouterr().out
+    assert "the sharpened mean of what fmboost-image-x2 and fmboost-latent-x2 make" in capsys.readouterr().out
     assert cli.main(["info", str(tmp_path)]) == 2
 
 

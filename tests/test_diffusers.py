@@ -213,7 +213,7 @@ def test_by_default_a_bundled_upscale_model_enlarges() -> None:
     vae, small, image = tiny_pipelines.vae("sd15"), noise(1, 4, 4, 4), noise(1, 3, 32, 32).sigmoid()
     pipe = FMBoostUpscalePipeline(FMBoostModel(make_model()), vae)
     asked = {"generator": 0, "output_type": "pt"}
-    for given, name in (({"latents": small}, "fmboost-mean-x2"), ({"image": image}, "fmboost-image-x2")):
+    for given, name in (({"latents": small}, "fmboost-latent-x2"), ({"image": image}, "fmboost-image-x2")):
         wanted = pipe(**given, **asked, upscale_model=load_upscale_model(name)).images
         assert torch.allclose(pipe(**given, **asked).images, wanted, atol=1e-5)
         assert not torch.allclose(pipe(**given, **asked, upscale_model=None).images, wanted, atol=1e-2)

@@ -47,8 +47,9 @@ from fmboost_core import FAMILIES, alpha_bar, boost, flow, load_codec, load_mode
 from fmboost_core.codecs.load import has_builtin_codec
 from fmboost_core.files.checkpoint import save_model
 from fmboost_core.files.locate import bundled_models, bundled_upscale_models
-from fmboost_core.files.upscale_model import find_upscale_model, load_network
+from fmboost_core.files.upscale_model import find_upscale_model, load_upscale_model
 from fmboost_core.files.upscale_network import load_upscale_network
+from fmboost_core.sampling.upscale_model import enlarged as enlarged_by
 
 MODEL, FAST, SDXL_MODEL = "sd15-x2", "sd15-x2-fast", "sdxl-x2"  # each made for one evaluation
 DIRECT = "sd15-x2-direct"  # with a guide network
@@ -797,6 +798,18 @@ def test_the_host_runs_the_node_again_when_something_takes_its_latent(host: Host
     assert unknown == fingerprint(*both, decode=True), "where the host does not tell, the latent is made"
 
 
+def test_sd3_has_an_upscale_model_of_its_own(host: Host) -> None:
+    """The family comes from the model of FMBoost, or from that of diffusion."""
+    vae, cfm, asked = vae_of("sd3-x2"), ready(host, "sd3-x2"), {"method": "auto"}
+    small = {"samples": FAMILIES["sd3"].to_raw(torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0)))}
+    image = host.run("FMBoostUpscale", latent=small, vae=vae, cfm=cfm, decode=True, **asked).args[1].movedim(-1, 1)
+    seen = vae.decode(small["samples"]).movedim(-1, 1) * 2 - 1
+    mean = enlarged_by(seen.clamp(-1, 1), (64, 64), load_upscale_model("fmboost-mean-x2")) / 2 + 0.5
+    assert difference(image, mean) < 1e-3
+    with_cfm = host.run("FMBoostPSUUpsample", latent=small, vae=vae, cfm=cfm, **asked).args[0]["samples"]
+    assert difference(with_cfm, vae.encode(mean.movedim(1, -1))) < 1e-2
+
+
 class Described:
     """A network as spandrel describes it, which the host's loader uses."""
 
@@ -816,13 +829,12 @@ def connected(name: str) -> Described:
 def test_auto_takes_the_bundled_upscale_models(host: Host) -> None:
     """The family's for latents in the chain and in FMBoost Upscale, the one for images in FMBoost Upscale Image."""
     small, image, vae, cfm = latent(8, 8), photo(32, 40), VAE(), ready(host)
-    bundled = {"upscale_model": Described(load_network("fmboost-mean-x2")), "strength": 0.05}
+    bundled = {"upscale_model": connected("fmboost-latent-x2")}
 
     def three(**asked: Any) -> Tensor:
-        strength = asked.pop("strength", 0)
         guide = host.run("FMBoostPSUUpsample", latent=small, vae=vae, **asked).args[0]
         start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm, seed=3).args[0]
-        parts = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide, strength=strength).args[0]
+        parts = host.run("FMBoostCFMSample", cfm=cfm, start=start, guide=guide).args[0]
         assert set(parts) == {"samples", "fmboost_family"}, "what a guide tells stays behind"
         return parts["samples"]
 

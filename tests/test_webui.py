@@ -641,11 +641,11 @@ def test_the_bundled_upscale_model_takes_the_place_of_interpolation(
     from fmboost_webui.options import Options
 
     checkpoint, usual_spec = Checkpoint(), read_spec(MODEL)
-    args = ("Automatic", -1, "euler", "auto", "auto", False, 0, "FMBoost mean 2x")
+    args = ("Automatic", -1, "euler", "auto", "auto", False, 0, "FMBoost latent 2x")
     (image,) = run(hires, Job(checkpoint), small[:1], *args)
     (unasked,) = run(hires, Job(checkpoint), small[:1], *args[:-1], "Automatic")
     assert torch.equal(unasked, image)
-    bundled, seen = load_upscale_model("fmboost-mean-x2"), checkpoint.codec.decode(small[:1]).clamp(-1, 1)
+    bundled, seen = load_upscale_model("fmboost-latent-x2"), checkpoint.codec.decode(small[:1]).clamp(-1, 1)
     large = enlarged(seen, tuple(image.shape[-2:]), bundled)
     assert torch.allclose(image, large[0], atol=1e-5), "its image, without the flow"
     textured = list(args)
@@ -654,14 +654,14 @@ def test_the_bundled_upscale_model_takes_the_place_of_interpolation(
     usual = Options.of([])
     named = {model: usual.enlarger(read_spec(model)) for model in (MODEL, "sdxl-x2", "sd3-x2", "flux1-x2")}
     assert set(named.values()) == {"FMBoost mean 2x", "FMBoost latent 2x"}
-    assert [model for model, name in named.items() if name == "FMBoost latent 2x"] == ["flux1-x2"]
+    assert [model for model, name in named.items() if name == "FMBoost mean 2x"] == ["sd3-x2"]
     assert usual.enlarger(usual_spec, of_images=True) == "FMBoost image 2x"
     for model, guide in (("sd15-x2-direct", "auto"), (MODEL, "bilinear")):  # these have no image to enlarge
         assert Options.of([], {"upsample": guide}).enlarger(read_spec(model)) is None
     assert Options.of([], {"upscale_model": "None"}).enlarger(usual_spec) is None
     stub.shared.state.interrupted = True
     with pytest.raises(Cancelled):
-        upscale_model.named("FMBoost mean 2x")(seen / 2 + 0.5)  # type: ignore[misc]
+        upscale_model.named("FMBoost latent 2x")(seen / 2 + 0.5)  # type: ignore[misc]
     ours = ", ".join(upscale_model.BUNDLED_NAMES)
     with pytest.raises(ConfigError, match=f"no upscaler 'Gone' here; choose one of Automatic, None, {ours}, Crisp 4x"):
         upscale_model.named("Gone")
@@ -908,10 +908,10 @@ STRONG = {"strength": 0.1}
 @pytest.mark.parametrize(
     ("size", "target", "steps", "options", "words"),
     [
-        ((512, 512), (1024, 1024), 0, {}, "<b>1024x1024</b> by FMBoost mean 2x alone. Hires prompt, "),
-        ((512, 512), (1024, 1024), 0, STRONG, "<b>1024x1024</b> with sd15-x2 behind FMBoost mean 2x, 1 evaluation. "),
+        ((512, 512), (1024, 1024), 0, {}, "<b>1024x1024</b> by FMBoost latent 2x alone. Hires prompt, "),
+        ((512, 512), (1024, 1024), 0, STRONG, "<b>1024x1024</b> with sd15-x2 behind FMBoost latent 2x, 1 evaluation. "),
         ((512, 512), (1024, 1024), 4, STRONG, "4 evaluations. Noise step: 100 to 700 (default 400). Hires prompt, "),
-        ((256, 256), (2048, 2048), 2, STRONG | {"solver": "heun"}, "FMBoost mean 2x, 2 evaluations"),
+        ((256, 256), (2048, 2048), 2, STRONG | {"solver": "heun"}, "FMBoost latent 2x, 2 evaluations"),
         ((512, 512), (1024, 1024), 0, {"upscale_model": "Crisp 4x"}, "with sd15-x2 behind Crisp 4x, 1 evaluation. "),
         ((256, 256), (2048, 2048), 2, {"solver": "heun", "upscale_model": "None"}, "3 stages, 6 evaluations"),
         ((256, 256), (2048, 2048), 3, {"solver": "dopri5", "upscale_model": "None"}, "3 stages, as many evaluations"),

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     from ..files.upscale_network import describe_upscale_network
 
     if args.model == MEAN_UPSCALE_MODEL:
-        print(f"{'kind':<26}the mean of what {' and '.join(bundled_upscale_models())} make")
+        print(f"{'kind':<26}the sharpened mean of what {' and '.join(bundled_upscale_models())} make")
         return
     upscale_model = _upscale_model(args.model)
     if upscale_model is not None:

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         print("\nBundled upscale models (for --upscale-model, which takes files of others too):")
     for name in bundled_upscale_models():
         _show_upscale_model(name)
-    print(f"  {MEAN_UPSCALE_MODEL}\n    the mean of what these make, for decoded latents")
+    print(f"  {MEAN_UPSCALE_MODEL}\n    the sharpened mean of what these make, for decoded latents of SD3")
 
 
 def _show(name: str) -> None:

@@ -10,7 +10,7 @@ from ..families import FAMILIES
 BUNDLED_MODELS = Path(__file__).parents[1] / "weights" / "models"
 BUNDLED_CODECS = Path(__file__).parents[1] / "weights" / "codecs"
 BUNDLED_UPSCALE_MODELS = Path(__file__).parents[1] / "weights" / "upscale_models"
-# The bundled upscale models: for finished images, for decoded latents, and the mean of what both make.
+# The bundled upscale models: for finished images, for decoded latents, and the sharpened mean of what both make.
 IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL = "fmboost-image-x2", "fmboost-latent-x2"
 MEAN_UPSCALE_MODEL = "fmboost-mean-x2"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # in a folder as hubs have it
@@ -40,9 +40,9 @@ def upscale_model_names() -> list[str]:
 def latent_upscale_model(family: str | None) -> str:
     """The name of the bundled upscale model for the decoded latents of a family; None for one that is not known.
 
-    Viewers preferred the mean in all families but FLUX.1, whose VAE leaves fine detail (research/upscale-models.md).
+    With SD3 the mean is nearer to the originals, and viewers preferred it (research/upscale-models.md).
     """
-    return LATENT_UPSCALE_MODEL if family == "flux1" else MEAN_UPSCALE_MODEL
+    return MEAN_UPSCALE_MODEL if family == "sd3" else LATENT_UPSCALE_MODEL
 
 
 def find_weights(name_or_path: str | Path) -> Path:

@@ -17,7 +17,7 @@ from .webui import BROKEN_UPSCALER, COLOUR, UPSCALER, Made, Pixels, Webui, as_te
 MODES = {"FMBoost 2x", "FMBoost 4x", "FMBoost 2x (sub/own)", "FMBoost 2x (sub/vanishing)"}
 
 
-BUNDLED, OTHERS = "FMBoost mean 2x", ["FMBoost latent 2x", "FMBoost image 2x"]
+BUNDLED, OTHERS = "FMBoost latent 2x", ["FMBoost mean 2x", "FMBoost image 2x"]
 
 
 def options(*args: Any) -> dict[str, Any]:
