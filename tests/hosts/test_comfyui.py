@@ -284,7 +284,8 @@ def test_a_picture_is_enlarged_as_on_the_command_line(comfyui: ComfyUI, picture:
     wanted = np.asarray(Image.open(out)).astype(int)
     assert found.shape == wanted.shape == (128, 192, 3)
     assert abs(found - wanted).max() <= 2
-    assert {data["max"] for data in run.of("progress")} == {1} and run.previews >= 1
+    if upscale_model == "none":  # a bundled one takes no flow, and has one tile here
+        assert {data["max"] for data in run.of("progress")} == {1} and run.previews >= 1
 
 
 def test_a_cascade_counts_evaluations_times_tiles_times_stages(
