@@ -556,7 +556,15 @@ def test_bench_measures_the_parts(tools, tmp_path, capsys, monkeypatch):
         rows = json.loads(report.read_text())["rows"]
         assert all(row["seconds"] > 0 and (row["case"]["start"], row["case"]["side"]) == (32, 64) for row in rows)
         found[model] = {row["case"]["method"]: row["flop"] for row in rows}
-    names = {"interpolated guide", "psu guide", "evaluation", "decoding", "decoding small", "restoring"}
+    names = {
+        "interpolated guide",
+        "psu guide",
+        "upscale model",
+        "evaluation",
+        "decoding",
+        "decoding small",
+        "restoring",
+    }
     assert set(found[tools[1]]) == names and set(found[str(fast)]) == names | {"fast guide"}
     flop = found[str(fast)]
     layers = [(4, 8, 16), (8, 8, 16), (8, 8, 16), (8, 16, 16), (4, 4, 64), (4, 4, 64), (4, 4, 64)]  # in, out, positions

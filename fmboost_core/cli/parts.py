@@ -1,4 +1,4 @@
-"""The parts of upscaling a latent, each measured alone: guides, an evaluation, decoding, restoring."""
+"""The parts of upscaling a latent, each measured alone: guides, upscale model, evaluation, decoding, restoring."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..files.locate import latent_upscale_model
+from ..files.upscale_model import load_upscale_model
 from ..imaging.resample import resize
 from ..sampling.fast_guide import fast_guide
 from ..sampling.guide import pixel_upsample
 from ..sampling.restore import back_projected
+from ..sampling.upscale_model import enlarged
 from .device import Tools
 
 Work = Callable[[], Tensor]
@@ -21,14 +24,17 @@ def parts(tools: Tools, start: int, side: int) -> dict[str, Work]:
     """The parts by name, for a latent of a square of `start` pixels that becomes one of `side`; noise stands for it.
 
     Sides are multiples of the downscale factor. "fast guide" is there with a model that has a guide network.
+    "upscale model" is the family's bundled one.
     """
     model, codec, unit = tools.model, tools.codec, tools.codec.downscale_factor
     small, large = (_noise(codec.channels, length // unit, tools) for length in (start, side))
     seen, made = (_noise(3, length, tools).clamp(-1, 1) for length in (start, side))
     conditioning, size = model.conditioning(large), (side // unit, side // unit)
+    enlarger = load_upscale_model(latent_upscale_model(model.spec.family), tools.device, model.dtype)
     works: dict[str, Work] = {
         "interpolated guide": lambda: resize(small, size),
         "psu guide": lambda: pixel_upsample(small, codec, (side, side)),
+        "upscale model": lambda: enlarged(seen, (side, side), enlarger),
         "evaluation": lambda: model.velocity(large, 0.0, conditioning),
         "decoding": lambda: codec.decode(large),
         "decoding small": lambda: codec.decode(small),
@@ -43,7 +49,10 @@ def parts(tools: Tools, start: int, side: int) -> dict[str, Work]:
 def part_names(has_guide: bool) -> list[str]:
     """The names of the parts, in the order in which they are shown."""
     fast = ["fast guide"] if has_guide else []
-    return ["interpolated guide", *fast, "psu guide", "evaluation", "decoding", "decoding small", "restoring"]
+    return [
+        "interpolated guide", *fast, "psu guide", "upscale model", "evaluation", "decoding", "decoding small",
+        "restoring",
+    ]  # fmt: skip
 
 
 def flop_of(work: Work) -> int:
