@@ -425,13 +425,29 @@ def test_the_bundled_upscale_model_is_named(tools, photo, tmp_path, capsys):
     bundled = load_upscale_model("builtin")
     wanted = upscale_image(small.rgb, load_model(tools[1]), load_codec(tools[3]), upscale_model=bundled)
     assert (read_picture(out).rgb - wanted).abs().max() < 0.01
-    unasked = tmp_path / "unasked.png"
-    assert cli.main(["upscale", *tools, str(photo), str(unasked)]) == 0
+    assert "without the flow" in capsys.readouterr().out
+    unasked, compared = tmp_path / "unasked.png", tmp_path / "compared.png"
+    assert cli.main(["upscale", *tools, str(photo), str(unasked), "--compare", str(compared)]) == 0
     assert torch.equal(read_picture(unasked).rgb, read_picture(out).rgb), "it is the default"
+    flown, three = tmp_path / "flown.png", tmp_path / "three.png"
+    assert upscale(tools, photo, flown, "--upscale-model", "builtin", "--strength", 0.05, "--compare", three) == 0
+    assert "4 evaluations" in capsys.readouterr().out
+    assert Image.open(three).width > 1.3 * Image.open(compared).width, "the upscale model's panel is there, too"
     assert load_tools("sd15-x2-direct", "builtin", "cpu", "float32", AUTOMATIC).upscale_model is None
     capsys.readouterr()
     assert upscale(tools, photo, out, "--upscale-model", tmp_path / "none.pth") == 2
     assert "none.pth; give a file, or the name of a bundled one" in capsys.readouterr().err
+
+
+def test_a_recipe_names_the_networks_that_took_part(tools, tmp_path):
+    texts = PngInfo()
+    texts.add_text("parameters", "a cup\nSteps: 20, Size: 24x16")
+    PHOTO.save(tmp_path / "in.png", pnginfo=texts)
+    named = {"fmboost-image-x2": (), "tiny behind fmboost-image-x2": ("--strength", 0.05)}
+    for name, how in named.items():
+        assert upscale(tools, tmp_path / "in.png", tmp_path / "out.png", "--upscale-model", "builtin", *how) == 0
+        with Image.open(tmp_path / "out.png") as image:
+            assert f"Postprocess upscaler: FMBoost {name}, " in image.text["parameters"]
 
 
 def test_a_single_picture_leaves_no_record_beside_it(tools, photo, tmp_path):

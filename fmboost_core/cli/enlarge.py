@@ -46,12 +46,18 @@ class Request:
     encoding: Encoding
     graphics: str | None = None
 
+    @property
+    def takes_flow(self) -> bool:
+        """Whether the flow takes part: not behind an upscale model whose images have none of its texture."""
+        return self.options.textured or not self.restore
+
     def settings(self, tools: Tools) -> dict[str, Any]:
         """What decides the pixels, as JSON holds it. How they are computed does not: device, number type, tiles."""
         facts = asdict(self)
         del facts["compare"], facts["graphics"], facts["options"]["tile"], facts["options"]["overlap"]
-        if facts["options"]["strength"] == 1:  # records of older versions have none
-            del facts["options"]["strength"]
+        for name, usual in (("strength", 1), ("textured", True)):  # records of older versions have none
+            if facts["options"][name] == usual:
+                del facts["options"][name]
         settings: dict[str, Any] = json.loads(json.dumps(facts | tools.weights))
         return settings
 
@@ -68,7 +74,7 @@ def enlarge(job: Job, prefix: str, tools: Tools, request: Request) -> None:
     result = result.with_step(_step(result, tools, request))
     for text in picture.notes + write_picture(job.target, result, request.encoding):
         note(f"{job.source.name}: {text}.")
-    cost = f"{evaluations} evaluation{'' if evaluations == 1 else 's'}"
+    cost = f"{evaluations} evaluation{'' if evaluations == 1 else 's'}" if evaluations else "without the flow"
     print(f"{prefix}{job.target}  {width}x{height}  {seconds:.1f} s  {cost}", flush=True)
     if request.graphics is not None:
         _show(result, request.graphics)
@@ -94,12 +100,20 @@ def _upscaled(picture: Picture, tools: Tools, request: Request, bar: ProgressBar
 
 def _step(result: Picture, tools: Tools, request: Request) -> dict[str, str]:
     """The enlargement as settings in a recipe: AUTOMATIC1111's own names for its Extras, and the seed."""
-    behind = "" if tools.upscale_model is None else f" behind {tools.upscale_model.name}"
     return {
-        "Postprocess upscaler": f"FMBoost {tools.model.spec.name}{behind}",
+        "Postprocess upscaler": f"FMBoost {_made_by(tools, request)}",
         "Postprocess upscale to": f"{result.width}x{result.height}",
         "Postprocess upscale seed": str(request.seed),
     }
+
+
+def _made_by(tools: Tools, request: Request) -> str:
+    """The names of the networks that make the result."""
+    if tools.upscale_model is None:
+        return tools.model.spec.name
+    if request.takes_flow:
+        return f"{tools.model.spec.name} behind {tools.upscale_model.name}"
+    return tools.upscale_model.name
 
 
 def _show(result: Picture, graphics: str) -> None:
@@ -109,17 +123,18 @@ def _show(result: Picture, graphics: str) -> None:
 
 
 def _comparison(picture: Picture, result: Picture, cost: str, tools: Tools, request: Request) -> Image.Image:
-    """Bicubic interpolation, the codec or the upscale model alone, and the result side by side."""
+    """Bicubic interpolation, the codec or the upscale model alone where the flow comes after it, and the result."""
     width, height = result.width, result.height
     small = preview(picture)
     fit = Image.Image.resize if request.target.distorts else ImageOps.fit
     bicubic = fit(small, (width, height), Image.Resampling.BICUBIC)
     restored = ", restored" if request.restore else ""
+    before = [_without_flow(picture, result, tools, request)] if request.takes_flow else []
     return side_by_side(
         (
             Panel(bicubic, "Bicubic", f"{picture.width}x{picture.height}, interpolated to {width}x{height}"),
-            _without_flow(picture, result, tools, request),
-            Panel(preview(result), "FMBoost", f"{tools.model.spec.name}, {cost}{restored}"),
+            *before,
+            Panel(preview(result), "FMBoost", f"{_made_by(tools, request)}, {cost}{restored}"),
         )
     )
 
