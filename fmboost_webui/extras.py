@@ -101,5 +101,5 @@ def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
         tiled = Upscaler(model, codec, replace(options, tile=tile), hooks, enlarger)
         return tiled.image(image, Target(size=size, stretch=True), seeded_noise(0, 1))
 
-    with on_device as codec, host.on_device(model, size) if flows else nullcontext():
+    with on_device as codec, host.on_device(model, size) if flows else host.room_for_image(size):
         return host.with_smaller_tiles(run, options.tile)

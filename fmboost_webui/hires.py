@@ -8,7 +8,6 @@ without this extension fails instead of becoming another kind of pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -192,7 +191,7 @@ class HiresPass:
             return upscaler.latent(latent, target, noise, image)
 
         made, seamless = [], periodic(vae, self._tileable)
-        with host.warnings_shown(p), host.on_device(model, size) if flows else nullcontext():
+        with host.warnings_shown(p), host.on_device(model, size) if flows else host.room_for_image(size):
             # One by one: a batch then equals its singles, and takes no more memory.
             for item, latent in enumerate(samples.split(1)):
                 # Fast guides need no image where a sampler follows, and interpolated ones none at all.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from fmboost_core.errors import Cancelled, collected_warnings, is_out_of_memory
 from fmboost_core.families import FAMILIES, IMAGE_FAMILY
 from fmboost_core.files.upscale_model import LoadedUpscaleModel
 from fmboost_core.model import Model
+from fmboost_core.sampling.options import Behind
 from fmboost_core.sampling.schedule import Noise
 from fmboost_core.sampling.tiling import in_smaller_tiles
 from fmboost_core.sampling.upscale_model import UpscaleModel
@@ -68,11 +70,33 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-def bundled_upscale_model(name: str) -> LoadedUpscaleModel:
+@dataclass(frozen=True)
+class BundledUpscaleModel:
+    """A bundled upscale model, which takes smaller tiles where the device's memory runs out."""
+
+    loaded: LoadedUpscaleModel
+
+    @property
+    def behind(self) -> Behind:
+        return self.loaded.behind
+
+    def watched(self, on_tile: Callable[[int, int], None]) -> BundledUpscaleModel:
+        """The same, which tells its progress."""
+        return BundledUpscaleModel(self.loaded.watched(on_tile))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        def run(tile: int | str | None) -> Tensor:
+            return self.loaded.in_tiles(int(tile or self.loaded.tile))(image)
+
+        return with_smaller_tiles(run, self.loaded.tile, unit="pixels")
+
+
+def bundled_upscale_model(name: str) -> BundledUpscaleModel:
     """A bundled upscale model on the device, which stops with the host after each tile."""
 
     with _undisturbed():
-        return load_upscale_model(name, devices.device, _dtype()).watched(lambda done, total: _stop_with_the_host())
+        loaded = load_upscale_model(name, devices.device, _dtype())
+    return BundledUpscaleModel(loaded.watched(lambda done, total: _stop_with_the_host()))
 
 
 def _stop_with_the_host() -> None:
@@ -101,13 +125,27 @@ def on_device(model: Model, size: tuple[int, int]) -> Iterator[None]:
     """The network on the device, with room for an image of size (width, height); afterwards it is on the CPU again."""
     dtype = _dtype()
     positions = size[0] * size[1] // FAMILIES[model.spec.family].downscale_factor ** 2
-    _make_room(model.working_memory(positions, dtype))
+    with _room(model.working_memory(positions, dtype)):
+        try:
+            model.to(devices.device, dtype)
+            yield
+        finally:
+            model.to("cpu", torch.float32)
+
+
+def room_for_image(size: tuple[int, int]) -> AbstractContextManager[None]:
+    """Room on the device for an upscale model alone, which makes an image of size (width, height)."""
+    return _room(3 * 64 * size[0] * size[1] * _dtype().itemsize)  # three maps of 64 channels
+
+
+@contextmanager
+def _room(needed: int) -> Iterator[None]:
+    """Room for so many bytes on the device, without the host's autocast."""
+    _make_room(needed)
     try:
-        model.to(devices.device, dtype)
         with devices.without_autocast():
             yield
     finally:
-        model.to("cpu", torch.float32)
         devices.torch_gc()
 
 
@@ -131,11 +169,13 @@ def _make_room(needed: int) -> None:
     devices.torch_gc()
 
 
-def with_smaller_tiles(run: Callable[[int | str | None], Result], tile: int | str | None) -> Result:
-    """run(tile), with smaller tiles where the device's memory runs out. tile: see `SamplingOptions`."""
+def with_smaller_tiles(
+    run: Callable[[int | str | None], Result], tile: int | str | None, unit: str = "latents"
+) -> Result:
+    """run(tile), with smaller tiles where the device's memory runs out. tile: see `SamplingOptions`. unit: of it."""
 
     def before_retry(smaller: int) -> None:
-        print(f"FMBoost: out of memory, going on with tiles of {smaller} latents")
+        print(f"FMBoost: out of memory, going on with tiles of {smaller} {unit}")
         devices.torch_gc()
 
     return in_smaller_tiles(run, tile, is_out_of_memory, before_retry)
@@ -219,7 +259,7 @@ class Progress:
             self._show(done, total)
             _stop_with_the_host()
 
-        return upscale_model.watched(on_tile) if isinstance(upscale_model, LoadedUpscaleModel) else upscale_model
+        return upscale_model.watched(on_tile) if isinstance(upscale_model, BundledUpscaleModel) else upscale_model
 
     def _show(self, done: int, total: int) -> None:
         state = shared.state

@@ -141,18 +141,18 @@ def describe(model: ModelFile, size: tuple[int, int], target: tuple[int, int], o
     Raises `ConfigError` where the solver cannot spend the steps, or the target is smaller than the size.
     """
     spec, enlarger = model.spec, options.enlarger(model.spec)
-    told = None if enlarger is None else BEHIND_BUNDLED if enlarger in BUNDLED_NAMES else BEHIND_OTHERS
-    resolved, start = options.sampling(steps).resolve(spec, behind=told), (size[1], size[0])
+    behind = None if enlarger is None else BEHIND_BUNDLED if enlarger in BUNDLED_NAMES else BEHIND_OTHERS
+    resolved, start = options.sampling(steps).resolve(spec, behind=behind), (size[1], size[0])
     sizes = stage_sizes(start, Target(size=target).pixels(start, spec.scale), spec.scale)
     if enlarger is not None and not resolved.textured and not options.refine:
         made = f"by {escape(enlarger)} alone"
     else:
         stages = len(sizes) if enlarger is None else 1
-        behind = "" if enlarger is None else f" behind {escape(enlarger)}"
+        after = "" if enlarger is None else f" behind {escape(enlarger)}"
         own = f" (default {spec.noise_step})" if len(spec.noise_steps) > 1 else ""
         work = f"{_plural(stages, 'stage')}, " if stages > 1 else ""
         work += _evaluations(options.solver, stages * resolved.nfe)
-        made = f"with {escape(model.name)}{behind}, {work}. Noise step: {trained_steps(spec)}{own}"
+        made = f"with {escape(model.name)}{after}, {work}. Noise step: {trained_steps(spec)}{own}"
     if options.refine:
         then = "Then the sampler refines it, with hires steps, prompt and denoising strength."
     else:

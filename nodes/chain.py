@@ -77,7 +77,7 @@ class PSUUpsample(io.ComfyNode):
         cfm: host.HostModel | None = None, upscale_model: Any = None, **size: Any,
     ) -> io.NodeOutput:  # fmt: skip
         own, axes = "psu" if cfm is None else cfm.spec.guide, parse_tileable(tileable)
-        asked, enlarges = method, is_enlarged(upscale_model, method, own)
+        asked_method, enlarges = method, is_enlarged(upscale_model, method, own)
         method = _method(method, own, enlarges)
         # The VAE's raw latents: a family's scaling would cancel out.
         codec, encodes = None if vae is None else HostVAE(vae, None, tiled_vae), method == "psu"
@@ -89,8 +89,8 @@ class PSUUpsample(io.ComfyNode):
             samples = checked(latent, None if cfm is None else cfm.party, party, model)
             # What the VAE has encoded is of its family.
             family = (codec.family if codec and encodes else None) or _family_of(model, cfm)
-            seems = family or (None if party is None else party.seems)
-            enlarger = upscale_model_for(upscale_model, asked, own, latent_upscale_model(seems))
+            likely_family = family or (None if party is None else party.seems)
+            enlarger = upscale_model_for(upscale_model, asked_method, own, latent_upscale_model(likely_family))
             target, unit = inputs.target_of(**size), codec.downscale_factor if codec else inputs.UNIT
             start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
             end = target.pixels(start, inputs.DEFAULT_SCALE, unit)

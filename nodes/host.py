@@ -292,13 +292,12 @@ def blocked(message: str) -> Any:
     return ExecutionBlocker(message)
 
 
-def is_connected(node: str | None, output: int) -> bool:
-    """Whether an output of a node is connected in the workflow that runs; True where the host does not tell.
-
-    node: its id, as the host gives it to hidden inputs.
-    """
+def is_connected(output: int) -> bool:
+    """Whether an output of the node that runs is connected in its workflow; True where the host does not tell."""
+    from comfy_execution.utils import get_executing_context
     from server import PromptServer
 
+    node = getattr(get_executing_context(), "node_id", None)
     queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
     workflows = [job[2] for job in getattr(queue, "currently_running", {}).values()]
     inputs = [other.get("inputs", {}) for workflow in workflows if node in workflow for other in workflow.values()]

@@ -73,16 +73,15 @@ class Upscale(io.ComfyNode):
                 inputs.upscale_model_input(),
             ],
             outputs=[io.Latent.Output(display_name="large latent"), io.Image.Output(display_name="large image")],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, decode: bool | None = None, **_: Any) -> bool:
+    def fingerprint_inputs(cls, decode: bool | None = False, **_: Any) -> bool:
         """Whether the large latent is made: the host keeps a result while this and the inputs stay the same.
 
         decode: None where a link decides it.
         """
-        return decode is False or host.is_connected(cls.hidden.unique_id, LARGE_LATENT)
+        return decode is False or host.is_connected(LARGE_LATENT)
 
     @classmethod
     def execute(
@@ -99,7 +98,7 @@ class Upscale(io.ComfyNode):
             upscaler = Upscaler(cfm, codec, replace(options, tile=tile), hooks, enlarger)
             if not decode:
                 return upscaler.latent(small, target, noise), None
-            if not host.is_connected(cls.hidden.unique_id, LARGE_LATENT):  # it costs an encoding
+            if not host.is_connected(LARGE_LATENT):  # it costs an encoding
                 return None, upscaler.image_of_latent(small, target, noise)
             return upscaler.latent_and_image(small, target, noise)
 
@@ -184,6 +183,8 @@ class UpscaleImage(io.ComfyNode):
             # One by one: a batch may be a film, whose large images together are more than the memory.
             for item, single in enumerate(_with_alpha(image, mask).split(1)):
                 large.append(upscaled(item, single.movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)
+                if not options.textured:  # the flow, which counts its evaluations, took no part
+                    progress.on_progress(1, 1)
                 progress.next_run()
         return io.NodeOutput(*_picture_and_mask(torch.cat(large), image.shape[-1]), ui=host.shown(notes))
 

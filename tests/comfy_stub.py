@@ -164,8 +164,6 @@ class NodeOutput:
 
 
 class ComfyNode:
-    hidden = SimpleNamespace(unique_id=None)
-
     @classmethod
     def define_schema(cls) -> Schema:
         raise NotImplementedError
@@ -227,7 +225,6 @@ IO = SimpleNamespace(
     Int=io_kind("INT", IntWidget), Float=io_kind("FLOAT", FloatWidget), Boolean=io_kind("BOOLEAN", BooleanWidget),
     Combo=io_kind("COMBO", ComboWidget), Latent=io_kind("LATENT"), Vae=io_kind("VAE"), Image=io_kind("IMAGE"),
     Mask=io_kind("MASK"), Model=io_kind("MODEL"), UpscaleModel=io_kind("UPSCALE_MODEL"),
-    Hidden=SimpleNamespace(unique_id="UNIQUE_ID"),
 )  # fmt: skip
 
 
@@ -514,8 +511,8 @@ class Host:
         return output
 
     def copy_of(self, node: type[Any]) -> Any:
-        """A node as the host calls it, which knows its id in the workflow."""
-        return Locked(node.__name__, (node,), {"hidden": SimpleNamespace(unique_id=NODE_ID)})
+        """A node as the host calls it."""
+        return Locked(node.__name__, (node,), {})
 
     def of_workflow(self, *others: dict[str, Any]) -> None:
         """Let a workflow run in which these are the inputs of other nodes than the one that `run` runs."""
@@ -621,6 +618,7 @@ def contents(host: Host) -> dict[str, dict[str, Any]]:
         "comfy_extras.nodes_upscale_model": {"ImageUpscaleWithModel": ImageUpscaleWithModel},
         "comfy_execution": {},
         "comfy_execution.graph_utils": {"ExecutionBlocker": ExecutionBlocker},
+        "comfy_execution.utils": {"get_executing_context": lambda: SimpleNamespace(node_id=NODE_ID)},
         "latent_preview": {"get_previewer": host.get_previewer},
         "server": {
             "PromptServer": SimpleNamespace(

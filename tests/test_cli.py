@@ -439,6 +439,17 @@ def test_the_bundled_upscale_model_is_named(tools, photo, tmp_path, capsys):
     assert "none.pth; give a file, or the name of a bundled one" in capsys.readouterr().err
 
 
+def test_the_mean_is_taken_by_its_name(tools, photo, tmp_path, capsys):
+    out = tmp_path / "out"
+    how = ("--upscale-model", "fmboost-mean-x2", "--scale", 1.5)
+    assert upscale(tools, photo, f"{out}/", *how) == 0
+    assert upscale(tools, photo, f"{out}/", *how, "--skip-existing") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    other = ("--upscale-model", "fmboost-latent-x2", "--scale", 1.5, "--skip-existing")
+    assert upscale(tools, photo, f"{out}/", *other) == 0
+    assert "with other settings, so made anew" in capsys.readouterr().err
+
+
 def test_a_recipe_names_the_networks_that_took_part(tools, tmp_path):
     texts = PngInfo()
     texts.add_text("parameters", "a cup\nSteps: 20, Size: 24x16")

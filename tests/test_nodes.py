@@ -790,16 +790,17 @@ def test_the_host_runs_the_node_again_when_something_takes_its_latent(host: Host
         return host.copy_of(host.nodes["FMBoostUpscale"]).fingerprint_inputs(seed=1, **given)
 
     image, both = [{"images": [NODE_ID, 1]}], [{"images": [NODE_ID, 1]}, {"samples": [NODE_ID, 0]}]
-    for given in ({}, {"decode": True}):
-        assert fingerprint(*image, **given) != fingerprint(*both, **given)
-    assert fingerprint(*image, decode=False) == fingerprint(*both, decode=False), "the latent is made in any case"
+    for decode in (True, None):  # None: a link decides
+        assert fingerprint(*image, decode=decode) != fingerprint(*both, decode=decode)
+    for given in ({}, {"decode": False}):
+        assert fingerprint(*image, **given) == fingerprint(*both, **given), "the latent is made in any case"
     host.running.clear()
     unknown = host.copy_of(host.nodes["FMBoostUpscale"]).fingerprint_inputs(decode=True)
     assert unknown == fingerprint(*both, decode=True), "where the host does not tell, the latent is made"
 
 
 def test_sd3_has_an_upscale_model_of_its_own(host: Host) -> None:
-    """The family comes from the model of FMBoost, or from that of diffusion."""
+    """The family comes from the model of FMBoost."""
     vae, cfm, asked = vae_of("sd3-x2"), ready(host, "sd3-x2"), {"method": "auto"}
     small = {"samples": FAMILIES["sd3"].to_raw(torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0)))}
     image = host.run("FMBoostUpscale", latent=small, vae=vae, cfm=cfm, decode=True, **asked).args[1].movedim(-1, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fmboost_core.codecs.periodic import periodic
 from fmboost_core.codecs.tiny import TinyVAE
-from fmboost_core.errors import ConfigError, NonFiniteError
+from fmboost_core.errors import Cancelled, ConfigError, NonFiniteError
 from fmboost_core.imaging.blur import blurred
 from fmboost_core.imaging.resample import cover, resize
 from fmboost_core.model import Model
@@ -225,6 +225,24 @@ def test_behind_a_bundled_one_an_image_takes_no_flow(model: Model, codec: TinyVA
     textured = asked.image_of_latent(low, target, seeded_noise(3, 2))
     assert torch.equal(textured, asked.latent_and_image(low, target, seeded_noise(3, 2))[1])
     assert not torch.allclose(textured, image, atol=1e-3), "a strength that is asked for brings the texture"
+
+
+def test_without_the_flow_it_stops_before_it_begins(model: Model, codec: TinyVAE) -> None:
+    unused = Bundled()
+    upscaler = Upscaler(model, codec, hooks=Hooks(cancelled=lambda: True), upscale_model=unused)
+    image, target, noise = images(1, 3, 48, 40), Target(scale=2), seeded_noise(0, 1)
+    with pytest.raises(Cancelled):
+        upscaler.image_of_latent(codec.encode(image), target, noise)
+    with pytest.raises(Cancelled):
+        upscaler.image(image, target, noise)
+    assert unused.seen == []
+
+
+def test_without_the_flow_a_seamless_image_is_enlarged_to_its_size(model: Model, codec: TinyVAE) -> None:
+    twice = Bundled(2)
+    upscaler = Upscaler(model, codec, SamplingOptions(tileable="both"), upscale_model=twice)
+    assert upscaler.image(images(1, 3, 50, 42), Target(scale=2), seeded_noise(0, 1)).shape == (1, 3, 100, 84)
+    assert len(twice.seen) == 1, "not to whole latents, for which it would be applied again"
 
 
 def test_behind_a_bundled_one_an_image_that_comes_in_takes_no_flow(model: Model, codec: TinyVAE) -> None:

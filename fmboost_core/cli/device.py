@@ -16,8 +16,8 @@ from ..errors import ConfigError, ImageError, is_out_of_memory
 from ..fallback import move
 from ..files.checkpoint import load_model
 from ..files.locate import bundled_models
-from ..files.upscale_model import LoadedUpscaleModel, find_upscale_model, load_upscale_model
-from ..files.weight_file import sha256_of, weights_digest
+from ..files.upscale_model import LoadedUpscaleModel, identity, load_upscale_model
+from ..files.weight_file import weights_digest
 from ..model import Model
 from ..sampling.checks import check_pair
 from .arguments import AUTOMATIC, DEFAULT_MODEL, NO_UPSCALE_MODEL
@@ -63,7 +63,7 @@ def load_tools(model: str | None, codec: str, device: str, dtype: str, upscale_m
     enlarger = None
     if upscale_model != NO_UPSCALE_MODEL:
         enlarger = load_upscale_model(upscale_model, where, kind)
-        weights["upscale_model"] = sha256_of(find_upscale_model(upscale_model))
+        weights["upscale_model"] = identity(upscale_model)[1]
     return Tools(network.to(where, kind), move(autoencoder, where, kind), where, weights, enlarger)
 
 

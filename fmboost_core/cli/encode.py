@@ -67,8 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import require
     from ..fallback import move
     from ..files.checkpoint import describe, load_model
-    from ..files.upscale_model import find_upscale_model, load_upscale_model
-    from ..files.weight_file import sha256_of
+    from ..files.upscale_model import identity, load_upscale_model
     from ..training.data.encode import ShardMaker
     from ..training.data.encoding import Encoding
     from ..training.data.photos import find_photos, plan_views
@@ -91,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
 
     def named(name: str | None) -> str:
         """An upscale model's name and hash, which tells two of one name apart."""
-        path = find_upscale_model(name) if name else None
-        return f"{path.stem} {sha256_of(path)[:16]}" if path else ""
+        stem, digest = identity(name) if name else ("", "")
+        return f"{stem} {digest[:16]}" if name else ""
 
     how = Encoding(
         scale=args.scale,

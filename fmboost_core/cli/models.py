@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> None:
     print(_OTHERS)
     if bundled_upscale_models():
         print("\nBundled upscale models (for --upscale-model, which takes files of others too):")
-    for name in bundled_upscale_models():
-        _show_upscale_model(name)
-    print(f"  {MEAN_UPSCALE_MODEL}\n    the sharpened mean of what these make, for decoded latents of SD3")
+        for name in bundled_upscale_models():
+            _show_upscale_model(name)
+        print(f"  {MEAN_UPSCALE_MODEL}\n    the sharpened mean of what these make, for decoded latents of SD3")
 
 
 def _show(name: str) -> None:

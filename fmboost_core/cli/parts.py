@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from ..imaging.resample import resize
 from ..sampling.fast_guide import fast_guide
 from ..sampling.guide import pixel_upsample
 from ..sampling.restore import back_projected
-from ..sampling.upscale_model import enlarged
+from ..sampling.upscale_model import UpscaleModel, enlarged
 from .device import Tools
 
 Work = Callable[[], Tensor]
@@ -30,11 +31,16 @@ def parts(tools: Tools, start: int, side: int) -> dict[str, Work]:
     small, large = (_noise(codec.channels, length // unit, tools) for length in (start, side))
     seen, made = (_noise(3, length, tools).clamp(-1, 1) for length in (start, side))
     conditioning, size = model.conditioning(large), (side // unit, side // unit)
-    enlarger = load_upscale_model(latent_upscale_model(model.spec.family), tools.device, model.dtype)
+
+    @cache
+    def enlarger() -> UpscaleModel:
+        """Loaded for its own part alone, so that it counts in no other's memory."""
+        return load_upscale_model(latent_upscale_model(model.spec.family), tools.device, model.dtype)
+
     works: dict[str, Work] = {
         "interpolated guide": lambda: resize(small, size),
         "psu guide": lambda: pixel_upsample(small, codec, (side, side)),
-        "upscale model": lambda: enlarged(seen, (side, side), enlarger),
+        "upscale model": lambda: enlarged(seen, (side, side), enlarger()),
         "evaluation": lambda: model.velocity(large, 0.0, conditioning),
         "decoding": lambda: codec.decode(large),
         "decoding small": lambda: codec.decode(small),

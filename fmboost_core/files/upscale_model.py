@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .locate import (
     upscale_model_names,
 )
 from .upscale_network import UpscaleNetwork, is_known, load_upscale_network
+from .weight_file import sha256_of
 
 BUILTIN = "builtin"
 TILE, OVERLAP = 256, 36  # pixels of the small image; compact networks look 34 pixels far
@@ -93,7 +95,7 @@ def load_upscale_model(
     network = move(load_network(path), device, dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     apply = partial(with_fallback, "enlarging by the upscale model", network, module=network)
-    behind, name = BEHIND_BUNDLED if is_bundled else BEHIND_OTHERS, _name_of(path)
+    behind, name = BEHIND_BUNDLED if is_bundled else BEHIND_OTHERS, identity(path)[0]
     kind = next(network.parameters()).dtype
     return LoadedUpscaleModel(name, apply, network.factor, device, kind, None, behind, *tiles_of(network))
 
@@ -106,18 +108,27 @@ def load_network(name: Path | str) -> UpscaleNetwork | MeanNetwork:
     return MeanNetwork([load_upscale_network(find_upscale_model(part)) for part in parts])
 
 
+def identity(name: Path | str) -> tuple[str, str]:
+    """The name of an upscale model and the SHA-256 of its file; of the mean that of both files' own, which tells it."""
+    if str(name) != MEAN_UPSCALE_MODEL:
+        path = find_upscale_model(name)
+        return path.stem, sha256_of(path)
+    parts = [identity(part)[1] for part in (LATENT_UPSCALE_MODEL, IMAGE_UPSCALE_MODEL)]
+    return MEAN_UPSCALE_MODEL, sha256("".join(parts).encode()).hexdigest()
+
+
 def tiles_of(network: UpscaleNetwork | MeanNetwork) -> tuple[int, int]:
     """Side and overlap of a network's tiles, in pixels of the small image."""
     return (TILE, OVERLAP) if isinstance(network, CompactNetwork) else RRDB_TILES[network.factor]
 
 
-def _name_of(path: Path | str) -> str:
-    return MEAN_UPSCALE_MODEL if str(path) == MEAN_UPSCALE_MODEL else find_upscale_model(path).stem
-
-
 def find_upscale_model(name: Path | str) -> Path:
     """The file behind a path, the bundled name of a file or "builtin". Raises `CheckpointError` where there is none."""
     bundled = IMAGE_UPSCALE_MODEL if str(name) == BUILTIN else str(name)
+    if bundled == MEAN_UPSCALE_MODEL:
+        raise CheckpointError(
+            f"{bundled} is no file, but the mean of {listed(bundled_upscale_models())}; name one of these here."
+        )
     if bundled in bundled_upscale_models():
         return BUNDLED_UPSCALE_MODELS / f"{bundled}.safetensors"
     path = Path(name)

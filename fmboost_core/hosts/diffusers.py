@@ -29,7 +29,7 @@ from ..errors import ConfigError, LatentError, is_count, require
 from ..files.checkpoint import load_model
 from ..files.folder import save_folder
 from ..files.locate import IMAGE_UPSCALE_MODEL, latent_upscale_model
-from ..files.upscale_model import load_upscale_model
+from ..files.upscale_model import LoadedUpscaleModel, load_upscale_model
 from ..imaging.resample import pad_to
 from ..model import Model
 from ..networks.conditioning import Conditioning
@@ -206,7 +206,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         self._interrupt = False
         try:
             with self._hooks(callback_on_step_end, inputs) as hooks:
-                enlarger = self._enlarger(upscale_model, options, latents is None)
+                enlarger = self._watched(self._enlarger(upscale_model, options, latents is None), hooks)
                 upscaler = Upscaler(self.core, self._codec(), options, hooks, enlarger)
                 made = make(upscaler, small, target, noise, restore, output_type)
         finally:
@@ -240,6 +240,16 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         # For each call, so that it is on the device only while it works.
         name = IMAGE_UPSCALE_MODEL if of_images else latent_upscale_model(self.model.spec.family)
         return load_upscale_model(name, self._execution_device, self.model.dtype)
+
+    def _watched(self, upscale_model: UpscaleModel | None, hooks: Hooks) -> UpscaleModel | None:
+        """An upscale model whose tiles the progress bar counts, and that stops between them, where it tells of them."""
+
+        def on_tile(done: int, total: int) -> None:
+            hooks.check_cancelled()
+            if hooks.progress is not None:
+                hooks.progress(done, total)
+
+        return upscale_model.watched(on_tile) if isinstance(upscale_model, LoadedUpscaleModel) else upscale_model
 
     def _small(self, image: Any, latents: Tensor | None, height: int | None, width: int | None) -> Tensor:
         """The small images (B,3,h,w) in [-1,1] or latents (B,C,h,w) of the arguments of a call."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import Cancelled
 from ..model import Model
 from ..networks.conditioning import Conditioning
 from .hooks import Hooks
@@ -52,13 +51,8 @@ class Flow:
         o = self.options
         return solve(velocity, start, o.nfe, o.solver, tolerance=o.tolerance, on_step=self.hooks.on_state)
 
-    def check_cancelled(self) -> None:
-        """Raise `Cancelled` where the caller wants to stop."""
-        if self.hooks.cancelled is not None and self.hooks.cancelled():
-            raise Cancelled("Stopped on request.")
-
     def _advance(self) -> None:
         self.done += 1
         if self.hooks.progress is not None:
             self.hooks.progress(self.done, self.total)
-        self.check_cancelled()
+        self.hooks.check_cancelled()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..errors import Cancelled
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -38,3 +40,8 @@ class Hooks:
     cancelled: Callable[[], bool] | None = None
     on_state: Callable[[float, Tensor], None] | None = None
     on_stage: Callable[[Stage], None] | None = None
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` where the caller wants to stop."""
+        if self.cancelled is not None and self.cancelled():
+            raise Cancelled("Stopped on request.")

@@ -95,6 +95,7 @@ class Upscaler:
         """The image alone that `latent_and_image` makes, for the least work. The arguments are the same."""
         require_codec(self.codec, "An image", "give a codec")
         cascade = self._cascade(self._latent_sizes(latent, target, image), noise)
+        self.hooks.check_cancelled()
         return cascade.image_of_latent(latent.float(), image, target.distorts, restore)
 
     def latent_and_image(
@@ -144,6 +145,7 @@ class Upscaler:
             fit = resize if target.distorts else cover
             alpha = fit(alpha, end, tileable=self.options.tileable).clamp(-1, 1)
         cascade = self._cascade(self._stage_sizes(start, end), noise)
+        self.hooks.check_cancelled()
         large = cascade.image(colours, target.distorts, restore)
         return (torch.cat([large, alpha], dim=1) if alpha.numel() else large).to(image)
 
@@ -155,7 +157,7 @@ class Upscaler:
         flow = Flow(self.model, o, self.hooks, tiles)
 
         def sample(index: int, guide: Tensor, kind: str) -> Tensor:
-            flow.check_cancelled()
+            self.hooks.check_cancelled()
             check_finite(guide, "The guide (the upsampled input)")
             return self._sample(flow, guide, kind, noise, tilings[index], (index, sizes))
 
