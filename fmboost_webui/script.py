@@ -98,7 +98,7 @@ def _accordion() -> dict[str, Any]:
             dropdown("upsample", GUIDE_METHODS, "Guide method", "fmboost_guide")
             dropdown("tile", TILE_CHOICES, "Tiles (latents)", "fmboost_tile")
         dropdown(
-            "upscale_model", upscale_model.choices(), "Upscale model: enlarges the picture, and the flow adds texture",
+            "upscale_model", upscale_model.choices(), "Upscale model: enlarges the picture instead of interpolation",
             "fmboost_upscale_model",
         )  # fmt: skip
         made["noise_step"] = gr.Slider(
@@ -107,7 +107,7 @@ def _accordion() -> dict[str, Any]:
         )  # fmt: skip
         made["strength"] = gr.Slider(
             OWN_STRENGTH, MAX_STRENGTH, value=WIDGETS["strength"], step=0.05, elem_id="fmboost_strength",
-            label="Strength: more than 1 is crisper, less is softer (0: the model's own, or the upscale model's)",
+            label="Strength: more than 1 is crisper, less is softer (0: the model's own, or none behind FMBoost's)",
         )  # fmt: skip
         made["refine"] = gr.Checkbox(
             WIDGETS["refine"], label="Refine with the sampler afterwards, at the denoising strength",

@@ -141,7 +141,7 @@ class UpscaleImage(io.ComfyNode):
                     "restore",
                     default=True,
                     tooltip="Puts back what the VAE loses of the picture: text, faces and fine lines stay as they "
-                    "were, and the flow adds detail.",
+                    "were.",
                 ),
                 io.Mask.Input(
                     "mask",

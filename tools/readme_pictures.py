@@ -55,14 +55,13 @@ def pictures(taesd: str, esrgan_file: str) -> dict[str, Image.Image]:
     image, model = photo("astronaut"), load_model("flux1-x2")
     bundled = load_upscale_model(IMAGE_UPSCALE_MODEL)
     large = upscale_image(image, model, load_codec("builtin", "flux1"), upscale_model=bundled)
-    whole = comparison(image, esrgan, large, f"flux1-x2 behind {IMAGE_UPSCALE_MODEL}")
+    whole = comparison(image, esrgan, large, IMAGE_UPSCALE_MODEL)
     codec = load_codec(taesd)
     latent = codec.encode(photo("coffee"))
     seen = codec.decode(latent).clamp(-1, 1)
     upscaler = Upscaler(load_model("sd15-x2"), codec, upscale_model=load_upscale_model(LATENT_UPSCALE_MODEL))
-    _, large = upscaler.latent_and_image(latent, Target(scale=2), seeded_noise(0, 1), seen)
-    caption = f"sd15-x2 behind {LATENT_UPSCALE_MODEL}"
-    return {"compare": whole, "compare-latent": comparison(seen, esrgan, large, caption)}
+    large = upscaler.image_of_latent(latent, Target(scale=2), seeded_noise(0, 1), seen)
+    return {"compare": whole, "compare-latent": comparison(seen, esrgan, large, LATENT_UPSCALE_MODEL)}
 
 
 def main() -> None:

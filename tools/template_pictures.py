@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fmboost_core import Model, Target, Upscaler, boost, load_codec, load_model, load_upscale_model, upscale_image
 from fmboost_core.codecs.protocol import Codec
-from fmboost_core.files.locate import LATENT_UPSCALE_MODEL
+from fmboost_core.files.locate import latent_upscale_model
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import seeded_noise
 
@@ -115,7 +115,7 @@ def picture(name: str, shot: Shot, folder: Path) -> Image.Image:
     if name == "trajectory":
         return canvas([(f"t = {t:g}", codec.decode(x)) for t, x in flowed(latent, model, codec)], shot)
     before = codec.decode(latent).clamp(-1, 1)
-    upscale_model = load_upscale_model(LATENT_UPSCALE_MODEL) if model.spec.guide == "psu" else None
+    upscale_model = load_upscale_model(latent_upscale_model(model.spec.family)) if model.spec.guide == "psu" else None
     upscaler = Upscaler(model, codec, upscale_model=upscale_model)
     large, after = upscaler.latent_and_image(latent, Target(scale=shot.scale), seeded_noise(0, 1), before)
     if name == "sd15_1k":  # the only one with VAE Decode and FMBoost Restore

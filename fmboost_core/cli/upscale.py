@@ -97,13 +97,13 @@ def _add_method(group: Any) -> None:
         type=float,
         metavar="S",
         help="how strongly the flow changes the guide, up to 2: more than 1 is crisper, less is softer (default: "
-        "0.05 behind a bundled upscale model, 0.3 behind another, else the model's)",
+        "0.3 behind an upscale model, behind a bundled one no flow, or 0.05 with --no-restore; else the model's)",
     )
     add(
         "--upscale-model",
         default=AUTOMATIC,
         metavar="FILE|builtin|none",
-        help="what enlarges the picture before the flow adds texture: a file such as Real-ESRGAN's, "
+        help="what enlarges the picture in the place of interpolation: a file such as Real-ESRGAN's, "
         "the bundled one, or none, which interpolates (default: the bundled one, but none with models that work on "
         "latents alone); some files need the package spandrel",
     )

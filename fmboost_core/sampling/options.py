@@ -27,7 +27,7 @@ class Behind(NamedTuple):
 
 # Most upscale models draw edges and most of the detail, of every model's guides.
 BEHIND_OTHERS = Behind(0.3, textured=True)
-# The bundled ones draw texture, too: the flow's changed images by less than 1 of 255, for five times the work.
+# The bundled ones draw texture, too: the flow's changed images by 0.5 of 255 or less, for six times the work.
 BEHIND_BUNDLED = Behind(0.05, textured=False)
 
 
