@@ -147,7 +147,12 @@ def _round_trip(device: torch.device) -> Iterator[Finding]:
     began = time.perf_counter()
     with collected_warnings() as sentences:
         large = upscale_image(
-            image.to(device), tools.model, tools.codec, seed=0, upscale_model=tools.upscale_model
+            image.to(device),
+            tools.model,
+            tools.codec,
+            seed=0,
+            upscale_model=tools.upscale_model,
+            strength=tools.model.spec.strength,  # so that the flow and the codec take part
         ).cpu()
     seconds = time.perf_counter() - began
     for sentence in sentences:
