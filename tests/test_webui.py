@@ -660,8 +660,10 @@ def test_the_bundled_upscale_model_takes_the_place_of_interpolation(
         assert Options.of([], {"upsample": guide}).enlarger(read_spec(model)) is None
     assert Options.of([], {"upscale_model": "None"}).enlarger(usual_spec) is None
     stub.shared.state.interrupted = True
+    stopped = upscale_model.named("FMBoost latent 2x")
+    assert stopped is not None
     with pytest.raises(Cancelled):
-        upscale_model.named("FMBoost latent 2x")(seen / 2 + 0.5)  # type: ignore[misc]
+        stopped(seen / 2 + 0.5)
     ours = ", ".join(upscale_model.BUNDLED_NAMES)
     with pytest.raises(ConfigError, match=f"no upscaler 'Gone' here; choose one of Automatic, None, {ours}, Crisp 4x"):
         upscale_model.named("Gone")
