@@ -12,22 +12,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from .server import PACK, Refused, peak_memory
-from .webui import BROKEN_UPSCALER, UPSCALER, Made, Pixels, Webui, as_text, difference, pixels_of
+from .webui import BROKEN_UPSCALER, UPSCALER, Made, Pixels, Webui, accordion, as_text, difference, pixels_of
 
 MODES = {"FMBoost 2x", "FMBoost 4x", "FMBoost 2x (sub/own)", "FMBoost 2x (sub/vanishing)"}
-
-
 BUNDLED, OTHERS = "FMBoost latent 2x", ["FMBoost mean 2x", "FMBoost image 2x"]
-
-
-def options(*args: Any) -> dict[str, Any]:
-    """The accordion's values in a request: model, noise step, solver, guide, tile, refine, strength, upscale model."""
-    return {"alwayson_scripts": {"FMBoost": {"args": list(args)}}}
 
 
 def behind(upscaler: str, strength: float = 0) -> dict[str, Any]:
     """The accordion's values with an upscale model."""
-    return options("Automatic", -1, "euler", "auto", "auto", False, strength, upscaler)
+    return accordion("Automatic", -1, "euler", "auto", "auto", False, strength, upscaler)
 
 
 def is_even(image: Pixels, usual: Pixels) -> bool:
@@ -108,8 +101,8 @@ def test_variation_seeds_change_the_detail(webui: Webui, usual: Made) -> None:
     "request_",
     [
         {},
-        {"hr_second_pass_steps": 2, **options("sub/own", 300, "heun", "bilinear", "48", False)},
-        {"hr_second_pass_steps": 3, **options("Automatic", -1, "euler", "psu", "auto", True)},
+        {"hr_second_pass_steps": 2, **accordion("sub/own", 300, "heun", "bilinear", "48", False)},
+        {"hr_second_pass_steps": 3, **accordion("Automatic", -1, "euler", "psu", "auto", True)},
         behind(UPSCALER, 0.5),
     ],
     ids=["defaults", "options", "refined", "upscale model"],
@@ -133,7 +126,7 @@ def test_no_sampler_minds_denoising_0(webui: Webui, sampler: str) -> None:
 
 
 def test_refining_is_the_samplers_own_pass_over_the_boosted_latent(webui: Webui, usual: Made) -> None:
-    refined = webui.txt2img(**options("Automatic", -1, "euler", "psu", "auto", True), denoising_strength=0.3)
+    refined = webui.txt2img(**accordion("Automatic", -1, "euler", "psu", "auto", True), denoising_strength=0.3)
     assert refined.images[0].shape == usual.images[0].shape
     assert difference(refined.images[0], usual.images[0]) > 10
     assert "FMBoost refine: True" in refined.infotexts[0]
@@ -207,10 +200,10 @@ def interrupted(webui: Webui, **request: Any) -> tuple[Made, int]:
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        (options("nothing"), "There is no model 'nothing'; choose one of sd15-x2,"),
-        (options("Automatic", 2000), "The noise step is 0 to 999, or -1 for the model's own, but it is 2000."),
-        (options("Automatic", -1, "midpoint") | {"hr_second_pass_steps": 3}, "so nfe=3 does not fit; take 2 or 4."),
-        (options("Automatic", -1, "euler", "psu", "huge"), "auto, off or a whole number"),
+        (accordion("nothing"), "There is no model 'nothing'; choose one of sd15-x2,"),
+        (accordion("Automatic", 2000), "The noise step is 0 to 999, or -1 for the model's own, but it is 2000."),
+        (accordion("Automatic", -1, "midpoint") | {"hr_second_pass_steps": 3}, "so nfe=3 does not fit; take 2 or 4."),
+        (accordion("Automatic", -1, "euler", "psu", "huge"), "auto, off or a whole number"),
         (
             {"hr_scale": 0.5},
             "FMBoost only enlarges: 32x32 is smaller than the 64x64 that came in; choose a larger size.",

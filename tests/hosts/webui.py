@@ -52,6 +52,11 @@ class Made:
 PLAIN = ("Automatic", -1, "euler", "auto", "auto", False, 0, "None")
 
 
+def accordion(*args: Any) -> dict[str, Any]:
+    """The accordion's values in a request: model, noise step, solver, guide, tile, refine, strength, upscale model."""
+    return {"alwayson_scripts": {"FMBoost": {"args": list(args)}}}
+
+
 class Webui(Server):
     """A host with a data directory of its own that holds only this extension and the probe."""
 
@@ -75,7 +80,8 @@ class Webui(Server):
         # AUTOMATIC1111 takes PyTorch's newer files for harmful.
         torch.save(esrgan(), upscalers / f"{UPSCALER}.pth", _use_new_zipfile_serialization=False)
         (upscalers / f"{BROKEN_UPSCALER}.pth").write_bytes(b"none")
-        shutil.copytree(Path(__file__).with_name("probe"), extensions / "probe")
+        for name in ("probe", "few_layers"):
+            shutil.copytree(Path(__file__).with_name(name), extensions / name)
         known = "".join((host / path).read_text("utf-8") for path in LISTS_OF_OPTIONS if (host / path).is_file())
         quiet = [option for option in QUIET if f'"{option}"' in known]
         cpu = next(options for options in ON_CPU if f'"{options[0]}"' in known)
@@ -95,7 +101,7 @@ class Webui(Server):
         request = {
             "prompt": "a cup", "seed": 5, "steps": 1, "width": 64, "height": 64, "cfg_scale": 1,
             "sampler_name": "Euler a", "enable_hr": True, "hr_upscaler": "FMBoost 2x", "hr_scale": 2,
-            "denoising_strength": 0.5, "alwayson_scripts": {"FMBoost": {"args": list(PLAIN)}},
+            "denoising_strength": 0.5, **accordion(*PLAIN),
         }  # fmt: skip
         return self.ask("/sdapi/v1/txt2img", request | options)
 

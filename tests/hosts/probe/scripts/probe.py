@@ -10,21 +10,25 @@ from safetensors.torch import save_file
 
 from fmboost_core import boost, load_model
 
+# Channels, scale and shift of the latents, by the checkpoint's name; another one is of SD1.5.
+SPACES = {"sd15": (4, 0.18215, 0.0), "sd3": (16, 1.5305, 0.0609), "flux1": (16, 0.3611, 0.1159)}
+
 
 class PlainVAE:
-    channels, downscale_factor = 4, 8
+    downscale_factor = 8
 
     def __init__(self, model):
-        self.model = model
+        name = model.sd_checkpoint_info.name_for_extra
+        self.family = {"chroma": "flux1"}.get(name, name if name in SPACES else "sd15")
+        self.channels, self.scale, self.shift = SPACES[self.family]
+        parts = getattr(model, "forge_objects", None)
+        self.network = parts.vae.first_stage_model if parts else model.first_stage_model
+        self.decode = model.decode_first_stage
 
     def encode(self, pictures):
-        if not hasattr(self.model, "forge_objects"):
-            return self.model.scale_factor * self.model.encode_first_stage(pictures).mode()
-        network = self.model.forge_objects.vae.first_stage_model
-        return 0.18215 * network.quant_conv(network.encoder(pictures)).chunk(2, dim=1)[0]  # as SD1.5 has it
-
-    def decode(self, latents):
-        return self.model.decode_first_stage(latents)
+        moments, last = self.network.encoder(pictures), getattr(self.network, "quant_conv", None)
+        moments = moments if last is None else last(moments)
+        return (moments.chunk(2, dim=1)[0] - self.shift) * self.scale
 
 
 class Probe(scripts.Script):
@@ -57,10 +61,11 @@ class Probe(scripts.Script):
         p.sample_hr_pass = outer
 
     def write(self, p, small, large):
-        found, model = {"small": small, "large": large}, load_model("sd15-x2")
+        vae, found = PlainVAE(shared.sd_model), {"small": small, "large": large}
+        model = load_model(f"{vae.family}-x2")
         if large.shape != small.shape and p.hr_second_pass_steps == model.spec.nfe:
             size = (large.shape[-1] * 8, large.shape[-2] * 8)
             with torch.no_grad():
-                found["wanted"] = boost(small, model, PlainVAE(shared.sd_model), size=size, seed=p.seeds)
+                found["wanted"] = boost(small, model, vae, size=size, seed=p.seeds)
         plain = {name: tensor.float().cpu().contiguous().clone() for name, tensor in found.items()}
         save_file(plain, f"{paths.data_path}/probe.safetensors")
