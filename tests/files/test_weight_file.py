@@ -93,3 +93,18 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         assert named in refusal(lambda: load_model(path), path)
     rewritten(path, {f"extra{i}": torch.zeros(1) for i in range(5)}, {})
     assert "5 unexpected (extra0, extra1, extra2, and 2 more)" in refusal(lambda: load_model(path), path)
+
+
+def test_weights_are_read_while_a_host_has_its_own_way_to_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AUTOMATIC1111 puts its own in place of the modules' methods, in all threads, as it loads a checkpoint."""
+    model = make_model()
+    save_model(model, tmp_path / "model.safetensors")
+
+    def load_state_dict(self: nn.Module, weights: object, strict: bool = True) -> None:
+        raise AssertionError("this is the host's")
+
+    monkeypatch.setattr(nn.Module, "load_state_dict", load_state_dict)
+    found = load_model(tmp_path / "model.safetensors").network
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+    assert not any(parameter.requires_grad for parameter in found.parameters())
