@@ -92,7 +92,7 @@ def _upscaled(image: Tensor, size: tuple[int, int], by_checkpoint: bool) -> Tens
     progress, chosen = host.Progress(), Options.of([], {"upscale_model": getattr(shared.opts, SETTING, AUTOMATIC)})
     enlarger = upscale_model.named(chosen.enlarger(model.spec, of_images=True))
     options = SamplingOptions().resolve(model.spec, behind=flow_behind(enlarger))
-    hooks, flows = progress.hooks(preview=False), options.textured
+    hooks, flows = progress.hooks(preview=False), options.takes_flow()
     if not flows:
         enlarger = progress.watching(enlarger)
     on_device = nullcontext(checkpoint.host_vae(loaded)) if by_checkpoint else host.builtin_on_device()

@@ -180,7 +180,7 @@ class HiresPass:
         model, vae = host.load_network(self.model.source), checkpoint.host_vae(p.sd_model)
         progress = host.Progress(samples.shape[0], p.hr_second_pass_steps if decode else 0)
         hooks, target = progress.hooks(bars=decode), Target(size=size)  # the host counts the sampler's steps itself
-        flows = not decode or self.sampling.textured
+        flows = not decode or self.sampling.takes_flow(restore)
         enlarger = self.enlarger if flows else progress.watching(self.enlarger)
 
         def one(item: int, latent: Tensor, image: Tensor | None, tile: int | str | None) -> Tensor:

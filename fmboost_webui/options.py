@@ -144,7 +144,7 @@ def describe(model: ModelFile, size: tuple[int, int], target: tuple[int, int], o
     behind = None if enlarger is None else BEHIND_BUNDLED if enlarger in BUNDLED_NAMES else BEHIND_OTHERS
     resolved, start = options.sampling(steps).resolve(spec, behind=behind), (size[1], size[0])
     sizes = stage_sizes(start, Target(size=target).pixels(start, spec.scale), spec.scale)
-    if enlarger is not None and not resolved.textured and not options.refine:
+    if enlarger is not None and not resolved.takes_flow() and not options.refine:
         made = f"by {escape(enlarger)} alone"
     else:
         stages = len(sizes) if enlarger is None else 1

@@ -183,7 +183,7 @@ class UpscaleImage(io.ComfyNode):
             # One by one: a batch may be a film, whose large images together are more than the memory.
             for item, single in enumerate(_with_alpha(image, mask).split(1)):
                 large.append(upscaled(item, single.movedim(-1, 1) * 2 - 1).movedim(1, -1) / 2 + 0.5)
-                if not options.textured:  # the flow, which counts its evaluations, took no part
+                if not options.takes_flow(restore):  # the flow, which counts its evaluations, took no part
                     progress.on_progress(1, 1)
                 progress.next_run()
         return io.NodeOutput(*_picture_and_mask(torch.cat(large), image.shape[-1]), ui=host.shown(notes))

@@ -227,6 +227,12 @@ def test_behind_a_bundled_one_an_image_takes_no_flow(model: Model, codec: TinyVA
     assert not torch.allclose(textured, image, atol=1e-3), "a strength that is asked for brings the texture"
 
 
+def test_the_flow_takes_part_in_all_but_restored_images_behind_a_bundled_one(model: Model, codec: TinyVAE) -> None:
+    options = SamplingOptions().resolve(model.spec, behind=Bundled.behind)
+    assert not options.takes_flow() and options.takes_flow(restore=False)
+    assert Upscaler(model, codec, options).options.takes_flow(), "the model that they were resolved behind is gone"
+
+
 def test_without_the_flow_it_stops_before_it_begins(model: Model, codec: TinyVAE) -> None:
     unused = Bundled()
     upscaler = Upscaler(model, codec, hooks=Hooks(cancelled=lambda: True), upscale_model=unused)

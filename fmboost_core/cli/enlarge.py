@@ -48,8 +48,8 @@ class Request:
 
     @property
     def takes_flow(self) -> bool:
-        """Whether the flow takes part: not behind an upscale model whose images have none of its texture."""
-        return self.options.textured or not self.restore
+        """Whether the flow takes part; otherwise the images are the upscale model's own."""
+        return self.options.takes_flow(self.restore)
 
     def settings(self, tools: Tools) -> dict[str, Any]:
         """What decides the pixels, as JSON holds it. How they are computed does not: device, number type, tiles."""

@@ -45,7 +45,7 @@ class Cascade:
     tileable: the axes along which the images are; the codec must be `periodic` there.
     upscale_model: enlarges the images in pixel space; None: bilinear interpolation does. It takes a single stage, for
         what the flow draws in one stage, an upscale model would enlarge to blotches in the next.
-    textured: whether images get the flow's texture behind an upscale model; otherwise they are its own.
+    takes_flow: whether the flow takes part in an image, by whether that is restored; see `ResolvedOptions.takes_flow`.
     Between stages the image is restored, so that colours and shapes do not drift, where guides are made in pixel space.
     """
 
@@ -56,7 +56,7 @@ class Cascade:
     upsampling: LatentUpsampling | None = None
     tileable: Tileable = NOT_TILEABLE
     upscale_model: UpscaleModel | None = None
-    textured: bool = True
+    takes_flow: Callable[[bool], bool] = lambda restore: True
 
     @property
     def _in_pixels(self) -> bool:
@@ -151,7 +151,7 @@ class Cascade:
 
     def _enlarges_alone(self, restore: bool) -> bool:
         """Whether an image is the upscale model's own, so that no flow is needed. restore: see `image`."""
-        return self.upscale_model is not None and not self.textured and restore
+        return not self.takes_flow(restore)
 
     def _by_upscale_model(self, image: Tensor, size: tuple[int, int], distort: bool, restore: bool = False) -> Tensor:
         """An image as the upscale model enlarges it to a size (height, width)."""
@@ -166,7 +166,7 @@ class Cascade:
         that is an image that came in. Behind an upscale model one of a decoded latent does not count: the model has
         cleaned it of what the codec does to it.
         """
-        if small is not None and made.enlarged is not None and not self.textured:
+        if small is not None and made.enlarged is not None and self._enlarges_alone(restore=True):
             return self._fitted(made.enlarged, size)
         image = self._decoded(made.latent, size)
         if small is None:

@@ -167,7 +167,7 @@ class Upscaler:
             largest = max(max(size) for size in latents)
             tile = min(tiling.tile for tiling in tilings)
             upsampling = LatentUpsampling(o.upsample, self.model.guide, tile if tile < largest else None, o.tileable)
-        return Cascade(codec, sizes, sample, self.unit, upsampling, o.tileable, self.upscale_model, o.textured)
+        return Cascade(codec, sizes, sample, self.unit, upsampling, o.tileable, self.upscale_model, o.takes_flow)
 
     def _sample(
         self, flow: Flow, guide: Tensor, kind: str, noise: Noise, tiling: Tiling,
