@@ -158,7 +158,10 @@ def test_a_damaged_bundled_file_takes_only_itself_away(
 def test_networks_are_loaded_when_the_host_has_loaded_its_checkpoint(hires: Any, stub: SimpleNamespace) -> None:
     """AUTOMATIC1111 does so in a thread, under a lock, with methods of its own in all of PyTorch's modules."""
     host = importlib.import_module("fmboost_webui.host")
-    lock, usual, patch = stub.sd_models.model_data.lock, torch.nn.Module.load_state_dict, pytest.MonkeyPatch()
+    lock, patch = stub.sd_models.model_data.lock, pytest.MonkeyPatch()
+
+    def hosts_own(*args: Any, **others: Any) -> None:
+        raise AssertionError("the host is loading")
 
     def finish() -> None:
         patch.undo()
@@ -168,9 +171,7 @@ def test_networks_are_loaded_when_the_host_has_loaded_its_checkpoint(hires: Any,
     host._loaded.cache_clear()
     for load in (host.builtin_codec, lambda: host.load_network(MODEL)):
         lock.acquire()
-        patch.setattr(
-            torch.nn.Module, "load_state_dict", lambda self, weights, strict=True: usual(self, weights, strict)
-        )
+        patch.setattr(torch.nn.Module, "to", hosts_own)
         thread = threading.Timer(0.2, finish)
         thread.start()
         try:
@@ -745,6 +746,21 @@ def test_the_sparkle_buttons_image_is_taken_as_it_is(
     assert job.firstpass_image.mode == "RGB"
     assert len(decoded) == 1  # the result alone: the guide came from the image
     assert (image.mean(dim=(1, 2)) - torch.tensor([200, 100, 0]) / 127.5 + 1).abs().max() < 0.3
+
+
+def test_without_the_flow_the_bars_count_the_upscale_models_tiles(
+    hires: Any, stub: SimpleNamespace, small: torch.Tensor
+) -> None:
+    args = (*PLAIN[:-1], "FMBoost image 2x")
+    job = Job(Checkpoint(), seeds=[5, 9], subseeds=[0, 0])
+    assert len(run(hires, job, small, *args)) == 2
+    state = stub.shared.state
+    assert state.sampling_step == state.sampling_steps == 2  # an item, a tile
+    assert stub.shared.total_tqdm.steps == job.hr_second_pass_steps == 1
+    counted: list[int] = []
+    stub.shared.total_tqdm.update = lambda: counted.append(state.sampling_step) or setattr(state, "interrupted", True)
+    job = Job(Checkpoint(), seeds=[5, 9], subseeds=[0, 0])
+    assert run(hires, job, small, *args) is small and counted == [2], "stopped at the end of all"
 
 
 @pytest.mark.parametrize("flag", ["interrupted", "skipped"])

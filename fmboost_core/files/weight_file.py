@@ -135,7 +135,8 @@ def load_strictly(path: Path, network: nn.Module, entries: Mapping[str, Entry]) 
 def _assign(network: nn.Module, name: str, value: Tensor) -> None:
     """Put a parameter or a buffer in the place of the one of this name.
 
-    Not by `load_state_dict`: AUTOMATIC1111 replaces it in all modules, in all threads, while it loads a checkpoint.
+    Not by `load_state_dict`: AUTOMATIC1111 replaces it in all modules while it loads a checkpoint, in all threads, and
+    for good where two of its loads overlap.
     """
     owner, _, last = name.rpartition(".")
     module = network.get_submodule(owner)

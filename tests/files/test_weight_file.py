@@ -96,7 +96,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_are_read_while_a_host_has_its_own_way_to_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AUTOMATIC1111 puts its own in place of the modules' methods, in all threads, as it loads a checkpoint."""
+    """AUTOMATIC1111 puts its own in place of the modules' methods while it loads a checkpoint, or for good."""
     model = make_model()
     save_model(model, tmp_path / "model.safetensors")
 
