@@ -57,9 +57,10 @@ class Server:
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise RuntimeError(f"The host ended at once:\n{self.log.read_text()[-2000:]}")
-            with contextlib.suppress(OSError, Refused):
-                self.get(ready)
-                if self.said_at_the_end in self.log.read_text():
+            # AUTOMATIC1111 ends where a request comes before its start has ended.
+            if self.said_at_the_end in self.log.read_text():
+                with contextlib.suppress(OSError, Refused):
+                    self.get(ready)
                     return
             time.sleep(1)
         raise TimeoutError(self.log.read_text()[-2000:])
