@@ -72,8 +72,9 @@ def _assemble(path: Path, spec: ModelSpec, entries: Mapping[str, Entry], ops: An
         entries = {name: entry for name, entry in entries.items() if not name.startswith(GUIDE)}
         guide = empty_guide(path, spec.fast, len(own))
         load_strictly(path, guide, own)
-    network = _empty_network(path, spec.network, len(entries), ops)
-    load_strictly(path, network, entries)
+    twin = _empty_network(path, spec.network, len(entries))
+    network = twin if ops is nn else _empty_network(path, spec.network, len(entries), ops)
+    load_strictly(path, network, entries, twin)
     return Model(spec, network, guide)
 
 

@@ -117,12 +117,15 @@ def _safetensors_entry(opened: Any, name: str) -> Entry:
 # --- loading into a network
 
 
-def load_strictly(path: Path, network: nn.Module, entries: Mapping[str, Entry]) -> None:
+def load_strictly(
+    path: Path, network: nn.Module, entries: Mapping[str, Entry], twin: nn.Module | None = None
+) -> None:
     """Give a network (built on the meta device) exactly these weights, as float32.
 
+    twin: the same network of PyTorch's own layers, where a host's layers may have no weights yet.
     Raises `CheckpointError` that names what is missing, unexpected, of another shape, or not finite.
     """
-    require_fit(path, network, {name: entry.shape for name, entry in entries.items()})
+    require_fit(path, twin or network, {name: entry.shape for name, entry in entries.items()})
     # A hostile checkpoint can name the same numbers many times over to ask for any memory.
     if sum(math.prod(entry.shape) for entry in entries.values()) > path.stat().st_size:
         raise CheckpointError(f"{path} is smaller than the weights it names; copy or download it again.")
@@ -133,17 +136,13 @@ def load_strictly(path: Path, network: nn.Module, entries: Mapping[str, Entry]) 
 
 
 def _assign(network: nn.Module, name: str, value: Tensor) -> None:
-    """Put a parameter or a buffer in the place of the one of this name.
+    """Put a parameter in the place of the one of this name, or of None.
 
     Not by `load_state_dict`: AUTOMATIC1111 replaces it in all modules while it loads a checkpoint, in all threads, and
-    for good where two of its loads overlap.
+    for good where two of its loads overlap. ComfyUI's linear layers may have None before.
     """
     owner, _, last = name.rpartition(".")
-    module = network.get_submodule(owner)
-    if last in module._parameters:
-        module.register_parameter(last, nn.Parameter(value, module.get_parameter(last).requires_grad))
-    else:
-        module.register_buffer(last, value)
+    setattr(network.get_submodule(owner), last, nn.Parameter(value))
 
 
 def require_fit(path: Path, network: nn.Module, found: Mapping[str, tuple[int, ...]]) -> None:

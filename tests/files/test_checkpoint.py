@@ -5,12 +5,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from networks import TINY, make_model
 from safetensors.torch import load_file
+from torch import nn
 from weight_files import EMA, GROUP, output, prefixed, refusal, rewritten, same_weights, state_dict
 
 from fmboost_core.files.checkpoint import convert, describe, load_model, read_spec, save_model
@@ -34,6 +36,23 @@ def test_saved_is_loaded(config: UNetConfig, family: str, tmp_path: Path) -> Non
     assert loaded.dtype == torch.float32
     assert not any(p.requires_grad or p.is_meta for p in loaded.network.parameters())
     assert output(model).std() > 0
+    assert same_weights(loaded, model.network.state_dict()) and torch.allclose(output(loaded), output(model), atol=1e-5)
+
+
+class Late(nn.Linear):
+    """A linear layer that gets its weights as it is loaded, such as ComfyUI's where it streams weights to a GPU."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = self.bias = None  # type: ignore[assignment]
+
+
+def test_a_hosts_layers_may_have_no_weights_before(tmp_path: Path) -> None:
+    model = make_model(GROUP)
+    save_model(model, tmp_path / "a.safetensors")
+    loaded = load_model(tmp_path / "a.safetensors", SimpleNamespace(**vars(nn) | {"Linear": Late}))
+    assert any(isinstance(module, Late) for module in loaded.network.modules())
     assert same_weights(loaded, model.network.state_dict()) and torch.allclose(output(loaded), output(model), atol=1e-5)
 
 

@@ -203,6 +203,28 @@ def check_the_stub_has_the_hosts_latent_scales() -> None:
         assert torch.allclose(ours.process_out(x), real.process_out(x), atol=1e-5)
 
 
+def check_models_load_where_the_host_streams_weights() -> None:
+    """DynamicVRAM, the default on GPUs of NVIDIA with PyTorch 2.8: linear layers have no weights before loading."""
+    import comfy.memory_management
+    import comfy.model_patcher
+    from FMBoost.nodes.host import load_bundled_upscale_model, load_cfm
+
+    wanted, image = upscaled(load_cfm("sd15-x2", "auto"), latent(16, 16)), torch.rand(1, 3, 32, 32)
+    large = load_bundled_upscale_model("fmboost-image-x2")(image)
+    if not hasattr(comfy.memory_management, "aimdo_enabled"):  # an older host
+        return
+    before = comfy.model_patcher.CoreModelPatcher
+    comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
+    comfy.memory_management.aimdo_enabled = True
+    try:
+        found = upscaled(load_cfm("sd15-x2", "auto"), latent(16, 16))
+        again = load_bundled_upscale_model("fmboost-image-x2")(image)
+    finally:
+        comfy.memory_management.aimdo_enabled = False
+        comfy.model_patcher.CoreModelPatcher = before
+    assert torch.equal(found["samples"], wanted["samples"]) and torch.equal(again, large)
+
+
 def check_every_foreign_space_is_one_of_the_hosts() -> None:
     """Its channels, and whether its latents have frames; classes that this host lacks are of a newer or older one."""
     import comfy.latent_formats
