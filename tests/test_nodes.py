@@ -943,6 +943,12 @@ def test_upscale_image_takes_the_other_methods(host: Host, method: str) -> None:
     assert difference(found, enlarged(image, nfe=1, scale=2, upsample=method, noise_step=200)) < 1e-4
 
 
+def test_an_unrestored_picture_takes_the_flow_behind_a_bundled_upscale_model(host: Host) -> None:
+    """As the decoded latent that it is; the bar counts its evaluations alone."""
+    host.run("FMBoostUpscaleImage", image=photo(24, 32), cfm=ready(host), method="auto", restore=False, nfe=2)
+    assert host.bars[-1].shown == [(1, 2), (2, 2)]
+
+
 def test_a_batch_of_pictures_is_its_singles_on_one_bar(host: Host) -> None:
     images, cfm = photo(24, 32, batch=3), ready(host)
     whole = host.run("FMBoostUpscaleImage", image=images, cfm=cfm, seed=6, nfe=2).args[0]

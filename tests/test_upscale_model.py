@@ -230,7 +230,9 @@ def test_behind_a_bundled_one_an_image_takes_no_flow(model: Model, codec: TinyVA
 def test_the_flow_takes_part_in_all_but_restored_images_behind_a_bundled_one(model: Model, codec: TinyVAE) -> None:
     options = SamplingOptions().resolve(model.spec, behind=Bundled.behind)
     assert not options.takes_flow() and options.takes_flow(restore=False)
-    assert Upscaler(model, codec, options).options.takes_flow(), "the model that they were resolved behind is gone"
+    low, target = codec.encode(images(1, 3, 48, 40)), Target(scale=2)
+    alone = Upscaler(model, codec, options).image_of_latent(low, target, seeded_noise(3, 1))
+    assert alone.shape == (1, 3, 96, 80), "the upscale model that they were resolved behind is gone"
 
 
 def test_without_the_flow_it_stops_before_it_begins(model: Model, codec: TinyVAE) -> None:

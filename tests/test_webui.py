@@ -758,9 +758,14 @@ def test_without_the_flow_the_bars_count_the_upscale_models_tiles(
     assert state.sampling_step == state.sampling_steps == 2  # an item, a tile
     assert stub.shared.total_tqdm.steps == job.hr_second_pass_steps == 1
     counted: list[int] = []
-    stub.shared.total_tqdm.update = lambda: counted.append(state.sampling_step) or setattr(state, "interrupted", True)
-    job = Job(Checkpoint(), seeds=[5, 9], subseeds=[0, 0])
-    assert run(hires, job, small, *args) is small and counted == [2], "stopped at the end of all"
+
+    def stop() -> None:
+        counted.append(state.sampling_step)
+        state.interrupted = True
+
+    stub.shared.total_tqdm.update = stop
+    job = Job(Checkpoint(), seeds=[5, 9], subseeds=[0, 0], hr_second_pass_steps=2)
+    assert run(hires, job, small, *args) is small and counted == [1], "stopped behind the first of two"
 
 
 @pytest.mark.parametrize("flag", ["interrupted", "skipped"])

@@ -117,9 +117,7 @@ def _safetensors_entry(opened: Any, name: str) -> Entry:
 # --- loading into a network
 
 
-def load_strictly(
-    path: Path, network: nn.Module, entries: Mapping[str, Entry], twin: nn.Module | None = None
-) -> None:
+def load_strictly(path: Path, network: nn.Module, entries: Mapping[str, Entry], twin: nn.Module | None = None) -> None:
     """Give a network (built on the meta device) exactly these weights, as float32.
 
     twin: the same network of PyTorch's own layers, where a host's layers may have no weights yet.

@@ -45,7 +45,7 @@ class Cascade:
     tileable: the axes along which the images are; the codec must be `periodic` there.
     upscale_model: enlarges the images in pixel space; None: bilinear interpolation does. It takes a single stage, for
         what the flow draws in one stage, an upscale model would enlarge to blotches in the next.
-    takes_flow: whether the flow takes part in an image, by whether that is restored; see `ResolvedOptions.takes_flow`.
+    takes_flow: tells whether the flow takes part in an image, from whether that is restored; see `ResolvedOptions`.
     Between stages the image is restored, so that colours and shapes do not drift, where guides are made in pixel space.
     """
 
@@ -151,7 +151,7 @@ class Cascade:
 
     def _enlarges_alone(self, restore: bool) -> bool:
         """Whether an image is the upscale model's own, so that no flow is needed. restore: see `image`."""
-        return not self.takes_flow(restore)
+        return self.upscale_model is not None and not self.takes_flow(restore)
 
     def _by_upscale_model(self, image: Tensor, size: tuple[int, int], distort: bool, restore: bool = False) -> Tensor:
         """An image as the upscale model enlarges it to a size (height, width)."""

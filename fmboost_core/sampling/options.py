@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import ConfigError
@@ -113,9 +113,8 @@ class ResolvedOptions:
 
     def resolve(self, spec: ModelSpec, alpha_bar: float | None = None, behind: Behind | None = None) -> ResolvedOptions:
         """These options: they are resolved already. Raises `ConfigError` where an upscale model does not fit them."""
-        if behind is None:  # they may have been resolved behind an upscale model that is gone
-            return replace(self, textured=True)
-        require_pixel_space(self.upsample)
+        if behind is not None:
+            require_pixel_space(self.upsample)
         return self
 
     def takes_flow(self, restore: bool = True) -> bool:

@@ -43,8 +43,8 @@ def take(webui: Webui, checkpoint: str) -> None:
 def kind(request: pytest.FixtureRequest, webui: Webui, usual: str) -> str:
     """The checkpoint in the host."""
     name: str = request.param
-    if name != "sd3" and not webui.is_forge:
-        pytest.skip("needs Forge: AUTOMATIC1111 knows SD3 alone of the three")
+    if name not in webui.kinds:
+        pytest.skip(f"needs Forge, or for SD3 AUTOMATIC1111: this host does not know {name}, or loads it otherwise")
     take(webui, name)
     return name
 
@@ -103,18 +103,28 @@ def test_a_model_of_another_family_is_refused(webui: Webui, kind: str) -> None:
 def test_extras_take_the_checkpoints_vae(webui: Webui, kind: str) -> None:
     image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.int64)
     request: dict[str, Any] = {"image": as_text(image), "upscaling_resize": 2}
-    made = [
-        pixels_of(webui.post("/sdapi/v1/extra-single-image", request | {"upscaler_1": entry}, 300)["image"])
-        for entry in ("FMBoost picture", "FMBoost picture (checkpoint's VAE)")
-    ]
-    assert all(large.shape == (128, 192, 3) for large in made)
+    webui.post("/sdapi/v1/options", {"fmboost_extras_upscale_model": "None"})  # a bundled one would need no VAE
+    try:
+        made = [
+            pixels_of(webui.post("/sdapi/v1/extra-single-image", request | {"upscaler_1": entry}, 300)["image"])
+            for entry in ("FMBoost picture", "FMBoost picture (checkpoint's VAE)")
+        ]
+    finally:
+        webui.post("/sdapi/v1/options", {"fmboost_extras_upscale_model": "Automatic"})
+    assert made[0].shape == made[1].shape == (128, 192, 3) and difference(*made) > 5
 
 
 def test_another_family_between_changes_nothing(webui: Webui, usual: str) -> None:
+    if "sd3" not in webui.kinds:
+        pytest.skip("needs a host that knows SD3")
+
     def made(checkpoint: str) -> Made:
         take(webui, checkpoint)
         return drawn(webui)
 
     before, between, after = (made(name) for name in (usual, "sd3", usual))
     assert "FMBoost model: sd3-x2" in between.infotexts[0]
-    assert difference(before.images[0], after.images[0]) == 0 and before.infotexts == after.infotexts
+    assert (
+        difference(before.images[0], after.images[0]) <= (2 if webui.is_forge else 0)
+        and before.infotexts == after.infotexts
+    )

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .marked import KINDS
 from .server import PACK, Server, free_port
 
 RUN_SECONDS = 600
@@ -33,6 +34,9 @@ OFFLINE = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "SD_WEBUI_RESTARTING": "1",  # so that it opens no browser
 }
+
+# Where hosts load FLUX.1, Chroma and SD3 in the way that `few_layers` knows: Forge, and SD3 alone, AUTOMATIC1111.
+FORGES, AUTOMATIC1111S = "backend/diffusion_engine/chroma.py", "modules/models/sd3/sd3_cond.py"
 
 UPSCALER, BROKEN_UPSCALER = "tiny_4x", "broken_4x"  # upscalers of the host by files of ours
 COLOUR = (160, 120, 80)  # what `UPSCALER` makes of any image, nearly
@@ -80,7 +84,8 @@ class Webui(Server):
         # AUTOMATIC1111 takes PyTorch's newer files for harmful.
         torch.save(esrgan(), upscalers / f"{UPSCALER}.pth", _use_new_zipfile_serialization=False)
         (upscalers / f"{BROKEN_UPSCALER}.pth").write_bytes(b"none")
-        for name in ("probe", "few_layers"):
+        self.kinds = KINDS if (host / FORGES).exists() else ("sd3",) if (host / AUTOMATIC1111S).exists() else ()
+        for name in ("probe", "few_layers") if self.kinds else ("probe",):
             shutil.copytree(Path(__file__).with_name(name), extensions / name)
         known = "".join((host / path).read_text("utf-8") for path in LISTS_OF_OPTIONS if (host / path).is_file())
         quiet = [option for option in QUIET if f'"{option}"' in known]

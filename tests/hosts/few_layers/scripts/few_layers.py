@@ -1,7 +1,7 @@
 """An extension for the tests: FLUX.1, Chroma and SD3 with few layers, and random weights for what a checkpoint lacks.
 
-A host knows how many layers they have, or reads it from a width: 12 billion parameters, of which a test needs none.
-The host's own loader, samplers and VAE do the rest. Checkpoints without the mark of `webui.write_checkpoint` stay as
+The hosts fix the number of layers, or derive it from a width. That makes up to 12 billion parameters; a test needs few.
+The host's own loader, samplers and VAE do the rest. Checkpoints without the mark of `marked.write_checkpoint` stay as
 they are.
 """
 

@@ -10,17 +10,17 @@ from safetensors.torch import save_file
 
 from fmboost_core import boost, load_model
 
-# Channels, scale and shift of the latents, by the checkpoint's name; another one is of SD1.5.
-SPACES = {"sd15": (4, 0.18215, 0.0), "sd3": (16, 1.5305, 0.0609), "flux1": (16, 0.3611, 0.1159)}
+# The family, and the channels, scale and shift of its latents, by the checkpoint's name.
+FLUX, SD15 = ("flux1", 16, 0.3611, 0.1159), ("sd15", 4, 0.18215, 0.0)
+SPACES = {"flux1": FLUX, "chroma": FLUX, "sd3": ("sd3", 16, 1.5305, 0.0609)}
 
 
 class PlainVAE:
     downscale_factor = 8
 
     def __init__(self, model):
-        name = model.sd_checkpoint_info.name_for_extra
-        self.family = {"chroma": "flux1"}.get(name, name if name in SPACES else "sd15")
-        self.channels, self.scale, self.shift = SPACES[self.family]
+        space = SPACES.get(model.sd_checkpoint_info.name_for_extra, SD15)
+        self.family, self.channels, self.scale, self.shift = space
         parts = getattr(model, "forge_objects", None)
         self.network = parts.vae.first_stage_model if parts else model.first_stage_model
         self.decode = model.decode_first_stage
