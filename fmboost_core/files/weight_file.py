@@ -123,7 +123,7 @@ def load_strictly(path: Path, network: nn.Module, entries: Mapping[str, Entry], 
     twin: the same network of PyTorch's own layers, where a host's layers may have no weights yet.
     Raises `CheckpointError` that names what is missing, unexpected, of another shape, or not finite.
     """
-    require_fit(path, twin or network, {name: entry.shape for name, entry in entries.items()})
+    require_fit(path, network if twin is None else twin, {name: entry.shape for name, entry in entries.items()})
     # A hostile checkpoint can name the same numbers many times over to ask for any memory.
     if sum(math.prod(entry.shape) for entry in entries.values()) > path.stat().st_size:
         raise CheckpointError(f"{path} is smaller than the weights it names; copy or download it again.")
