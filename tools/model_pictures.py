@@ -8,6 +8,7 @@ latent, and enlarged from that as hosts do by default.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -42,10 +43,13 @@ def square(name: str) -> Tensor:
     return pixels[..., top : top + SEEN, left : left + SEEN]
 
 
+codec_of, model_of, upscale_model_of = cache(load_codec), cache(load_model), cache(load_upscale_model)
+
+
 def by_default(latent: Tensor, codec: Codec, family: str, scale: int) -> Tensor:
     """What hosts make of a small latent."""
-    upscale_model = load_upscale_model(latent_upscale_model(family))
-    upscaler = Upscaler(load_model(f"{family}-x2"), codec, upscale_model=upscale_model)
+    upscale_model = upscale_model_of(latent_upscale_model(family))
+    upscaler = Upscaler(model_of(f"{family}-x2"), codec, upscale_model=upscale_model)
     return upscaler.image_of_latent(latent, Target(scale=scale), seeded_noise(0, 1))
 
 
@@ -54,12 +58,12 @@ def row(name: str, scale: int, vaes: Path, esrgan_file: str) -> dict[str, Image.
     """The crops of one photograph by their titles."""
     crops = {}
     for family, (title, vae) in FAMILIES.items():
-        codec = load_codec(vaes / vae)
+        codec = codec_of(vaes / vae)
         latent = codec.encode(square(name))
         if not crops:
             seen, size = codec.decode(latent).clamp(-1, 1), (scale * SEEN, scale * SEEN)
             crops["Bicubic (FLUX.1)"] = middle(resize(seen, size, "bicubic"))
-            crops["Real-ESRGAN (FLUX.1)"] = middle(enlarged(seen, size, load_upscale_model(esrgan_file)))
+            crops["Real-ESRGAN (FLUX.1)"] = middle(enlarged(seen, size, upscale_model_of(esrgan_file)))
         crops[f"FMBoost, {title}"] = middle(by_default(latent, codec, family, scale))
     return crops
 

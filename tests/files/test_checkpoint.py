@@ -45,7 +45,7 @@ class Late(nn.Linear):
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = self.bias = None  # type: ignore[assignment]
+        vars(self).update(weight=None, bias=None)
 
 
 def test_a_hosts_layers_may_have_no_weights_before(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def kind(request: pytest.FixtureRequest, webui: Webui, usual: str) -> str:
     """The checkpoint in the host."""
     name: str = request.param
     if name not in webui.kinds:
-        pytest.skip(f"needs Forge, or for SD3 AUTOMATIC1111: this host does not know {name}, or loads it otherwise")
+        pytest.skip(f"needs a host whose loader of {name} the tests know: Forge, or for SD3 AUTOMATIC1111")
     take(webui, name)
     return name
 
@@ -116,7 +116,7 @@ def test_extras_take_the_checkpoints_vae(webui: Webui, kind: str) -> None:
 
 def test_another_family_between_changes_nothing(webui: Webui, usual: str) -> None:
     if "sd3" not in webui.kinds:
-        pytest.skip("needs a host that knows SD3")
+        pytest.skip("needs a host whose loader of SD3 the tests know: Forge or AUTOMATIC1111")
 
     def made(checkpoint: str) -> Made:
         take(webui, checkpoint)
