@@ -76,6 +76,7 @@ def test_the_result_has_detail_that_the_guide_lacks(name: str, nfe: int) -> None
         ("sd15-x2", "taesd"),
         ("sd15-x2-direct", "taesd"),
         ("sdxl-x2", "taesdxl"),
+        ("sdxl-x2-direct", "taesdxl"),
         ("flux1-x2", "taef1"),
         ("sd3-x2", "taesd3"),
     ],

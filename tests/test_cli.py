@@ -573,7 +573,7 @@ def test_bench_measures_and_writes_json(tools, tmp_path, capsys, monkeypatch):
 def test_bench_measures_the_parts(tools, tmp_path, capsys, monkeypatch):
     """Each part alone; the guide network's only where the model has one. Arithmetic is that of closed forms."""
     monkeypatch.setattr(measure, "in_new_process", measure.measure)
-    plain, config = load_model(tools[1]), GuideConfig(width=8, blocks=1, fine_width=4, fine_blocks=1)
+    plain, config = load_model(tools[1]), GuideConfig(width=8, blocks=1)
     fast = tmp_path / "fast.safetensors"
     save_model(Model(replace(plain.spec, guide="fast", fast=config), plain.network, GuideNetwork(config)), fast)
     report, found = tmp_path / "bench.json", {}
@@ -603,7 +603,7 @@ def test_bench_measures_the_parts(tools, tmp_path, capsys, monkeypatch):
 
 def test_the_record_knows_a_guide_network_by_its_weights():
     """`--skip-existing` makes pictures anew when the guide network alone has changed."""
-    network, config = torch.nn.Linear(2, 2), GuideConfig(width=8, blocks=1, fine_width=4, fine_blocks=1)
+    network, config = torch.nn.Linear(2, 2), GuideConfig(width=8, blocks=1)
     guides = [randomised(GuideNetwork(config), seed) for seed in (0, 1)]
     found = [weights_digest(network, guide) for guide in (None, *guides)]
     assert len(set(found)) == 3 and found[0] == weights_digest(network)

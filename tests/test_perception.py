@@ -73,6 +73,26 @@ def test_unknown_features_are_refused(tmp_path: Path) -> None:
         load_features(str(tmp_path / "other.pth"))
 
 
+def test_what_the_small_latent_shows_is_kept(network: FeatureNetwork) -> None:
+    """With `small` an image without the colours that the small latent shows is worse; finer detail costs nothing."""
+    truth, seed = smooth(3, 96, 1), torch.arange(3)
+    grey, gritty = truth.mean(1, keepdim=True).expand_as(truth), truth + 0.2 * grit(truth)
+    plain, kept = (Perception(network, 0, 0, small=weight) for weight in (0.0, 1.0))
+    assert plain(grey, truth, None, truth, seed).eq(0).all()
+    assert kept(grey, truth, None, None, seed).eq(0).all()  # nothing is shown
+    losses = [kept(made, truth, None, truth, seed) for made in (truth, gritty, grey)]
+    assert torch.allclose(losses[0], losses[1], atol=1e-3) and (1.5 * losses[1] < losses[2]).all()
+    made = grey.clone().requires_grad_()
+    kept(made, truth, None, truth, seed).sum().backward()
+    assert made.grad.abs().sum() > 0
+
+
+def grit(image: Tensor) -> Tensor:
+    """A checkerboard of single pixels, which is gone at half the size."""
+    rows, columns = (torch.arange(side) for side in image.shape[-2:])
+    return 1.0 - 2 * ((rows[:, None] + columns) % 2)
+
+
 # --- critics
 
 

@@ -18,6 +18,7 @@ from .tiny import TinyVAE, taesd, tiny_codec
 
 METADATA_KEY = "fmboost_codec"
 BUILTIN = "builtin"
+PARTS = ("encoder", "decoder")  # of a public tiny VAE, a file each
 _FIRST_FAMILY = "sd15"  # of files that do not name theirs
 
 
@@ -52,6 +53,11 @@ def load_codec(name: str | Path, family: str | None = None) -> TinyVAE:
         require_same_family(replace(codec_party(codec), what=f"the codec {name}"), asked)
         codec.family = family
     return codec.eval().requires_grad_(False)
+
+
+def is_pair(name: str) -> bool:
+    """Whether this is the common beginning of the names of a public tiny VAE's two files, which are there."""
+    return all(Path(f"{name}_{part}.safetensors").exists() for part in PARTS)
 
 
 def has_builtin_codec(family: str) -> bool:
@@ -105,7 +111,7 @@ def _own_body(names: Iterable[str]) -> set[str]:
 
 def _load_pair(prefix: str, revision: str) -> TinyVAE:
     """The decoder's first convolution tells the channels, the files' names the family."""
-    paths = {part: find_file(f"{prefix}_{part}.safetensors{revision}") for part in ("encoder", "decoder")}
+    paths = {part: find_file(f"{prefix}_{part}.safetensors{revision}") for part in PARTS}
     with open_weights(paths["encoder"]) as encoder, open_weights(paths["decoder"]) as decoder:
         first = decoder.entries.get("1.weight")
         if first is None or len(first.shape) != 4:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from ..fallback import with_fallback
-from ..networks.blocks import zeroed
+from ..networks.blocks import SoftClamp, TinyBlock, zeroed
 from ..tiles import map_tiles
 from .protocol import check_sides
 
@@ -61,38 +60,17 @@ def _in_own_type(network: nn.Module, step: str) -> Callable[[Tensor], Tensor]:
     return lambda x: with_fallback(step, run, x, module=network)
 
 
-class _TaeBlock(nn.Module):
-    """relu(conv(x) + x)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(3):
-            layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
-        self.conv = nn.Sequential(*layers[:-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (self.conv(x) + x).relu_()
-
-
-class _SoftClamp(nn.Module):
-    """3 tanh(x/3)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x / 3) * 3
-
-
 def taesd(channels: int, width: int = 64) -> TinyVAE:
     """The network of the public tiny VAEs (madebyollin/taesd), with the parameter names of their files."""
-    encoder: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), _TaeBlock(width)]
-    decoder: list[nn.Module] = [_SoftClamp(), nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+    encoder: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), TinyBlock(width)]
+    decoder: list[nn.Module] = [SoftClamp(), nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
     for _ in range(3):
         encoder.append(nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False))
-        encoder += [_TaeBlock(width) for _ in range(3)]
-        decoder += [_TaeBlock(width) for _ in range(3)]
+        encoder += [TinyBlock(width) for _ in range(3)]
+        decoder += [TinyBlock(width) for _ in range(3)]
         decoder += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1, bias=False)]
     encoder.append(nn.Conv2d(width, channels, 3, padding=1))
-    decoder += [_TaeBlock(width), nn.Conv2d(width, 3, 3, padding=1)]
+    decoder += [TinyBlock(width), nn.Conv2d(width, 3, 3, padding=1)]
     return TinyVAE(nn.Sequential(*encoder), nn.Sequential(*decoder), channels, tile=64, radius=20)
 
 

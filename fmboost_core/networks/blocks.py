@@ -1,4 +1,4 @@
-"""The U-Net's parts. Parameter names are guided diffusion's, which the public checkpoints use too.
+"""The networks' parts. The U-Net's parameter names are guided diffusion's, which the public checkpoints use too.
 
 Layers come from `ops`, a namespace with torch.nn's classes. A host passes its own, which cast and offload.
 """
@@ -137,3 +137,27 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+# --- of the public tiny VAEs (madebyollin/taesd)
+
+
+class TinyBlock(nn.Module):
+    """relu(conv(x) + x), with three convolutions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(3):
+            layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+        self.conv = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.conv(x) + x).relu_()
+
+
+class SoftClamp(nn.Module):
+    """3 tanh(x/3)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x / 3) * 3

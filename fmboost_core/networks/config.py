@@ -132,31 +132,31 @@ PRESETS = {
 class GuideConfig:
     """The guide network's form.
 
-    channels: latent channels C. width, blocks: of the layers at the small latent's size.
-    fine_width, fine_blocks: of the layers at the target's size.
+    channels: latent channels C. width: of all its layers. blocks: of the decoder's two stages and the encoder's one,
+    each. between: blocks that join them, at the target's size.
     """
 
     channels: int = 4
-    width: int = 128
-    blocks: int = 8
-    fine_width: int = 64
-    fine_blocks: int = 2
+    width: int = 64
+    blocks: int = 3
+    between: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("channels", "width", "blocks", "fine_width", "fine_blocks"):
+        for name in ("channels", "width", "blocks", "between"):
             require(is_count(getattr(self, name)), name, getattr(self, name), "a whole number above 0")
 
     @property
     def fewest_tensors(self) -> int:
-        """A bound from below on the tensors of its state dict: five in each block."""
-        return 5 * (self.blocks + self.fine_blocks)
+        """A bound from below on the tensors of its state dict: six in each block."""
+        return 6 * (3 * self.blocks + self.between)
 
     @property
     def coarse_radius(self) -> int:
-        """How many small latents away an input still reaches the fine features."""
-        return 2 * self.blocks + 2
+        """How many small latents away an input still reaches the decoder's features."""
+        stage = 1 + 3 * self.blocks  # the second one is at twice the size
+        return stage + -(-stage // 2)
 
     @property
     def fine_radius(self) -> int:
-        """How many of the target's latents away a fine feature still reaches the guide."""
-        return 2 * self.fine_blocks + 1
+        """How many of the target's latents away such a feature still reaches the guide."""
+        return 3 * (self.between + self.blocks) + 1

@@ -1,7 +1,8 @@
 """The guide network: a small latent becomes the guide of a flow, without a VAE.
 
-Most of it works at the small latent's size, where a layer costs a quarter. Its norm looks at single positions and it
-has no attention, so that tiles equal the whole.
+It is a tiny VAE without its costly middle. The first half of a decoder leads to twice the latent's size; one block
+more stands for the image, its interpolation and most of an encoder, whose last stage follows. It has no norm and no
+attention, so that tiles equal the whole.
 """
 
 from __future__ import annotations
@@ -10,56 +11,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import ChannelNorm, zeroed
+from .blocks import SoftClamp, TinyBlock
 from .config import GuideConfig
 
-GRID = 2  # positions of the fine features per latent: those of the commonest target
-
-
-class _Block(nn.Module):
-    """norm, conv, SiLU, conv, plus the input; a new block is the identity."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = ChannelNorm(width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv2(F.silu(self.conv1(self.norm(x))))
-        return out
+GRID = 2  # positions of the decoder's features per latent: those of the commonest target
 
 
 class GuideNetwork(nn.Module):
-    """A small scaled latent (B,C,h,w) and a size (H,W) in latents -> a guide (B,C,H,W). A new one interpolates."""
+    """A small scaled latent (B,C,h,w) and a size (H,W) in latents -> a guide (B,C,H,W).
+
+    decoder: layers of the small latent, with the names of a tiny VAE's decoder. encoder: those of the target's size.
+    """
 
     def __init__(self, config: GuideConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.coarse = nn.Sequential(
+        self.decoder = nn.Sequential(
+            SoftClamp(),
             nn.Conv2d(c.channels, c.width, 3, padding=1),
-            *[_Block(c.width) for _ in range(c.blocks)],
-            nn.Conv2d(c.width, GRID**2 * c.fine_width, 3, padding=1),
-            nn.PixelShuffle(GRID),
+            nn.ReLU(),
+            *[TinyBlock(c.width) for _ in range(c.blocks)],
+            nn.Upsample(scale_factor=GRID),
+            nn.Conv2d(c.width, c.width, 3, padding=1, bias=False),
+            *[TinyBlock(c.width) for _ in range(c.blocks)],
         )
-        self.fine = nn.Sequential(
-            *[_Block(c.fine_width) for _ in range(c.fine_blocks)],
-            nn.SiLU(),
-            zeroed(nn.Conv2d(c.fine_width, c.channels, 3, padding=1)),
+        self.encoder = nn.Sequential(
+            *[TinyBlock(c.width) for _ in range(c.between + c.blocks)],
+            nn.Conv2d(c.width, c.channels, 3, padding=1),
         )
 
     def forward(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
         # As `at` does, without its indices from the CPU, which no CUDA graph can hold.
-        base, features = (F.interpolate(x, size, mode="bilinear") for x in (latent, self.coarse(latent)))
-        return base + self.fine(features)
+        guide: Tensor = self.encoder(F.interpolate(self.decoder(latent), size, mode="bilinear"))
+        return guide
 
     def at(self, latent: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """The guide (B,C,len(rows),len(columns)) at these places of the latent (`places`)."""
-        features = self.coarse(latent)
         middle = (GRID - 1) / 2
-        return interpolated(latent, rows, columns) + self.fine(
-            interpolated(features, GRID * rows + middle, GRID * columns + middle)
-        )
+        features = interpolated(self.decoder(latent), GRID * rows + middle, GRID * columns + middle)
+        guide: Tensor = self.encoder(features)
+        return guide
 
 
 def places(new: int, side: int, start: int, stop: int) -> Tensor:

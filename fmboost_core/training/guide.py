@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from ..codecs.load import is_pair, load_codec
+from ..codecs.tiny import TinyVAE
 from ..files.guide_file import load_guide
 from ..networks import build_network
+from ..networks.blocks import TinyBlock, zeroed
 from ..networks.conditioning import Conditioning
 from ..networks.config import GuideConfig
 from ..networks.guide import GuideNetwork
@@ -42,10 +45,32 @@ def guided_flow(recipe: Recipe) -> GuidedFlow:
 
 
 def new_guide(recipe: Recipe) -> GuideNetwork:
-    """The guide network that a recipe starts from, to be trained."""
+    """The guide network that a recipe starts from, to be trained: a new one, a tiny VAE's layers, or a trained one."""
     start = recipe.start.guide
-    network = load_guide(start) if start else GuideNetwork(GuideConfig(recipe.network.channels))
+    if not start:
+        network = GuideNetwork(GuideConfig(recipe.network.channels))
+    elif is_pair(start):
+        network = guide_of(load_codec(start))
+    else:
+        network = load_guide(start)
     return network.train().requires_grad_()
+
+
+def guide_of(tiny: TinyVAE) -> GuideNetwork:
+    """A guide network with the first layers of a public tiny VAE's decoder and the last ones of its encoder.
+
+    They know the latents from millions of pictures; the block between them, which is new, begins as the identity.
+    """
+    decoder, encoder = list(tiny.decoder.children()), list(tiny.encoder.children())
+    network = GuideNetwork(GuideConfig(tiny.channels, width=len(tiny.decoder.state_dict()["1.weight"])))
+    layers, between = list(network.encoder), network.config.between
+    known = [*decoder[: len(network.decoder)], *encoder[between - len(layers) :]]
+    for layer, trained in zip([*network.decoder, *layers[between:]], known, strict=True):
+        layer.load_state_dict(trained.state_dict())
+    for block in layers[:between]:
+        assert isinstance(block, TinyBlock)
+        zeroed(block.conv[-1])
+    return network
 
 
 @dataclass(frozen=True)

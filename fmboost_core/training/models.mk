@@ -21,7 +21,7 @@ OUT ?= models
 SET ?=
 
 UPSCALE_MODELS := fmboost-image-x2 fmboost-latent-x2
-MODELS := sd15-x2 sd15-x2-fast sd15-x2-direct sd15-x4 sdxl-x2 sdxl-x4 flux1-x2 sd3-x2
+MODELS := sd15-x2 sd15-x2-fast sd15-x2-direct sd15-x4 sdxl-x2 sdxl-x2-direct sdxl-x4 flux1-x2 sd3-x2
 
 encode = $(PYTHON) -m fmboost_core encode $(PHOTOS) --bf16 --out $(basename $@)
 train = $(PYTHON) -m fmboost_core train $(foreach set,$(filter %.done,$^),$(basename $(set))) $@
@@ -414,20 +414,45 @@ $(eval $(call taught-by-an-upscaler,sdxl,xl,sdxl-clean))
 $(eval $(call taught-by-an-upscaler,flux1,f1,flux1-final))
 $(eval $(call taught-by-an-upscaler,sd3,s3,sd3-final))
 
-# --- Fast guides: a guide network learns PSU's guide, then both it and the flow behind it learn, for one evaluation. On a CPU
-# core, an hour and a half. The bundled file's run had 890 squares of 416 pixels.
+# --- Fast guides: a guide network, begun with the layers of a tiny VAE, learns PSU's guide; then both it and a narrow flow behind it learn,
+# for one evaluation; then what the small latent shows has a say too. On a CPU core with bfloat16, 65 minutes each. The bundled files' runs had
+# 633 squares of 416 pixels, 320 of PHOTOS of 320 pixels for the guide network alone, and 128 of 352 pixels with disturbed latents. The first
+# third of their last run had critics=0.3 and small=8.
 
-guide = $(PYTHON) -m fmboost_core train-guide $(foreach set,$^,$(basename $(set))) $@ --set data.batch=8 --set loop.warmup=50 \
-    --set loop.decay=0.7
-$(OUT)/sd15-guide.safetensors: $(OUT)/x2-last.done $(OUT)/x2-last-disturbed.done
-	$(guide) --set loop.samples=12_000 $(SET)
+fast-shares := --set 'data.shares={latent=0.88, "latent:disturbed"=0.12}'
+sets-of = $(foreach set,$(filter %.done,$^),$(basename $(set)))
+guide = $(PYTHON) -m fmboost_core train-guide $(sets-of) $@ --set data.crop=40 --set data.batch=8 --set loop.warmup=100 \
+    --set loop.decay=0.6 --set loop.ema=0.998 --set loop.samples=20_000 $(fast-shares)
+begun-with = --set start.model=$(word 1,$(filter %.safetensors,$^)) --set start.guide=$(lastword $(filter %.safetensors,$^))
+fast = $(train) --recipe fast $(begun-with) $(fast-shares)
+fast-latents := --set objective.name=cfm --set objective.start_share=1 --set objective.anchor=1 --set loop.rate=5e-4 --set loop.ema=0.99 \
+    --set loop.samples=1_600
+fast-images := --set objective.anchor=0.3 --set objective.critics=0.35 --set loop.samples=2_600
+fast-shown := --set objective.anchor=1 --set objective.critics=0.65 --set objective.small=6 --set loop.samples=6_400
 
-begun-with = --set start.model=$(word 1,$(filter %.safetensors,$^)) --set start.guide=$(word 2,$(filter %.safetensors,$^))
-fast = $(train) --recipe fast $(begun-with)
-fast-shares := {latent=0.85, "latent:disturbed"=0.15}
-$(OUT)/sd15-x2-direct.safetensors: $(OUT)/sd15-last.safetensors $(OUT)/sd15-guide.safetensors $(OUT)/x2-last.done \
+$(OUT)/sd15-guide.safetensors: $(OUT)/x2.done $(OUT)/x2-last.done $(OUT)/x2-last-disturbed.done
+	$(guide) --set start.guide=$(CODECS)/taesd $(SET)
+
+$(OUT)/sd15-fast-first.safetensors: $(OUT)/sd15-x2-fast.safetensors $(OUT)/sd15-guide.safetensors $(OUT)/x2-last.done \
     $(OUT)/x2-last-disturbed.done
-	$(fast) $(sd15) $(dial) --set objective.anchor=0.3 --set 'data.shares=$(fast-shares)' --set loop.samples=14_000 $(SET)
+	$(fast) $(sd15) $(dial) $(fast-images) $(SET)
+
+$(OUT)/sd15-x2-direct.safetensors: $(OUT)/sd15-fast-first.safetensors $(OUT)/x2-last.done $(OUT)/x2-last-disturbed.done
+	$(fast) $(sd15) $(dial) $(fast-shown) $(SET)
+
+$(OUT)/sdxl-guide.safetensors: $(OUT)/xl.done $(OUT)/xl-last.done $(OUT)/xl-last-disturbed.done
+	$(guide) --set card.family=sdxl --set start.guide=$(CODECS)/taesdxl $(SET)
+
+# From less noise than the narrow flow, so that the latents alone come first.
+$(OUT)/sdxl-nearer.safetensors: $(OUT)/sdxl-second.safetensors $(OUT)/sdxl-guide.safetensors $(OUT)/xl-last.done \
+    $(OUT)/xl-last-disturbed.done
+	$(fast) --set card.family=sdxl --set objective.noise_step=100 $(fast-latents) $(SET)
+
+$(OUT)/sdxl-fast-first.safetensors: $(OUT)/sdxl-nearer.safetensors $(OUT)/xl-last.done $(OUT)/xl-last-disturbed.done
+	$(fast) $(sdxl) --set objective.noise_step=100 $(fast-images) $(SET)
+
+$(OUT)/sdxl-x2-direct.safetensors: $(OUT)/sdxl-fast-first.safetensors $(OUT)/xl-last.done $(OUT)/xl-last-disturbed.done
+	$(fast) $(sdxl) --set objective.noise_step=100 $(fast-shown) $(SET)
 
 # --- The bundled upscale models: what the tiny codecs make of small pictures, enlarged as photographs are. The last runs took 3 minutes (image)
 # and 7 (latent) of an NVIDIA H200, with 1,712 squares of 416 pixels by each codec; those before, from realesr-general-x4v3, an hour of two CPU

@@ -72,6 +72,7 @@ class ObjectiveSection:
     last_share: share of the decoded crops that begin at the last of four steps (decoded).
     steps: 4, or 1 for a model of a single evaluation, whose steps take less time (decoded).
     features: weight of the distance of ImageNet features (decoded).
+    small: weight of the distance of ImageNet features, at half the size, from what the small latent shows (decoded).
     critics: weight of critics, which learn to tell the results from the ground truth (decoded).
     informed: whether the critics see the guide, decoded, beside each image (decoded).
     photos: whether the critics take photographs for real where the ground truth is a teacher's (decoded).
@@ -101,6 +102,7 @@ class ObjectiveSection:
     last_share: float = 0.0
     steps: int = 4
     features: float = 0.0
+    small: float = 0.0
     critics: float = 0.0
     informed: bool = False
     photos: bool = False
@@ -131,6 +133,7 @@ class ObjectiveSection:
             "latents_texture",
             "overshoot",
             "features",
+            "small",
             "critics",
             "anchor",
         ):
@@ -139,7 +142,7 @@ class ObjectiveSection:
         require(0 <= self.sharpen <= 2, "objective.sharpen", self.sharpen, "0 to 2")
         require(0 <= self.last_share <= 1, "objective.last_share", self.last_share, "between 0 and 1")
         require(self.steps in (1, 4), "objective.steps", self.steps, "1 or 4")
-        least = LEAST_PERCEIVED if self.features or self.critics else 2
+        least = LEAST_PERCEIVED if self.features or self.critics or self.small else 2
         require(least <= self.window <= 1024, "objective.window", self.window, f"{least} to 1024")
         needed = "the codec to decode with, for objective 'decoded'"
         require(self.name != "decoded" or bool(self.decoder), "objective.decoder", self.decoder, needed)
@@ -155,7 +158,8 @@ class StartSection:
     model: name or path of a trained model to start from, which is also reflow's teacher; of a codec, builtin
         or a file; of an upscale model, likewise. "": fresh weights.
     frozen: prefixes of the names of parameters that do not train, such as "input_blocks.0".
-    guide: the guide network to start from, for fast guides: its file, or a model that has one. "": fresh weights.
+    guide: the guide network to start from, for fast guides: its file, a model that has one, or a public tiny VAE,
+        whose first and last layers it takes (what the names of the two files begin with). "": fresh weights.
     kept: share of the weights before the first step in the file that is written (0 to 1), of an upscale model. It draws
         cleaner lines and less texture (network interpolation, Wang et al. 2018).
     """

@@ -128,10 +128,10 @@ def _decoder(recipe: Recipe) -> Decoder:
 
 def perception_of(recipe: Recipe) -> Perception | None:
     """The features and critics that the recipe gives a weight."""
-    features, critics = recipe.objective.features, recipe.objective.critics
-    if not features and not critics:
+    o = recipe.objective
+    if not (o.features or o.critics or o.small):
         return None
-    return Perception(load_features(recipe.objective.network), features, critics, recipe.objective.informed)
+    return Perception(load_features(o.network), o.features, o.critics, o.informed, o.small)
 
 
 def _require_flow(recipe: Recipe, spec: ModelSpec) -> None:

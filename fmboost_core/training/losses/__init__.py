@@ -86,7 +86,7 @@ def _decoded(
     latents = replace(LATENTS, texture=texture, mean=section.latents * LATENTS.mean)
     return Decoded(
         _flow(section), decode, image_distance(section), latents, section.since, section.window, section.octave,
-        section.last_share, perceive, section.informed, section.steps, photos=section.photos,
+        section.last_share, perceive, section.informed or section.small > 0, section.steps, photos=section.photos,
     )  # fmt: skip
 
 

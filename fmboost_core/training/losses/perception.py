@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .critics import Critics
@@ -22,12 +23,17 @@ class Perception(nn.Module):
     features: weight of `feature_distance`. critics: weight of what the critics say; 0: there are none.
     informed: the critics see beside each image what the small latent shows of it. They then know where it is flat, and
     what was drawn besides.
+    small: weight of the features' distance from what the small latent shows, at half the size, where that is known.
+    The ground truth differs there too, and what cannot be foretold becomes grey; this can be.
     The critics' own loss is part of the result and has no gradient for the images: one backward pass teaches both.
     """
 
-    def __init__(self, network: FeatureNetwork, features: float, critics: float, informed: bool = False) -> None:
+    def __init__(
+        self, network: FeatureNetwork, features: float, critics: float, informed: bool = False, small: float = 0.0
+    ) -> None:
         super().__init__()
-        self.network, self.features, self.weight, self.informed = network, features, critics, informed
+        self.network, self.features, self.weight = network, features, critics
+        self.informed, self.small = informed, small
         views = 2 if informed else 1
         self.critics = Critics([views * count for count in network.channels], views * 3) if critics else None
         self._parts: dict[str, Tensor] = {}
@@ -38,21 +44,23 @@ class Perception(nn.Module):
         return {name: float(part) for name, part in self._parts.items()}
 
     def forward(self, made: Tensor, truth: Tensor, photo: Tensor | None, seen: Tensor | None, seed: Tensor) -> Tensor:
-        """The loss (B,). seen: what the small latent shows of the images, for informed critics.
+        """The loss (B,). seen: what the small latent shows of the images, for informed critics and for `small`.
 
         photo: what the critics take for real instead of the true images (B,3,H,W); None: those.
         seed: of each item's window and noise (B,). Without gradients the critics are not asked.
         """
-        shown = [] if seen is None or not self.informed else [seen]
+        shown = [] if seen is None else [seen]
         photos = [] if photo is None else [photo]
         made, truth, *others = noisy_windows(seed, made, truth, *shown, *photos)
         real = others.pop() if photos else truth
+        small = self._small_distance(made, *others) if others and self.small else made.new_zeros(len(made))
+        others = others if self.informed else []
         with torch.no_grad():
             of_truth = self.network(truth)
         of_made = [*self.network(made), made]
         distance = feature_distance(of_made[:-1], of_truth)
         if self.critics is None or not torch.is_grad_enabled():
-            return self.features * distance
+            return self.features * distance + self.small * small
         with torch.no_grad():
             of_real = [*(self.network(real) if photos else of_truth), real]
             of_seen = [[*self.network(other), other] for other in others]
@@ -61,9 +69,17 @@ class Perception(nn.Module):
         )
         generator, critic = self.critics.generator_loss(of_made), self.critics.critic_loss(of_made, of_real)
         losses = {"features": distance, "generator loss": generator, "critic loss": critic}
+        losses |= {"small": small} if self.small else {}
         # Not yet numbers: a GPU would have to be waited for at each step.
         self._parts = {name: loss.detach().mean() for name, loss in losses.items()}
-        return self.features * distance + self.weight * generator + critic
+        return self.features * distance + self.small * small + self.weight * generator + critic
+
+    def _small_distance(self, made: Tensor, seen: Tensor) -> Tensor:
+        """The distance (B,) of features at half the size."""
+        made, seen = (F.avg_pool2d(image, 2) for image in (made, seen))
+        with torch.no_grad():
+            of_seen = self.network(seen)
+        return feature_distance(self.network(made), of_seen)
 
 
 def noisy_windows(seed: Tensor, *images: Tensor) -> list[Tensor]:
