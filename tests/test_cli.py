@@ -594,7 +594,7 @@ def test_bench_measures_the_parts(tools, tmp_path, capsys, monkeypatch):
     }
     assert set(found[tools[1]]) == names and set(found[str(fast)]) == names | {"fast guide"}
     flop = found[str(fast)]
-    layers = [(4, 8, 16), (8, 8, 16), (8, 8, 16), (8, 16, 16), (4, 4, 64), (4, 4, 64), (4, 4, 64)]  # in, out, positions
+    layers = [(4, 8, 16), *3 * [(8, 8, 16)], *10 * [(8, 8, 64)], (8, 4, 64)]  # in, out, positions
     assert flop["fast guide"] == sum(2 * 9 * i * o * n for i, o, n in layers)
     assert flop["decoding"] == 4 * flop["decoding small"]
     assert flop["interpolated guide"] == flop["restoring"] == 0  # no convolutions

@@ -47,7 +47,7 @@ def in_folder(tmp_path: Path, monkeypatch) -> None:
 ASKED = [
     ("doc", {"doctor"}),
     ("", set(app.COMMANDS) | {"train-codec", "train-guide", "train-upscale-model"}),
-    ("upscale --model sdxl", {"sdxl-x2", "sdxl-x4"}),
+    ("upscale --model sdxl", {"sdxl-x2", "sdxl-x2-direct", "sdxl-x4"}),
     ("upscale --model sd15-", {"sd15-mine.safetensors", *(n for n in bundled_models() if n.startswith("sd15-"))}),
     ("upscale --codec b", {"builtin"}),
     ("upscale --dtype b", {"bfloat16"}),

@@ -15,7 +15,7 @@ from fmboost_core import boost, load_model, upscale_image
 from fmboost_core.cli import main
 from fmboost_core.codecs.load import save_codec
 from fmboost_core.codecs.tiny import TinyVAE, taesd
-from fmboost_core.errors import CheckpointError, ConfigError
+from fmboost_core.errors import CheckpointError, ConfigError, LatentError
 from fmboost_core.files.checkpoint import describe, save_model
 from fmboost_core.files.guide_file import load_guide, save_guide
 from fmboost_core.files.weight_file import save_weights
@@ -151,6 +151,10 @@ def test_other_files_are_no_guide_networks(guide: GuideNetwork, codec: TinyVAE, 
         (json.dumps(table | {"blocks": 10**6}), "has at least"),
         (json.dumps(table | {"channels": 16}), "of another shape"),
         (json.dumps(table | {"depth": 3}), "does not know: depth"),
+        (
+            json.dumps({"channels": 4, "width": 8, "blocks": 1, "fine_width": 4}),
+            "does not know: fine_width",
+        ),  # of before
         ("nothing", "does not work"),
         ("[]", "must be a table"),
     ):
@@ -292,12 +296,42 @@ def test_a_guide_network_begins_with_the_layers_of_a_tiny_vae(tmp_path: Path) ->
     for part in ("encoder", "decoder"):
         save_weights(tmp_path / f"taex_{part}.safetensors", getattr(pair, part).state_dict(), {}, None)
     guide = new_guide(load_recipe("guide", ["card.family=flux1", f"start.guide={tmp_path / 'taex'}"]))
+    assert torch.equal(guide.encoder[0](torch.ones(1, 64, 5, 5)), torch.ones(1, 64, 5, 5))  # new: the identity
     small, features = torch.randn(1, 16, 6, 6), torch.randn(1, 64, 12, 12)
     assert torch.allclose(guide.decoder(small), pair.decoder[:11](small), atol=1e-6)  # before the second enlargement
     assert torch.allclose(guide.encoder[1:](features), pair.encoder[11:](features), atol=1e-6)
     assert guide(small, (12, 12)).shape == (1, 16, 12, 12)
     fresh = new_guide(load_recipe("guide", ["card.family=flux1"]))
     assert not torch.allclose(fresh.decoder(small), guide.decoder(small), atol=1e-2)
+
+
+def test_a_guide_network_is_of_the_trainings_family(guide: GuideNetwork, tmp_path: Path) -> None:
+    for part in ("encoder", "decoder"):
+        save_weights(tmp_path / f"taesd_{part}.safetensors", getattr(taesd(4), part).state_dict(), {}, None)
+    save_guide(guide, tmp_path / "g.safetensors")
+    for family, start in (("sdxl", "taesd"), ("flux1", "taesd")):
+        with pytest.raises(LatentError, match="taesd"):
+            new_guide(load_recipe("guide", [f"card.family={family}", f"start.guide={tmp_path / start}"]))
+    with pytest.raises(ConfigError, match=r"start\.guide must be a network for latents of flux1"):
+        new_guide(load_recipe("guide", ["card.family=flux1", f"start.guide={tmp_path / 'g.safetensors'}"]))
+    (tmp_path / "taesd_encoder.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"taesd_encoder\.safetensors does not exist"):
+        new_guide(load_recipe("guide", ["card.family=sd15", f"start.guide={tmp_path / 'taesd'}"]))
+
+
+def test_a_checkpoint_of_another_guide_network_is_refused(
+    shards: LatentSet, start: list[str], guide: GuideNetwork, tmp_path: Path
+) -> None:
+    trainer = make_guide_trainer(recipe_of(start), shards)
+    trainer.save(tmp_path / "g.training")
+    save_guide(GuideNetwork(replace(SMALL, between=2)), tmp_path / "guide.safetensors")
+    with pytest.raises(CheckpointError, match=r"g\.training is of another network"):
+        make_guide_trainer(recipe_of(start), shards).resume(tmp_path / "g.training")
+
+
+def test_fast_guides_are_not_trained_from_nothing(shards: LatentSet, decoded: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"start\.guide must be a guide network's file"):
+        make_trainer(recipe_of(decoded, "start.guide="), shards)
 
 
 def test_a_guide_network_learns_to_give_the_guide_of_pixels(shards: LatentSet, start: list[str]) -> None:

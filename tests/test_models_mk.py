@@ -40,8 +40,9 @@ def test_a_bundled_model_is_made_again_by_one_command(model: str, tmp_path: Path
             assert args.boosted is None or Path(args.boosted) in made
         else:
             assert set(args.latents) <= made
-            start = load_recipe(args.recipe, args.set).start.model
-            assert not start or Path(start) in made or start in FOREIGN
+            begun = load_recipe(args.recipe, args.set).start
+            assert not begun.model or Path(begun.model) in made or begun.model in FOREIGN
+            assert not begun.guide or Path(begun.guide) in made or begun.guide.startswith("taesd/")
         made.add(args.out)
     assert tmp_path / f"{model}.safetensors" in made
     places = (BUNDLED_MODELS, BUNDLED_UPSCALE_MODELS)

@@ -87,6 +87,17 @@ def test_what_the_small_latent_shows_is_kept(network: FeatureNetwork) -> None:
     assert made.grad.abs().sum() > 0
 
 
+def test_critics_are_not_shown_what_small_is(network: FeatureNetwork) -> None:
+    """Only informed critics see the small latent's picture, beside photographs or not."""
+    made, truth, photo, seen = (smooth(2, 96, number) for number in range(4))
+    for informed in (False, True):
+        judge = Perception(network, 1, 1, informed, small=2.0)
+        for real in (None, photo):
+            loss = judge(made.clone().requires_grad_(), truth, real, seen, torch.arange(2))
+            assert loss.shape == (2,) and loss.isfinite().all()
+            assert set(judge.parts) == {"features", "generator loss", "critic loss", "small"}
+
+
 def grit(image: Tensor) -> Tensor:
     """A checkerboard of single pixels, which is gone at half the size."""
     rows, columns = (torch.arange(side) for side in image.shape[-2:])

@@ -219,6 +219,7 @@ BUNDLED = [f"{name}.safetensors" for name in bundled_upscale_models()]
         ("psu({upscale_model: other}, 'auto')", ENLARGED_STRENGTH),
         ("psu({upscale_model: null, cfm: load('sd15-x2')}, 'auto')", BUNDLED_STRENGTH),
         ("psu({upscale_model: null, cfm: load('sd15-x2-direct')}, 'auto')", None),
+        ("psu({upscale_model: null, cfm: load('sdxl-x2-direct')}, 'auto')", None),
         ("psu({upscale_model: null, cfm: load('other')}, 'auto')", "unknown"),
         ("psu({upscale_model: null, cfm: unknown}, 'auto')", "unknown"),
         ("sample({guide: psu({upscale_model: other})})", ENLARGED_STRENGTH),
@@ -234,7 +235,7 @@ BUNDLED = [f"{name}.safetensors" for name in bundled_upscale_models()]
 def test_the_page_knows_the_strength_behind_an_upscale_model(
     node: str, connected: str, answer: float | str | None
 ) -> None:
-    guides = {name: read_spec(find_weights(name)).guide for name in ("sd15-x2", "sd15-x2-direct")}
+    guides = {name: read_spec(find_weights(name)).guide for name in ("sd15-x2", "sd15-x2-direct", "sdxl-x2-direct")}
     graph = """(() => {
       const unknown = {}  // what a subgraph's input is to the nodes within
       const made = (links, widgets = {}, type = '') => ({

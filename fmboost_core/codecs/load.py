@@ -56,8 +56,8 @@ def load_codec(name: str | Path, family: str | None = None) -> TinyVAE:
 
 
 def is_pair(name: str) -> bool:
-    """Whether this is the common beginning of the names of a public tiny VAE's two files, which are there."""
-    return all(Path(f"{name}_{part}.safetensors").exists() for part in PARTS)
+    """Whether this is the common beginning of the names of a public tiny VAE's two files, of which one is there."""
+    return any(Path(f"{name}_{part}.safetensors").exists() for part in PARTS)
 
 
 def has_builtin_codec(family: str) -> bool:

@@ -23,9 +23,8 @@ from .losses import image_distance
 from .losses.perception import Perception
 from .losses.weighted import WeightedDistance
 from .recipe import Recipe
-from .sections import LEAST_PERCEIVED
 from .start import freeze
-from .train import perceived_trainer, perception_of
+from .train import perceived_trainer, perception_of, require_twofold
 
 # Sharpening: the reach in pixels of what is taken for blur, and the least difference that is not noise, in [-1,1].
 REACH, LEAST_EDGE = 2.0, 0.08
@@ -113,9 +112,9 @@ def make_enlarging_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[Ups
     """A trainer of an upscale model at its first step, and its features and critics, if it has any."""
     crops = ImageCrops(data, recipe.data.crop, recipe.data.shares)
     start, objective = recipe.start.model, recipe.objective
-    if objective.features or objective.critics:
-        rule = f"{LEAST_PERCEIVED} or above for features and critics"
-        require(recipe.data.crop >= LEAST_PERCEIVED, "data.crop", recipe.data.crop, rule)
+    require_twofold(recipe, data)
+    if least := objective.least_perceived:
+        require(recipe.data.crop >= least, "data.crop", recipe.data.crop, f"{least} or above for features and critics")
     require(bool(start) or not recipe.start.kept, "start.kept", recipe.start.kept, "0 without start.model")
     torch.manual_seed(recipe.loop.seed)
     network = starting_network(start, data.scale)

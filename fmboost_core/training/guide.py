@@ -11,6 +11,7 @@ from torch.nn.functional import mse_loss
 
 from ..codecs.load import is_pair, load_codec
 from ..codecs.tiny import TinyVAE
+from ..errors import require
 from ..files.guide_file import load_guide
 from ..networks import build_network
 from ..networks.blocks import TinyBlock, zeroed
@@ -46,13 +47,14 @@ def guided_flow(recipe: Recipe) -> GuidedFlow:
 
 def new_guide(recipe: Recipe) -> GuideNetwork:
     """The guide network that a recipe starts from, to be trained: a new one, a tiny VAE's layers, or a trained one."""
-    start = recipe.start.guide
+    start, family, channels = recipe.start.guide, recipe.card.family, recipe.network.channels
     if not start:
-        network = GuideNetwork(GuideConfig(recipe.network.channels))
+        network = GuideNetwork(GuideConfig(channels))
     elif is_pair(start):
-        network = guide_of(load_codec(start))
+        network = guide_of(load_codec(start, family))
     else:
         network = load_guide(start)
+    require(network.config.channels == channels, "start.guide", start, f"a network for latents of {family}")
     return network.train().requires_grad_()
 
 

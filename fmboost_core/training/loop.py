@@ -215,8 +215,13 @@ class Trainer(Generic[Network]):
         if changed:
             listed = ", ".join(f"{k} was {was.get(k)!r}, is {now.get(k)!r}" for k in changed)
             raise CheckpointError(f"{path} was trained with other settings ({listed}); set them back or delete it.")
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+        except (RuntimeError, LookupError) as error:
+            raise CheckpointError(
+                f"{path} is of another network, such as an older version's; delete it to start anew."
+            ) from error
         if self.critics is not None:
             self.critics.load_state_dict(state["critics"])
         self.optimizer.load_state_dict(state["optimizer"])

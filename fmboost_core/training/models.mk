@@ -443,13 +443,13 @@ $(OUT)/sd15-x2-direct.safetensors: $(OUT)/sd15-fast-first.safetensors $(OUT)/x2-
 $(OUT)/sdxl-guide.safetensors: $(OUT)/xl.done $(OUT)/xl-last.done $(OUT)/xl-last-disturbed.done
 	$(guide) --set card.family=sdxl --set start.guide=$(CODECS)/taesdxl $(SET)
 
-# From less noise than the narrow flow, so that the latents alone come first.
+# The early flow began at another noise step, so that it is trained on latents first.
 $(OUT)/sdxl-nearer.safetensors: $(OUT)/sdxl-second.safetensors $(OUT)/sdxl-guide.safetensors $(OUT)/xl-last.done \
     $(OUT)/xl-last-disturbed.done
 	$(fast) --set card.family=sdxl --set objective.noise_step=100 $(fast-latents) $(SET)
 
 $(OUT)/sdxl-fast-first.safetensors: $(OUT)/sdxl-nearer.safetensors $(OUT)/xl-last.done $(OUT)/xl-last-disturbed.done
-	$(fast) $(sdxl) --set objective.noise_step=100 $(fast-images) $(SET)
+	$(fast) $(sdxl) --set objective.noise_step=100 $(fast-images) --set loop.samples=2_200 $(SET)
 
 $(OUT)/sdxl-x2-direct.safetensors: $(OUT)/sdxl-fast-first.safetensors $(OUT)/xl-last.done $(OUT)/xl-last-disturbed.done
 	$(fast) $(sdxl) --set objective.noise_step=100 $(fast-shown) $(SET)

@@ -48,7 +48,7 @@ class ObjectiveSection:
     """The training objective (`losses`). In parentheses: the objectives that read a field.
 
     An upscale model's training (`enlarging`) has no objective by name; it reads texture to mean, coarse, overshoot,
-    features, critics, informed and network as "decoded" does.
+    features, small, critics, informed and network as "decoded" does.
 
     name: one of `OBJECTIVE_NAMES`.
     noise_step: noise step of the start, 0 to 999 (cfm, reflow, decoded).
@@ -72,7 +72,8 @@ class ObjectiveSection:
     last_share: share of the decoded crops that begin at the last of four steps (decoded).
     steps: 4, or 1 for a model of a single evaluation, whose steps take less time (decoded).
     features: weight of the distance of ImageNet features (decoded).
-    small: weight of the distance of ImageNet features, at half the size, from what the small latent shows (decoded).
+    small: weight of the distance of ImageNet features, at half the size, from what the small latent shows; for an
+        upscale factor of 2 (decoded).
     critics: weight of critics, which learn to tell the results from the ground truth (decoded).
     informed: whether the critics see the guide, decoded, beside each image (decoded).
     photos: whether the critics take photographs for real where the ground truth is a teacher's (decoded).
@@ -142,10 +143,17 @@ class ObjectiveSection:
         require(0 <= self.sharpen <= 2, "objective.sharpen", self.sharpen, "0 to 2")
         require(0 <= self.last_share <= 1, "objective.last_share", self.last_share, "between 0 and 1")
         require(self.steps in (1, 4), "objective.steps", self.steps, "1 or 4")
-        least = LEAST_PERCEIVED if self.features or self.critics or self.small else 2
+        least = self.least_perceived or 2
         require(least <= self.window <= 1024, "objective.window", self.window, f"{least} to 1024")
         needed = "the codec to decode with, for objective 'decoded'"
         require(self.name != "decoded" or bool(self.decoder), "objective.decoder", self.decoder, needed)
+
+    @property
+    def least_perceived(self) -> int:
+        """Side in latents of the least window that features and critics can look at; 0: they have no weight."""
+        if self.small:
+            return LEAST_PERCEIVED + 1
+        return LEAST_PERCEIVED if self.features or self.critics else 0
 
     def _around(self, least: int, greatest: int) -> bool:
         return 0 <= least <= self.noise_step <= greatest < NOISE_STEPS and least < greatest

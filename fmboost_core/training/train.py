@@ -59,6 +59,9 @@ def make_trainer(recipe: Recipe, data: LatentSet) -> tuple[Trainer[nn.Module], T
     crops = LatentCrops(data, recipe.data.crop, recipe.data.shares, recipe.data.upsampling, recipe.objective.photos)
     torch.manual_seed(recipe.loop.seed)
     fast = recipe.data.upsampling == "fast"
+    rule = "a guide network's file, a model with one, or a tiny VAE, for fast guides"
+    require(not fast or bool(recipe.start.guide), "start.guide", recipe.start.guide, rule)
+    require_twofold(recipe, data)
     network: nn.Module = guided_flow(recipe) if fast else build_network(recipe.network)
     if recipe.start.model:
         trained = load_model(recipe.start.model)
@@ -124,6 +127,12 @@ def _decoder(recipe: Recipe) -> Decoder:
     named = replace(codec_party(codec), what=f"objective.decoder = {recipe.objective.decoder!r}")
     require_same_family(_party(recipe), named)
     return Decoder(codec)
+
+
+def require_twofold(recipe: Recipe, data: LatentSet) -> None:
+    """Refuse `objective.small`, which compares at half the size, for another upscale factor than 2."""
+    small = recipe.objective.small
+    require(not small or data.scale == 2, "objective.small", small, f"0 for shards of upscale factor {data.scale:g}")
 
 
 def perception_of(recipe: Recipe) -> Perception | None:

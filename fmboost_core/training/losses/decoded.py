@@ -40,7 +40,8 @@ class Decoded:
     then trades fidelity for detail by its noise step. 0: the weight is the same at all steps.
     last_share: share of the times after 0 that are 3/4, where the last of four steps begins.
     steps: 4, or 1: all times are 0, for a model of a single evaluation.
-    perceive: a further loss of the images (`Perception`). informed: it is shown the decoded guide too.
+    perceive: a further loss of the images (`Perception`). informed: it is shown the decoded guide too,
+        for its critics or its `small`.
     shown: latents (B,C,h,w) that it is shown instead, where the guide itself is still learning.
     photos: whether it is given the photographs as well, where the ground truth is a teacher's.
     """
@@ -130,7 +131,7 @@ class Decoded:
         return self.decode(self._part(real, seed)).float().clamp(-1, 1)
 
     def _seen(self, guide: Tensor, seed: Tensor) -> Tensor | None:
-        """What informed critics see beside the images (B,3,H,W) in [-1,1]; None where there are none."""
+        """What the small latent shows of the images (B,3,H,W) in [-1,1]; None where nobody looks at it."""
         if self.perceive is None or not self.informed:
             return None
         return self.decode(self._part(guide if self.shown is None else self.shown, seed)).float().clamp(-1, 1)

@@ -24,7 +24,7 @@ class Perception(nn.Module):
     informed: the critics see beside each image what the small latent shows of it. They then know where it is flat, and
     what was drawn besides.
     small: weight of the features' distance from what the small latent shows, at half the size, where that is known.
-    The ground truth differs there too, and what cannot be foretold becomes grey; this can be.
+    A network makes grey what it cannot foretell of the ground truth. What the latent shows it can foretell.
     The critics' own loss is part of the result and has no gradient for the images: one backward pass teaches both.
     """
 
@@ -49,11 +49,11 @@ class Perception(nn.Module):
         photo: what the critics take for real instead of the true images (B,3,H,W); None: those.
         seed: of each item's window and noise (B,). Without gradients the critics are not asked.
         """
-        shown = [] if seen is None else [seen]
+        shown = [] if seen is None or not (self.informed or self.small) else [seen]
         photos = [] if photo is None else [photo]
         made, truth, *others = noisy_windows(seed, made, truth, *shown, *photos)
         real = others.pop() if photos else truth
-        small = self._small_distance(made, *others) if others and self.small else made.new_zeros(len(made))
+        small = self._small_distance(made, *others) if shown and self.small else made.new_zeros(len(made))
         others = others if self.informed else []
         with torch.no_grad():
             of_truth = self.network(truth)
