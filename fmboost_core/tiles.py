@@ -69,21 +69,29 @@ class Span:
     last: int
 
 
-def spans(length: int, tile: int, overlap: int, tileable: bool = False) -> list[Span]:
-    """Cut a side into parts of at most `tile`; each tile reaches up to `overlap` beyond its own part.
+def spans(length: int, tile: int, overlap: int, *, stride: int = 1, tileable: bool = False) -> list[Span]:
+    """Cut a side into as many tiles as parts of `tile` take; each looks `overlap` beyond its part, or to the end.
 
-    tileable: whether the tiles at the ends reach beyond them too.
+    All tiles are evaluated at the same size, which is then the smallest: what one tile frees fits the next, and no
+    network meets a second size. stride: what starts and sizes are multiples of; `overlap` has to be one. tileable:
+    whether the tiles at the ends look beyond them too.
     """
     least, most = (-overlap, length + overlap) if tileable else (0, length)
-    parts = [(first, min(length, first + tile)) for first in range(0, length, tile)]
-    return [Span(max(least, first - overlap), min(most, last + overlap), first, last) for first, last in parts]
+    shared = most - least - 2 * overlap
+    count = max(1, min(-(-length // tile), shared // stride))
+    part = -(-shared // (count * stride)) * stride
+    side = part + 2 * overlap if count > 1 else most - least
+    starts = [least + -(-i * (shared - part) // (max(1, count - 1) * stride)) * stride for i in range(count)]
+    cuts = [0, *(start + overlap for start in starts[1:]), length]
+    return [Span(start, min(most, start + side), *cuts[i : i + 2]) for i, start in enumerate(starts)]
 
 
 def grid(
-    height: int, width: int, tile: int, overlap: int, tileable: Tileable = NOT_TILEABLE
+    height: int, width: int, tile: int, overlap: int, *, stride: int = 1, tileable: Tileable = NOT_TILEABLE
 ) -> Iterator[tuple[Span, Span]]:
     """All tiles of (height, width), row by row."""
-    return product(spans(height, tile, overlap, tileable.y), spans(width, tile, overlap, tileable.x))
+    rows = spans(height, tile, overlap, stride=stride, tileable=tileable.y)
+    return product(rows, spans(width, tile, overlap, stride=stride, tileable=tileable.x))
 
 
 def map_tiles(
@@ -92,18 +100,19 @@ def map_tiles(
     tile: int,
     overlap: int,
     *,
+    stride: int = 1,
     in_unit: int = 1,
     out_unit: int = 1,
     tileable: Tileable = NOT_TILEABLE,
 ) -> Tensor:
     """function(*inputs), tile by tile: inputs (B,C,h,w) -> (B,C',h',w').
 
-    tile, overlap: in latents. in_unit, out_unit: positions of the inputs and of the output per latent (1 for latents,
-    8 for pixels). tileable: the axes along which tiles at an end overlap with the other end.
+    tile, overlap, stride: in latents, as for `spans`. in_unit, out_unit: positions of the inputs and of the output per
+    latent (1 for latents, 8 for pixels). tileable: the axes along which tiles at an end overlap with the other end.
     """
     height, width = (side // in_unit for side in inputs[0].shape[-2:])
     out: Tensor | None = None
-    for rows, columns in grid(height, width, tile, overlap, tileable):
+    for rows, columns in grid(height, width, tile, overlap, stride=stride, tileable=tileable):
         place = [(span.start * in_unit, span.stop * in_unit) for span in (rows, columns)]
         cut = [window(x, *place) for x in inputs]
         result = function(*cut)

@@ -19,19 +19,37 @@ from fmboost_core.sampling.tiling import (
 from fmboost_core.sampling.upscaler import boost
 from fmboost_core.tiles import grid, map_tiles, spans
 
+LENGTHS = product((1, 7, 16, 33, 128, 512), (1, 4, 16, 100), (0, 4, 20, 64), (1, 4), (False, True))
 
-@pytest.mark.parametrize(("length", "tile", "overlap"), [*product((1, 7, 16, 33), (1, 4, 16, 100), (0, 3, 50))])
-def test_spans_keep_each_position_once(length: int, tile: int, overlap: int) -> None:
-    cut = spans(length, tile, overlap)
-    kept = [i for s in cut for i in range(s.first, s.last)]
-    assert kept == list(range(length))
+
+@pytest.mark.parametrize(("length", "tile", "overlap", "stride", "tileable"), [*LENGTHS])
+def test_spans_keep_each_position_once_and_see_the_overlap(
+    length: int, tile: int, overlap: int, stride: int, tileable: bool
+) -> None:
+    cut = spans(length, tile, overlap, stride=stride, tileable=tileable)
+    least, most = (-overlap, length + overlap) if tileable else (0, length)
+    assert [i for s in cut for i in range(s.first, s.last)] == list(range(length))
+    assert all(s.first < s.last for s in cut) and len(cut) <= -(-length // tile)
     for s in cut:
-        assert s.start == max(0, s.first - overlap) and s.stop == min(length, s.first + tile + overlap)
+        assert s.start % stride == 0
+        assert least <= s.start <= max(least, s.first - overlap) and min(most, s.last + overlap) <= s.stop <= most
+
+
+@pytest.mark.parametrize("tileable", [False, True])
+def test_tiles_are_of_one_size_and_none_is_larger_than_it_must_be(tileable: bool) -> None:
+    for length, tile, overlap, stride in ((512, 192, 32, 4), (300, 192, 32, 4), (1000, 64, 36, 1), (128, 64, 32, 4)):
+        sides = {s.stop - s.start for s in spans(length, tile, overlap, stride=stride, tileable=tileable)}
+        assert len(sides) == 1 and max(sides) <= tile + 2 * overlap
+    assert {s.stop - s.start for s in spans(512, 192, 32, stride=4)} == {216}  # cut from one end: 256
+
+
+def test_tiles_that_would_all_see_the_whole_are_one() -> None:
+    assert len(spans(70, 16, 35)) == 1 and len(spans(72, 16, 35)) == 2
 
 
 def test_tiling_counts_what_the_grid_has() -> None:
     for height, width in ((1, 1), (16, 16), (17, 40)):
-        assert Tiling(16, 4).count(height, width) == len(list(grid(height, width, 16, 4)))
+        assert Tiling(16, 4, 4).count(height, width) == len(list(grid(height, width, 16, 4, stride=4)))
 
 
 def test_map_tiles_of_a_blur_with_its_radius_is_the_blur() -> None:
@@ -97,10 +115,10 @@ def test_the_public_tiny_vae_in_tiles_equals_the_whole() -> None:
 
 def test_choices() -> None:
     lite = PRESETS["lite"]
-    assert choose_tiling(lite, 128, 96, "auto") == Tiling(128, 0)
-    assert choose_tiling(lite, 130, 96, None) == Tiling(132, 0)
+    assert choose_tiling(lite, 128, 96, "auto") == Tiling(128, 0, 4)
+    assert choose_tiling(lite, 130, 96, None) == Tiling(132, 0, 4)
     assert choose_tiling(lite, 4000, 96, "auto").tile < 300
-    assert choose_tiling(lite, 512, 512, 30, 5) == Tiling(32, 8)
+    assert choose_tiling(lite, 512, 512, 30, 5) == Tiling(32, 8, 4)
     assert choose_tiling(lite, 512, 512, 64, 10_000).overlap == lite.receptive_radius
     for bad in (0, -8, 1.5, "big", True):
         with pytest.raises(ConfigError, match="tile must be"):

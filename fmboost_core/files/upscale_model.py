@@ -32,6 +32,7 @@ from .weight_file import sha256_of
 
 BUILTIN = "builtin"
 TILE, OVERLAP = 256, 36  # pixels of the small image; compact networks look 34 pixels far
+STRIDE = 8  # where tiles start: some networks take squares of pixels as one, others look through windows of 8
 # By upscale factor. RRDB networks look farther than any overlap; for 2x, what is beyond made 3 of 255 in a photograph.
 RRDB_TILES = {2: (512, 96), 4: (256, 48)}
 
@@ -65,7 +66,8 @@ class LoadedUpscaleModel:
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
-        total, done = len(list(grid(image.shape[-2], image.shape[-1], self.tile, self.overlap))), 0
+        height, width = image.shape[-2:]
+        total, done = len(list(grid(height, width, self.tile, self.overlap, stride=STRIDE))), 0
 
         def one(tile: Tensor) -> Tensor:
             nonlocal done
@@ -75,7 +77,7 @@ class LoadedUpscaleModel:
                 self.progress(done, total)
             return large
 
-        return map_tiles(one, [image], self.tile, self.overlap, out_unit=self.factor)
+        return map_tiles(one, [image], self.tile, self.overlap, stride=STRIDE, out_unit=self.factor)
 
 
 def load_upscale_model(

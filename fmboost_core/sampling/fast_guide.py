@@ -26,7 +26,7 @@ def fast_guide(
     tileable: the axes along which the latent continues at its other end.
     """
     out = latent.new_empty(*latent.shape[:2], *size)
-    for spans in grid(*size, tile or max(size), network.config.fine_radius, tileable):
+    for spans in grid(*size, tile or max(size), network.config.fine_radius, tileable=tileable):
         made = _tile(network, latent, size, spans, tileable)
         rows, columns = (slice(span.first - span.start, span.last - span.start) for span in spans)
         out[..., spans[0].first : spans[0].last, spans[1].first : spans[1].last] = made[..., rows, columns]

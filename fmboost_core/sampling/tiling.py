@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..networks import NetworkConfig
 from ..networks.conditioning import Conditioning
-from ..tiles import NOT_TILEABLE, Tileable, map_tiles
+from ..tiles import NOT_TILEABLE, Tileable, grid, map_tiles
 
 AUTO_TILE = 192  # latents; "auto" cuts outputs with a side above 1.5 such tiles
 DEFAULT_OVERLAP = 32  # latents
@@ -29,18 +29,20 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Tiling:
-    """Side and overlap of the tiles in latents, both multiples of the network's stride.
+    """Side and overlap of the tiles in latents, both multiples of the network's stride, at which tiles start too.
 
     tileable: the axes along which tiles at an end overlap with the other end.
     """
 
     tile: int
     overlap: int
+    stride: int
     tileable: Tileable = NOT_TILEABLE
 
     def count(self, height: int, width: int) -> int:
         """Number of tiles of a latent."""
-        return -(-height // self.tile) * -(-width // self.tile)
+        tiles = grid(height, width, self.tile, self.overlap, stride=self.stride, tileable=self.tileable)
+        return sum(1 for _ in tiles)
 
 
 def choose_tiling(
@@ -60,11 +62,11 @@ def choose_tiling(
     stride = config.stride
     whole = -(-max(height, width) // stride) * stride
     if tile is None or (tile == "auto" and auto_tile(height, width) is None):
-        return Tiling(whole, _overlap(config, overlap), tileable) if any(tileable) else Tiling(whole, 0)
+        return Tiling(whole, _overlap(config, overlap) if any(tileable) else 0, stride, tileable)
     side = AUTO_TILE if tile == "auto" else tile
     if isinstance(side, bool) or not isinstance(side, int) or side < 1:
         raise ConfigError(f'tile must be "auto", None or a whole number of latents above 0, but it is {tile!r}.')
-    return Tiling(min(whole, -(-side // stride) * stride), _overlap(config, overlap), tileable)
+    return Tiling(min(whole, -(-side // stride) * stride), _overlap(config, overlap), stride, tileable)
 
 
 def auto_tile(height: int, width: int) -> int | None:
@@ -132,4 +134,6 @@ def tiled_velocity(
         on_tile()
         return result
 
-    return map_tiles(evaluate, (x, conditioning.guide), tiling.tile, tiling.overlap, tileable=tiling.tileable)
+    return map_tiles(
+        evaluate, (x, conditioning.guide), tiling.tile, tiling.overlap, stride=tiling.stride, tileable=tiling.tileable
+    )

@@ -1,5 +1,6 @@
 """Files of upscale models' networks: read under each of their names, written whole, refused in one sentence."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from weight_files import compact, refusal
 
 from fmboost_core.errors import ConfigError
 from fmboost_core.files.locate import bundled_upscale_models
-from fmboost_core.files.upscale_model import find_upscale_model, load_upscale_model
+from fmboost_core.files.upscale_model import LoadedUpscaleModel, find_upscale_model, load_upscale_model
 from fmboost_core.files.upscale_network import UpscaleNetwork, is_known, load_upscale_network, save_upscale_network
 from fmboost_core.networks.compact import CompactNetwork
 from fmboost_core.networks.rrdb import RRDBNetwork
@@ -90,6 +91,15 @@ def test_an_rrdb_network_takes_images_of_odd_sides() -> None:
     large = network(image)
     assert large.shape == (1, 3, 18, 26)
     assert torch.equal(large, network(F.pad(image, (0, 1, 0, 1), mode="replicate"))[..., :18, :26])
+
+
+def test_an_rrdb_networks_tiles_equal_the_whole() -> None:
+    """They start at whole squares of pixels, of which it makes one."""
+    network, image = randomised(RRDBNetwork(2, 8, 4, 1)), torch.rand(1, 3, 20, 211)
+    model = LoadedUpscaleModel("", network, 2, torch.device("cpu"), torch.float32, tile=31, overlap=49)
+    whole = network(image).clamp(0, 1)
+    assert torch.allclose(model(image), whole, atol=1e-5)
+    assert not torch.allclose(replace(model, overlap=0)(image), whole, atol=1e-3)
 
 
 @pytest.mark.parametrize("network", [CompactNetwork(2, 8, 3), RRDBNetwork(2, 8, 4, 1)])
