@@ -133,8 +133,8 @@ def _fast_guide(
     """
     if cfm is None or cfm.guide is None:
         raise ConfigError(
-            "The method fast needs a model with a guide network, such as sd15-x2-direct; connect its FMBoost Load CFM "
-            "to the input cfm."
+            "The method fast needs a model with a guide network, such as those whose names end in -direct; connect its "
+            "FMBoost Load CFM to the input cfm."
         )
     family = FAMILIES[cfm.spec.family]
     fast = LatentUpsampling("fast", cfm.guide, auto_tile(*size), tileable)

@@ -202,8 +202,8 @@ def _(comfyui):
 
 @provokes(
     "ConfigError",
-    "The method psu needs the VAE of the latent's family; connect one, or choose a model with a fast guide, such as "
-    "sd15-x2-direct.",
+    "The method psu needs the VAE of the latent's family; connect one, or choose a model whose name ends in "
+    "-direct, which needs none.",
 )
 def _(comfyui):
     comfyui.run("FMBoostUpscale", latent=guide(), cfm=loaded(comfyui))
@@ -216,8 +216,8 @@ def _(comfyui):
 
 @provokes(
     "ConfigError",
-    "The method fast needs a model with a guide network, such as sd15-x2-direct; connect its FMBoost Load CFM to the "
-    "input cfm.",
+    "The method fast needs a model with a guide network, such as those whose names end in -direct; connect its "
+    "FMBoost Load CFM to the input cfm.",
 )
 def _(comfyui):
     comfyui.run("FMBoostPSUUpsample", latent=guide(), method="fast")
