@@ -70,20 +70,31 @@ class Span:
 
 
 def spans(length: int, tile: int, overlap: int, *, stride: int = 1, tileable: bool = False) -> list[Span]:
-    """Cut a side into as many tiles as parts of `tile` take; each looks `overlap` beyond its part, or to the end.
+    """Cut a side into the fewest tiles that are evaluated on no more than `tile` and twice `overlap`.
 
-    All tiles are evaluated at the same size, which is then the smallest: what one tile frees fits the next, and no
-    network meets a second size. stride: what starts and sizes are multiples of; `overlap` has to be one. tileable:
-    whether the tiles at the ends look beyond them too.
+    Each one sees at least `overlap` beyond the part that is kept of it, or all that there is. They are evaluated at one
+    size, the smallest that so many can have, so that what one frees in memory fits the next; only the last one is
+    smaller where the side is no multiple of `stride`, at whose multiples tiles start. tileable: whether the tiles at
+    the ends see beyond them too; `overlap` is then a multiple of `stride` as well.
     """
     least, most = (-overlap, length + overlap) if tileable else (0, length)
     shared = most - least - 2 * overlap
-    count = max(1, min(-(-length // tile), shared // stride))
-    part = -(-shared // (count * stride)) * stride
-    side = part + 2 * overlap if count > 1 else most - least
-    starts = [least + -(-i * (shared - part) // (max(1, count - 1) * stride)) * stride for i in range(count)]
+    if shared <= max(tile, stride):
+        return [Span(least, most, 0, length)]
+    part = _rounded_up(_quotient(shared, _quotient(shared, tile)), stride)
+    count = _quotient(shared, part)
+    starts = [least + _rounded_up(_quotient(i * (shared - part), count - 1), stride) for i in range(count)]
     cuts = [0, *(start + overlap for start in starts[1:]), length]
-    return [Span(start, min(most, start + side), *cuts[i : i + 2]) for i, start in enumerate(starts)]
+    return [Span(start, min(most, start + part + 2 * overlap), *cuts[i : i + 2]) for i, start in enumerate(starts)]
+
+
+def _quotient(number: int, by: int) -> int:
+    """number / by, rounded up."""
+    return -(-number // by)
+
+
+def _rounded_up(number: int, stride: int) -> int:
+    return _quotient(number, stride) * stride
 
 
 def grid(

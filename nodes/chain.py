@@ -133,7 +133,7 @@ def _fast_guide(
     """
     if cfm is None or cfm.guide is None:
         raise ConfigError(
-            "The method fast needs a model with a guide network, such as those whose names end in -direct; connect its "
+            "The method fast needs a model with a guide network, as those have whose names end in -direct; connect its "
             "FMBoost Load CFM to the input cfm."
         )
     family = FAMILIES[cfm.spec.family]

@@ -22,7 +22,7 @@ CFM = io.Custom("FMBOOST_CFM")
 SIZE_BY = ("scale", "width x height", "megapixels")
 DEFAULT_SCALE = 2.0
 UNIT = 8  # pixels per latent, where no VAE tells it
-VAE_ADVICE = "connect one, or choose a model whose name ends in -direct, which needs none"
+VAE_ADVICE = "connect one, or choose the method auto and a model whose name ends in -direct"
 
 
 def size_inputs(unit: int = 8) -> list[io.Input]:

@@ -15,41 +15,45 @@ from fmboost_core.sampling.tiling import (
     choose_tiling,
     in_smaller_tiles,
     parse_tile,
+    tiled_velocity,
 )
 from fmboost_core.sampling.upscaler import boost
-from fmboost_core.tiles import grid, map_tiles, spans
+from fmboost_core.tiles import map_tiles, parse_tileable, spans
 
-LENGTHS = product((1, 7, 16, 33, 128, 512), (1, 4, 16, 100), (0, 4, 20, 64), (1, 4), (False, True))
+LENGTHS = [*product((1, 7, 16, 33, 128, 512), (1, 4, 16, 100), (0, 4, 20, 64), (1, 4), (False, True))]
+IN_USE = [(300, 256, 36, 8, False), (683, 512, 96, 8, False), (375, 192, 32, 4, False)]
 
 
-@pytest.mark.parametrize(("length", "tile", "overlap", "stride", "tileable"), [*LENGTHS])
+@pytest.mark.parametrize(("length", "tile", "overlap", "stride", "tileable"), LENGTHS + IN_USE)
 def test_spans_keep_each_position_once_and_see_the_overlap(
     length: int, tile: int, overlap: int, stride: int, tileable: bool
 ) -> None:
     cut = spans(length, tile, overlap, stride=stride, tileable=tileable)
     least, most = (-overlap, length + overlap) if tileable else (0, length)
     assert [i for s in cut for i in range(s.first, s.last)] == list(range(length))
-    assert all(s.first < s.last for s in cut) and len(cut) <= -(-length // tile)
+    assert all(s.first < s.last for s in cut)
     for s in cut:
-        assert s.start % stride == 0
+        assert s.start % stride == 0 and s.stop - s.start <= max(tile, 2 * stride) + stride - 1 + 2 * overlap
         assert least <= s.start <= max(least, s.first - overlap) and min(most, s.last + overlap) <= s.stop <= most
+    sides = [s.stop - s.start for s in cut]
+    assert len(set(sides[:-1])) <= 1 and sides[0] - stride < sides[-1] <= sides[0]
 
 
-@pytest.mark.parametrize("tileable", [False, True])
-def test_tiles_are_of_one_size_and_none_is_larger_than_it_must_be(tileable: bool) -> None:
-    for length, tile, overlap, stride in ((512, 192, 32, 4), (300, 192, 32, 4), (1000, 64, 36, 1), (128, 64, 32, 4)):
-        sides = {s.stop - s.start for s in spans(length, tile, overlap, stride=stride, tileable=tileable)}
-        assert len(sides) == 1 and max(sides) <= tile + 2 * overlap
-    assert {s.stop - s.start for s in spans(512, 192, 32, stride=4)} == {216}  # cut from one end: 256
+def test_tiles_are_as_few_and_as_small_as_they_can_be() -> None:
+    assert {s.stop - s.start for s in spans(512, 192, 32, stride=4)} == {216}  # cut from one end: 224, 256 and 160
+    assert [len(spans(length, 512, 96, stride=8)) for length in (512, 704, 705, 1216, 1217)] == [1, 1, 2, 2, 3]
+    assert len(spans(80, 8, 32, stride=4)) == 2 and len(spans(80, 16, 32, stride=4)) == 1
+    assert len(spans(80, 8, 32, stride=8)) == 2, "three of them would be no smaller"
 
 
-def test_tiles_that_would_all_see_the_whole_are_one() -> None:
-    assert len(spans(70, 16, 35)) == 1 and len(spans(72, 16, 35)) == 2
-
-
-def test_tiling_counts_what_the_grid_has() -> None:
-    for height, width in ((1, 1), (16, 16), (17, 40)):
-        assert Tiling(16, 4, 4).count(height, width) == len(list(grid(height, width, 16, 4, stride=4)))
+@pytest.mark.parametrize("tileable", ["off", "x", "both"])
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 42)])
+def test_as_many_tiles_are_evaluated_as_are_counted(size: tuple[int, int], tileable: str) -> None:
+    tiling, told = Tiling(4, 4, 4, parse_tileable(tileable)), []
+    x = torch.zeros(1, 1, *size)
+    conditioning = make_model().conditioning(x)
+    tiled_velocity(lambda x, t, conditioning: x, x, 0, conditioning, tiling, lambda: told.append(1))
+    assert len(told) == tiling.count(*size) and (len(told) == 1) == (size == (1, 1))
 
 
 def test_map_tiles_of_a_blur_with_its_radius_is_the_blur() -> None:
@@ -142,7 +146,7 @@ def test_smaller_tiles_until_they_fit() -> None:
         return "done"
 
     assert in_smaller_tiles(run, "auto", lambda e: isinstance(e, Full), freed.append) == "done"
-    assert tried == ["auto", 96, 48] and freed == [96, 48]
+    assert tried == ["auto", 64, 32] and freed == [64, 32]
 
 
 def test_smaller_tiles_give_up_at_the_smallest_and_leave_other_errors_alone() -> None:
@@ -154,7 +158,7 @@ def test_smaller_tiles_give_up_at_the_smallest_and_leave_other_errors_alone() ->
 
     with pytest.raises(Full):
         in_smaller_tiles(full, None, lambda e: isinstance(e, Full), lambda tile: None)
-    assert tried == [None, 96, 48, SMALLEST_TILE]
+    assert tried == [None, 64, SMALLEST_TILE]
     tried.clear()
     with pytest.raises(Full):
         in_smaller_tiles(full, None, lambda e: False, lambda tile: None)

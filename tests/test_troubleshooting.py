@@ -202,8 +202,8 @@ def _(comfyui):
 
 @provokes(
     "ConfigError",
-    "The method psu needs the VAE of the latent's family; connect one, or choose a model whose name ends in "
-    "-direct, which needs none.",
+    "The method psu needs the VAE of the latent's family; connect one, or choose the method auto and a model "
+    "whose name ends in -direct.",
 )
 def _(comfyui):
     comfyui.run("FMBoostUpscale", latent=guide(), cfm=loaded(comfyui))
@@ -216,7 +216,7 @@ def _(comfyui):
 
 @provokes(
     "ConfigError",
-    "The method fast needs a model with a guide network, such as those whose names end in -direct; connect its "
+    "The method fast needs a model with a guide network, as those have whose names end in -direct; connect its "
     "FMBoost Load CFM to the input cfm.",
 )
 def _(comfyui):
@@ -295,7 +295,7 @@ def _():
     command("bench", "--device", "xpu:77")
 
 
-@provokes("ImageError", "… does not fit into memory at this size; try --tile 64 or a smaller size.")
+@provokes("ImageError", "… does not fit into memory at this size; try --tile 48 or a smaller size.")
 def _():
     with memory_errors("photo.jpg"):
         torch.empty(10**16)
@@ -371,7 +371,7 @@ def _(monkeypatch, tmp_path):
 @provokes(
     "FMBoostError",
     "The process that measured … died, without a message above most likely for lack of memory; try smaller --sizes or "
-    "--tile 64.",
+    "--tile 48.",
 )
 def _():
     def kill_first_child() -> None:

@@ -226,7 +226,7 @@ def test_200_random_inputs(model: Model, codec: TinyVAE) -> None:
             options = {
                 "nfe": rng.choice((2, 4)), "solver": rng.choice(("euler", "heun", "midpoint")), "seed": i,
                 "tile": rng.choice(("auto", None, 4)), "upsample": rng.choice(("psu", "bilinear", "nearest")),
-                "noise_step": rng.choice((0, 400, 999)), "scale": scale,
+                "noise_step": rng.choice((0, 400, 999)), "scale": scale, "overlap": rng.choice((None, 0, 4)),
             }  # fmt: skip
             content, dtype = rng.choice(contents), rng.choice(dtypes)
             if i % 2:

@@ -144,4 +144,4 @@ def memory_errors(what: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ImageError(f"{what} does not fit into memory at this size; try --tile 64 or a smaller size.") from None
+        raise ImageError(f"{what} does not fit into memory at this size; try --tile 48 or a smaller size.") from None

@@ -152,7 +152,7 @@ def in_new_process(settings: BenchSettings, case: BenchCase) -> BenchRow:
     except BrokenProcessPool:
         raise FMBoostError(
             f"The process that measured {case.method} at {case.side} pixels died, without a message above most "
-            "likely for lack of memory; try smaller --sizes or --tile 64."
+            "likely for lack of memory; try smaller --sizes or --tile 48."
         ) from None
 
 

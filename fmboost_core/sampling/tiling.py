@@ -21,7 +21,7 @@ from ..tiles import NOT_TILEABLE, Tileable, grid, map_tiles
 
 AUTO_TILE = 192  # latents; "auto" cuts outputs with a side above 1.5 such tiles
 DEFAULT_OVERLAP = 32  # latents
-SMALLEST_TILE = 32  # the last one to try when memory runs out
+FIRST_SMALLER_TILE, SMALLEST_TILE = 64, 32  # to try when memory runs out: by default, and at last
 TILE_CHOICES = ("auto", "off", "48", "64", "96", "128", "192", "256")  # for the hosts' lists
 
 Result = TypeVar("Result")
@@ -55,9 +55,9 @@ def choose_tiling(
 ) -> Tiling:
     """The tiling of a latent (height, width). tile: "auto", None (no tiles), or a side in latents.
 
-    "auto" cuts only what is larger than 1.5 `AUTO_TILE` on a side. The overlap is `DEFAULT_OVERLAP` unless given, and
-    at most the network's receptive radius where that is finite. A tileable latent that is not cut is one tile, which
-    overlaps with itself.
+    "auto" cuts only what is larger than 1.5 `AUTO_TILE` on a side. No tile is evaluated on more than the side and
+    twice the overlap (`spans`), which is `DEFAULT_OVERLAP` unless given, and at most the network's receptive radius
+    where that is finite. A tileable latent that is not cut is one tile, which overlaps with itself.
     """
     stride = config.stride
     whole = -(-max(height, width) // stride) * stride
@@ -101,7 +101,7 @@ def in_smaller_tiles(
     is_out_of_memory: Callable[[Exception], bool],
     before_retry: Callable[[int], None],
 ) -> Result:
-    """run(tile); when memory runs out, again with half the tile, down to `SMALLEST_TILE`.
+    """run(tile); when memory runs out, again with `FIRST_SMALLER_TILE` or half the tile, down to `SMALLEST_TILE`.
 
     before_retry(tile) is called with the smaller tile before each retry, to free memory and to tell about it. Any other
     error is raised, and so is the last out-of-memory error.
@@ -110,7 +110,7 @@ def in_smaller_tiles(
         try:
             return run(tile)
         except Exception as error:
-            smaller = max(SMALLEST_TILE, (tile if isinstance(tile, int) else AUTO_TILE) // 2)
+            smaller = max(SMALLEST_TILE, tile // 2 if isinstance(tile, int) else FIRST_SMALLER_TILE)
             if not is_out_of_memory(error) or tile == smaller:
                 raise
         # Outside of `except`: the traceback would keep the tensors of the failed run alive.
