@@ -78,7 +78,9 @@ def test_the_result_has_detail_that_the_guide_lacks(name: str, nfe: int) -> None
         ("sdxl-x2", "taesdxl"),
         ("sdxl-x2-direct", "taesdxl"),
         ("flux1-x2", "taef1"),
+        ("flux1-x2-direct", "taef1"),
         ("sd3-x2", "taesd3"),
+        ("sd3-x2-direct", "taesd3"),
     ],
 )
 def test_the_border_of_a_picture_is_as_good_as_its_middle(name: str, codec: str, shared: Path) -> None:

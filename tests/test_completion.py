@@ -56,7 +56,7 @@ ASKED = [
     ("encode --teacher bu", {"builtin"}),
     ("upscale --prev", {"--preview"}),
     ("upscale pho", {"photo.jpg"}),
-    ("info flux", {"flux1-x2"}),
+    ("info flux", {"flux1-x2", "flux1-x2-direct"}),
     ("evaluate fl", {"floor"}),
     ("evaluate run --metr", {"--metrics"}),
     ("completion f", {"fish"}),

@@ -121,12 +121,13 @@ def test_a_batch_of_guides_equals_its_singles(guide: GuideNetwork, latent: torch
     assert fast_guide(guide, latent.half(), (40, 52)).dtype == torch.float16
 
 
-@pytest.mark.parametrize("name", ["sd15-x2-direct", "sdxl-x2-direct"])
+@pytest.mark.parametrize("name", ["sd15-x2-direct", "sdxl-x2-direct", "flux1-x2-direct", "sd3-x2-direct"])
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 0.01), (torch.bfloat16, 0.06)])
 def test_a_bundled_guide_network_is_exact_enough_in_half_precision(name: str, dtype: torch.dtype, most: float) -> None:
     """It has no norm that would keep its activations small."""
-    small, half, whole = 3 * torch.randn(1, 4, 12, 12), load_model(name).to(dtype=dtype).guide, load_model(name).guide
+    half, whole = load_model(name).to(dtype=dtype).guide, load_model(name).guide
     assert half is not None and whole is not None
+    small = 3 * torch.randn(1, whole.config.channels, 12, 12)
     exact, made = whole(small, (24, 24)), half(small.to(dtype), (24, 24)).float()
     assert (made - exact).square().mean().sqrt() < most * exact.square().mean().sqrt()
 
@@ -203,7 +204,14 @@ def test_latents_are_upscaled_without_a_codec(fast: Model, latent: torch.Tensor,
     large = boost(latent, fast, None, scale=scale)
     assert large.shape == (2, 4, round(20 * scale), round(26 * scale))
     assert torch.allclose(large[1:], boost(latent[1:], fast, None, scale=scale, seed=1), atol=1e-4)
-    assert torch.allclose(boost(latent, fast, None, scale=scale, tile=16, overlap=64), large, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.5, 2, 4])
+def test_tiles_without_a_codec_equal_the_whole(fast: Model, scale: float) -> None:
+    wide, stages = torch.randn(1, 4, 6, 60), []
+    tiled = boost(wide, fast, None, scale=scale, tile=16, overlap=64, on_stage=stages.append)
+    assert all(stage.tiles > 1 for stage in stages)
+    assert torch.allclose(tiled, boost(wide, fast, None, scale=scale), atol=1e-4)
 
 
 def test_the_guide_is_the_networks_own(fast: Model, latent: torch.Tensor) -> None:

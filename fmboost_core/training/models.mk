@@ -21,7 +21,7 @@ OUT ?= models
 SET ?=
 
 UPSCALE_MODELS := fmboost-image-x2 fmboost-latent-x2
-MODELS := sd15-x2 sd15-x2-fast sd15-x2-direct sd15-x4 sdxl-x2 sdxl-x2-direct sdxl-x4 flux1-x2 sd3-x2
+MODELS := sd15-x2 sd15-x2-fast sd15-x2-direct sd15-x4 sdxl-x2 sdxl-x2-direct sdxl-x4 flux1-x2 flux1-x2-direct sd3-x2 sd3-x2-direct
 
 encode = $(PYTHON) -m fmboost_core encode $(PHOTOS) --bf16 --out $(basename $@)
 train = $(PYTHON) -m fmboost_core train $(foreach set,$(filter %.done,$^),$(basename $(set))) $@
@@ -440,19 +440,34 @@ $(OUT)/sd15-fast-first.safetensors: $(OUT)/sd15-x2-fast.safetensors $(OUT)/sd15-
 $(OUT)/sd15-x2-direct.safetensors: $(OUT)/sd15-fast-first.safetensors $(OUT)/x2-last.done $(OUT)/x2-last-disturbed.done
 	$(fast) $(sd15) $(dial) $(fast-shown) $(SET)
 
-$(OUT)/sdxl-guide.safetensors: $(OUT)/xl.done $(OUT)/xl-last.done $(OUT)/xl-last-disturbed.done
-	$(guide) --set card.family=sdxl --set start.guide=$(CODECS)/taesdxl $(SET)
+# The guides of the families with 16 channels also learned from 789 squares of PHOTOS, not 320.
+$(OUT)/f1.done:
+	$(encode) --codec $(CODECS)/taef1
+	touch $@
 
-# The early flow began at another noise step, so that it is trained on latents first.
-$(OUT)/sdxl-nearer.safetensors: $(OUT)/sdxl-second.safetensors $(OUT)/sdxl-guide.safetensors $(OUT)/xl-last.done \
-    $(OUT)/xl-last-disturbed.done
-	$(fast) --set card.family=sdxl --set objective.noise_step=100 $(fast-latents) $(SET)
+$(OUT)/s3.done:
+	$(encode) --codec $(CODECS)/taesd3
+	touch $@
 
-$(OUT)/sdxl-fast-first.safetensors: $(OUT)/sdxl-nearer.safetensors $(OUT)/xl-last.done $(OUT)/xl-last-disturbed.done
-	$(fast) $(sdxl) --set objective.noise_step=100 $(fast-images) --set loop.samples=2_200 $(SET)
+# $(1): family; $(2): the name of its sets; $(3): its tiny VAE; $(4): the flow that it goes on from, which began at another noise step or has
+# other channels, so that it is trained on latents first; $(5): crops of that.
+define without-the-vae
+$(OUT)/$(1)-guide.safetensors: $(OUT)/$(2).done $(OUT)/$(2)-last.done $(OUT)/$(2)-last-disturbed.done
+	$$(guide) --set card.family=$(1) --set start.guide=$(CODECS)/$(3) $$(SET)
 
-$(OUT)/sdxl-x2-direct.safetensors: $(OUT)/sdxl-fast-first.safetensors $(OUT)/xl-last.done $(OUT)/xl-last-disturbed.done
-	$(fast) $(sdxl) --set objective.noise_step=100 $(fast-shown) $(SET)
+$(OUT)/$(1)-nearer.safetensors: $(OUT)/$(4).safetensors $(OUT)/$(1)-guide.safetensors $(OUT)/$(2).done $(OUT)/$(2)-last.done \
+    $(OUT)/$(2)-last-disturbed.done
+	$$(fast) --set card.family=$(1) --set objective.noise_step=100 $$(fast-latents) --set loop.samples=$(5) $$(SET)
+
+$(OUT)/$(1)-fast-first.safetensors: $(OUT)/$(1)-nearer.safetensors $(OUT)/$(2)-last.done $(OUT)/$(2)-last-disturbed.done
+	$$(fast) $$($(1)) --set objective.noise_step=100 $$(fast-images) --set loop.samples=2_200 $$(SET)
+
+$(OUT)/$(1)-x2-direct.safetensors: $(OUT)/$(1)-fast-first.safetensors $(OUT)/$(2)-last.done $(OUT)/$(2)-last-disturbed.done
+	$$(fast) $$($(1)) --set objective.noise_step=100 $$(fast-shown) $$(SET)
+endef
+$(eval $(call without-the-vae,sdxl,xl,taesdxl,sdxl-second,1_600))
+$(eval $(call without-the-vae,flux1,f1,taef1,sdxl-x2-direct,3_200))
+$(eval $(call without-the-vae,sd3,s3,taesd3,sdxl-x2-direct,3_200))
 
 # --- The bundled upscale models: what the tiny codecs make of small pictures, enlarged as photographs are. The last runs took 3 minutes (image)
 # and 7 (latent) of an NVIDIA H200, with 1,712 squares of 416 pixels by each codec; those before, from realesr-general-x4v3, an hour of two CPU

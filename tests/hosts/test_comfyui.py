@@ -534,6 +534,26 @@ def test_between_a_sampler_and_the_decoder(comfyui: ComfyUI, checkpoint: str) ->
     assert picture.shape == (384, 256, 3) and picture.std() > 0
 
 
+def test_between_two_samplers_without_a_vae(comfyui: ComfyUI, checkpoint: str) -> None:
+    """A second pass at twice the size: the latent that FMBoost Upscale makes is what KSampler takes."""
+    prompt = {"model": ["20", 0], "positive": ["21", 0], "negative": ["21", 0]}
+    once = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal"}
+    graph = {
+        "20": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+        "21": node("CLIPTextEncode", clip=["20", 1], text="a cup"),
+        "22": node("EmptyLatentImage", width=128, height=192, batch_size=1),
+        "24": node("KSampler", latent_image=["22", 0], denoise=1.0, **prompt, **once),
+        "4": node("FMBoostLoadCFM", model="sd15-x2-direct", dtype="fp32"),
+        "5": node("FMBoostUpscale", latent=["24", 0], cfm=["4", 0], **FLOW | {"nfe": 0, "method": "auto"}),
+        "6": node("KSampler", latent_image=["5", 0], denoise=0.5, **prompt, **once),
+    }
+    first, large, second = (latent_of(comfyui, graph, [id, 0]) for id in ("24", "5", "6"))
+    assert large.shape == second.shape == (1, 4, 48, 32)
+    expected = boost(first * 0.18215, load_model("sd15-x2-direct"), None, seed=7) / 0.18215
+    assert (large - expected).abs().max() < 1e-2 * expected.abs().max()
+    assert (second - large).abs().max() > 0.1 and second.isfinite().all()
+
+
 def make_lora(path: Path) -> None:
     """A LoRA of rank 1 that changes one layer by nothing: which files a workflow takes is what matters here."""
     name = "lora_unet_down_blocks_0_attentions_0_proj_in"
