@@ -1,6 +1,7 @@
 """Fast guides: the guide network, its files, its training, and upscaling without a codec."""
 
 import json
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -25,6 +26,9 @@ from fmboost_core.networks import GuideConfig
 from fmboost_core.networks.guide import GuideNetwork
 from fmboost_core.sampling.fast_guide import fast_guide
 from fmboost_core.sampling.guide import LatentUpsampling
+from fmboost_core.sampling.schedule import seeded_noise
+from fmboost_core.sampling.target import Target
+from fmboost_core.sampling.upscaler import Upscaler
 from fmboost_core.tiles import Tileable
 from fmboost_core.training.data.crops import LatentCrops
 from fmboost_core.training.data.encode import ShardMaker
@@ -200,13 +204,29 @@ def test_a_model_without_a_guide_network_is_stored_as_before(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("scale", [1.5, 2, 4])
+@pytest.mark.filterwarnings("ignore:.*blurred")
 def test_latents_are_upscaled_without_a_codec(fast: Model, latent: torch.Tensor, scale: float) -> None:
     large = boost(latent, fast, None, scale=scale)
     assert large.shape == (2, 4, round(20 * scale), round(26 * scale))
     assert torch.allclose(large[1:], boost(latent[1:], fast, None, scale=scale, seed=1), atol=1e-4)
 
 
+@pytest.mark.parametrize(("scale", "warned"), [(1.5, "1.5x"), (3, "3x"), (2, ""), (4, ""), (1.95, "")])
+def test_it_warns_where_a_bare_latent_is_blurred(
+    fast: Model, codec: TinyVAE, latent: torch.Tensor, scale: float, warned: str
+) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        boost(latent, fast, None, scale=scale)
+        said = [str(warning.message) for warning in told]
+        noise = seeded_noise((0, 0), 2)
+        Upscaler(fast, codec).image_of_latent(latent, Target(scale), noise)  # which is restored
+    assert len(told) == len(said) == bool(warned)
+    assert all(f"trained at 2x: at {warned} its latents are blurred; choose 2x or 4x" in text for text in said)
+
+
 @pytest.mark.parametrize("scale", [1.5, 2, 4])
+@pytest.mark.filterwarnings("ignore:.*blurred")
 def test_tiles_without_a_codec_equal_the_whole(fast: Model, scale: float) -> None:
     wide, stages = torch.randn(1, 4, 6, 60), []
     tiled = boost(wide, fast, None, scale=scale, tile=16, overlap=64, on_stage=stages.append)

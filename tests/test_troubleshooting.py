@@ -515,6 +515,14 @@ def _(model):
 
 @provokes(
     "FMBoostWarning",
+    "… was trained at …x: at …x its latents are blurred; choose …x or …x, or decode and restore the picture.",
+)
+def _():
+    fmboost_core.boost(torch.randn(1, 4, 8, 8), fmboost_core.load_model("sd15-x2-direct"), None, scale=1.5)
+
+
+@provokes(
+    "FMBoostWarning",
     "The small image shows something else than the large one, so the result shows both, one through the other; take "
     "the small image that the large one was made from.",
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -65,6 +67,25 @@ def require_latent(latent: Tensor, model: Model) -> None:
     if not latent.numel():
         raise LatentError(f"The latent is empty: its shape is {tuple(latent.shape)}; give another one.")
     check_finite(latent, "The latent")
+
+
+def check_bare_scale(model: Model, start: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> None:
+    """Warn where a model with a fast guide makes a latent, which nothing restores, at another factor than its own.
+
+    start, sizes: (height, width) of the small latent and after each stage, in one unit.
+    """
+
+    def factor(old: tuple[int, int], new: tuple[int, int]) -> float:
+        return max(new[0] / old[0], new[1] / old[1])
+
+    trained, stages = model.spec.scale, [start, *sizes]
+    if any(abs(factor(*pair) - trained) > 0.05 * trained for pair in pairwise(stages)):
+        warnings.warn(
+            f"{model.spec.name} was trained at {trained:g}x: at {factor(start, sizes[-1]):.3g}x its latents are "
+            f"blurred; choose {trained:g}x or {trained**2:g}x, or decode and restore the picture.",
+            FMBoostWarning,
+            stacklevel=4,
+        )
 
 
 def is_oversized(scaled: Tensor) -> bool:

@@ -31,6 +31,7 @@ from ..imaging.resample import cover, resize
 from ..model import Model
 from .cascade import Cascade
 from .checks import (
+    check_bare_scale,
     check_crop,
     check_decoded,
     check_finite,
@@ -86,8 +87,10 @@ class Upscaler:
         noise: a callable that takes a shape and returns standard normal noise of that shape, called once a stage.
         image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
         """
-        cascade = self._cascade(self._latent_sizes(latent, target, image), noise)
-        return cascade.latent(latent.float(), image, target.distorts).to(latent)
+        sizes = self._latent_sizes(latent, target, image)
+        if self.options.upsample == "fast":
+            check_bare_scale(self.model, (latent.shape[-2] * self.unit, latent.shape[-1] * self.unit), sizes)
+        return self._cascade(sizes, noise).latent(latent.float(), image, target.distorts).to(latent)
 
     def image_of_latent(
         self, latent: Tensor, target: Target, noise: Noise, image: Tensor | None = None, restore: bool = True
