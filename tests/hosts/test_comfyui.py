@@ -534,6 +534,7 @@ def test_between_a_sampler_and_the_decoder(comfyui: ComfyUI, checkpoint: str) ->
     assert picture.shape == (384, 256, 3) and picture.std() > 0
 
 
+@pytest.mark.filterwarnings("ignore:The latent's standard deviation")  # a random model's
 def test_between_two_samplers_without_a_vae(comfyui: ComfyUI, checkpoint: str) -> None:
     """A second pass at twice the size: the latent that FMBoost Upscale makes is what KSampler takes."""
     prompt = {"model": ["20", 0], "positive": ["21", 0], "negative": ["21", 0]}
