@@ -95,6 +95,17 @@ def test_refining_is_the_samplers_own_pass(webui: Webui, kind: str, alone: Made)
     assert difference(refined.images[0], alone.images[0]) > 10 and "FMBoost refine: True" in refined.infotexts[0]
 
 
+def test_a_model_with_a_fast_guide_serves_the_family(webui: Webui, kind: str, alone: Made) -> None:
+    """Alone and with the sampler's own pass behind it, where no VAE takes part between."""
+    direct, args = f"{BUNDLED[kind][0]}-direct", list(PLAIN)
+    for refine in (False, True):
+        args[0], args[5] = direct, refine
+        made = drawn(webui, **accordion(*args), denoising_strength=0.3, hr_second_pass_steps=2 * refine)
+        assert made.images[0].shape == (128, 128, 3) and made.images[0].std() > 1
+        assert f"FMBoost model: {direct}" in made.infotexts[0] and "FMBoost guide: fast" not in made.infotexts[0]
+        assert difference(made.images[0], alone.images[0]) > 5
+
+
 def test_a_model_of_another_family_is_refused(webui: Webui, kind: str) -> None:
     with pytest.raises(Refused, match=r"sd15-x2 is for SD1\.5 latents"):
         drawn(webui, **accordion("sd15-x2", *PLAIN[1:]))
