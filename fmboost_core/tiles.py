@@ -81,9 +81,9 @@ def spans(length: int, tile: int, overlap: int, *, stride: int = 1, tileable: bo
     shared = most - least - 2 * overlap
     if shared <= max(tile, stride):
         return [Span(least, most, 0, length)]
-    part = _rounded_up(_quotient(shared, _quotient(shared, tile)), stride)
+    part = rounded_up(_quotient(shared, _quotient(shared, tile)), stride)
     count = _quotient(shared, part)
-    starts = [least + _rounded_up(_quotient(i * (shared - part), count - 1), stride) for i in range(count)]
+    starts = [least + rounded_up(_quotient(i * (shared - part), count - 1), stride) for i in range(count)]
     cuts = [0, *(start + overlap for start in starts[1:]), length]
     return [Span(start, min(most, start + part + 2 * overlap), *cuts[i : i + 2]) for i, start in enumerate(starts)]
 
@@ -93,7 +93,8 @@ def _quotient(number: int, by: int) -> int:
     return -(-number // by)
 
 
-def _rounded_up(number: int, stride: int) -> int:
+def rounded_up(number: int, stride: int) -> int:
+    """The next multiple of the stride."""
     return _quotient(number, stride) * stride
 
 

@@ -14,7 +14,7 @@ from ..fmboost_core.codecs.periodic import periodic
 from ..fmboost_core.errors import ConfigError, FMBoostWarning, LatentError
 from ..fmboost_core.families import Party
 from ..fmboost_core.files.locate import latent_upscale_model
-from ..fmboost_core.sampling.checks import check_crop, require_codec
+from ..fmboost_core.sampling.checks import check_bare_scale, check_crop, require_codec
 from ..fmboost_core.sampling.guide import LatentUpsampling, latent_size, latent_upsample, pixel_upsample
 from ..fmboost_core.sampling.options import require_pixel_space
 from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
@@ -136,6 +136,7 @@ def _fast_guide(
             "The method fast needs a model with a guide network, as those have whose names end in -direct; connect its "
             "FMBoost Load CFM to the input cfm."
         )
+    check_bare_scale(cfm, (samples.shape[-2], samples.shape[-1]), [size])
     family = FAMILIES[cfm.spec.family]
     fast = LatentUpsampling("fast", cfm.guide, auto_tile(*size), tileable)
     return family.to_raw(fast(scaled(samples, family.name), size, distort))

@@ -469,6 +469,17 @@ def test_what_needs_a_vae_or_a_guide_network_asks_for_it(host: Host) -> None:
         host.run("FMBoostPSUUpsample", latent=foreign, cfm=ready(host, DIRECT), method="auto")
 
 
+@pytest.mark.parametrize("node_id", ["FMBoostPSUUpsample", "FMBoostUpscale"])
+def test_a_fast_guide_at_another_factor_is_warned_of(host: Host, node_id: str) -> None:
+    wish = {"latent": natural("sd15", 16, 16), "cfm": ready(host, DIRECT), "method": "auto"}
+    (text,) = host.run(node_id, scale=1.5, **wish).ui["text"]
+    assert text.startswith(f"{DIRECT} was trained at 2x: at 1.5x its latents are blurred; choose 2x, or")
+    twice = host.run(node_id, scale=2.0, **wish)
+    assert "blurred" not in str(twice.ui)
+    decoded = host.run("FMBoostUpscale", scale=1.5, vae=VAE(), decode=True, **wish)  # which is restored
+    assert node_id != "FMBoostUpscale" or "blurred" not in str(decoded.ui)
+
+
 def test_a_resized_guide_is_told_to_the_model_as_one(host: Host) -> None:
     """`sdxl-x2` knows resized latents as a kind of their own."""
     small, cfm = latent(8, 8, family="sdxl"), ready(host, SDXL_MODEL)

@@ -515,7 +515,7 @@ def _(model):
 
 @provokes(
     "FMBoostWarning",
-    "… was trained at …x: at …x its latents are blurred; choose …x or …x, or decode and restore the picture.",
+    "… was trained at …x: at …x its latents are blurred; choose …x, or decode and restore the picture.",
 )
 def _():
     fmboost_core.boost(torch.randn(1, 4, 8, 8), fmboost_core.load_model("sd15-x2-direct"), None, scale=1.5)

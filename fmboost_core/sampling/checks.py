@@ -82,7 +82,7 @@ def check_bare_scale(model: Model, start: tuple[int, int], sizes: Sequence[tuple
     if any(abs(factor(*pair) - trained) > 0.05 * trained for pair in pairwise(stages)):
         warnings.warn(
             f"{model.spec.name} was trained at {trained:g}x: at {factor(start, sizes[-1]):.3g}x its latents are "
-            f"blurred; choose {trained:g}x or {trained**2:g}x, or decode and restore the picture.",
+            f"blurred; choose {trained:g}x, or decode and restore the picture.",
             FMBoostWarning,
             stacklevel=4,
         )

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..networks import NetworkConfig
 from ..networks.conditioning import Conditioning
-from ..tiles import NOT_TILEABLE, Tileable, grid, map_tiles
+from ..tiles import NOT_TILEABLE, Tileable, grid, map_tiles, rounded_up
 
 AUTO_TILE = 192  # latents; "auto" cuts outputs with a side above 1.5 such tiles
 DEFAULT_OVERLAP = 32  # latents
@@ -60,13 +60,13 @@ def choose_tiling(
     where that is finite. A tileable latent that is not cut is one tile, which overlaps with itself.
     """
     stride = config.stride
-    whole = -(-max(height, width) // stride) * stride
+    whole = rounded_up(max(height, width), stride)
     if tile is None or (tile == "auto" and auto_tile(height, width) is None):
         return Tiling(whole, _overlap(config, overlap) if any(tileable) else 0, stride, tileable)
     side = AUTO_TILE if tile == "auto" else tile
     if isinstance(side, bool) or not isinstance(side, int) or side < 1:
         raise ConfigError(f'tile must be "auto", None or a whole number of latents above 0, but it is {tile!r}.')
-    return Tiling(min(whole, -(-side // stride) * stride), _overlap(config, overlap), stride, tileable)
+    return Tiling(min(whole, rounded_up(side, stride)), _overlap(config, overlap), stride, tileable)
 
 
 def auto_tile(height: int, width: int) -> int | None:
@@ -81,7 +81,7 @@ def _overlap(config: NetworkConfig, overlap: int | None) -> int:
         raise ConfigError(f"overlap must be a whole number of latents, 0 or more, but it is {overlap!r}.")
     if config.is_exact_in_tiles:
         overlap = min(overlap, config.receptive_radius)
-    return -(-overlap // config.stride) * config.stride
+    return rounded_up(overlap, config.stride)
 
 
 def parse_tile(text: str) -> int | str | None:
