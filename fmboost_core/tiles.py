@@ -94,7 +94,7 @@ def _quotient(number: int, by: int) -> int:
 
 
 def rounded_up(number: int, stride: int) -> int:
-    """The next multiple of the stride."""
+    """The number, rounded up to a multiple of the stride."""
     return _quotient(number, stride) * stride
 
 
