@@ -55,7 +55,7 @@ class UpscalerFMBoost(upscaler.Upscaler):
 def add_setting() -> None:
     """Add the setting of the upscale model to the host's page of upscaling."""
     choice = shared.OptionInfo(
-        AUTOMATIC, "FMBoost in Extras: upscale model behind which it works", gr.Dropdown,
+        AUTOMATIC, "FMBoost in Extras: upscale model", gr.Dropdown,
         lambda: {"choices": upscale_model.choices()}, onchange=_forget_results, section=("upscaling", "Upscaling"),
     )  # fmt: skip
     shared.opts.add_option(SETTING, choice)

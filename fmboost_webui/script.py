@@ -57,7 +57,7 @@ class FMBoostScript(scripts.Script):
         controls = _accordion()
         self.infotext_fields = [(control, _pasted(name)) for name, control in controls.items()]
         self.paste_field_names = list(INFOTEXT_KEYS)
-        self._wire(*(controls[name] for name in ("model", "solver", "upsample", "refine", "upscale_model")))
+        self._wire(*(controls[name] for name in ("model", "solver", "upsample", "refine", "upscale_model", "strength")))
         return [controls[name] for name in WIDGETS]
 
     def _wire(self, *ours: Any) -> None:
@@ -103,11 +103,11 @@ def _accordion() -> dict[str, Any]:
         )  # fmt: skip
         made["noise_step"] = gr.Slider(
             OWN_NOISE_STEP, MAX_NOISE_STEP, value=WIDGETS["noise_step"], step=1, elem_id="fmboost_noise_step",
-            label=f"Noise step: low is faithful, high draws more detail ({OWN_NOISE_STEP}: the model's own)",
+            label=f"Noise step: the higher it is, the more two seeds differ ({OWN_NOISE_STEP}: the model's own)",
         )  # fmt: skip
         made["strength"] = gr.Slider(
             OWN_STRENGTH, MAX_STRENGTH, value=WIDGETS["strength"], step=0.05, elem_id="fmboost_strength",
-            label="Strength: more than 1 is crisper, less is softer (0: the model's own, or none behind FMBoost's)",
+            label="Strength: more than 1 is crisper, less is softer (0: the model's own, or none with FMBoost's)",
         )  # fmt: skip
         made["refine"] = gr.Checkbox(
             WIDGETS["refine"], label="Refine with the sampler afterwards, at the denoising strength",
@@ -123,7 +123,7 @@ def _pasted(name: str) -> Any:
 
 def _line(
     width: int, height: int, upscaler: str, steps: int, scale: float, resize_x: int, resize_y: int, wish: str,
-    solver: str, upsample: str, refine: bool, enlarger: str,
+    solver: str, upsample: str, refine: bool, enlarger: str, strength: float,
 ) -> Any:  # fmt: skip
     """The line's new state, from the values in the page."""
     if upscaler not in entries(hires.MODELS):
@@ -132,7 +132,7 @@ def _line(
     width, height, steps, resize_x, resize_y = map(int, (width, height, steps, resize_x, resize_y))
     try:
         chosen = {"solver": solver, "upsample": upsample, "refine": refine, "upscale_model": enlarger}
-        options = Options.of([], chosen)
+        options = Options.of([], chosen | {"strength": strength})
         model = choose_model(hires.MODELS, upscaler, wish, checkpoint.loaded_party())
         target = _target(width, height, scale, resize_x, resize_y)
         return gr.update(visible=True, value=describe(model, (width, height), target, options, steps))

@@ -15,7 +15,7 @@ from ..fmboost_core.errors import ConfigError, FMBoostWarning, LatentError
 from ..fmboost_core.families import Party
 from ..fmboost_core.files.locate import latent_upscale_model
 from ..fmboost_core.sampling.checks import check_bare_scale, check_crop, require_codec
-from ..fmboost_core.sampling.guide import LatentUpsampling, latent_size, latent_upsample, pixel_upsample
+from ..fmboost_core.sampling.guide import LatentUpsampling, latent_size, pixel_upsample
 from ..fmboost_core.sampling.options import require_pixel_space
 from ..fmboost_core.sampling.schedule import seeded_noise, start_alpha_bar
 from ..fmboost_core.sampling.tiling import auto_tile
@@ -95,13 +95,14 @@ class PSUUpsample(io.ComfyNode):
             start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
             end = target.pixels(start, inputs.DEFAULT_SCALE, unit)
             check_crop(start, end, target.distorts, axes)
-            large, kind = latent_size(end, unit), "latent" if enlarger is None else "enlarged"
+            kind = "latent" if enlarger is None else "enlarged"
             if codec and encodes:
                 guide = pixel_upsample(samples, periodic(codec, axes), end, target.distorts, axes, enlarger)
             elif method == "fast":
-                guide = _fast_guide(samples, cfm, large, target.distorts, axes)
+                guide = _fast_guide(samples, cfm, unit, end, target.distorts, axes)
             else:
-                guide, kind = latent_upsample(samples, large, method, target.distorts, axes), "resized"
+                interpolation = LatentUpsampling(method, unit, tileable=axes)
+                guide, kind = interpolation(samples, start, end, target.distorts), interpolation.kind
         told = {KIND: kind} if enlarger is None else {KIND: kind, STRENGTH: enlarger.behind.strength}
         return io.NodeOutput(with_raw(latent, guide, family) | told, ui=host.shown(notes))
 
@@ -125,9 +126,9 @@ def _family_of(model: Any, cfm: host.HostModel | None) -> str | None:
 
 
 def _fast_guide(
-    samples: Tensor, cfm: host.HostModel | None, size: tuple[int, int], distort: bool, tileable: Tileable
+    samples: Tensor, cfm: host.HostModel | None, unit: int, end: tuple[int, int], distort: bool, tileable: Tileable
 ) -> Tensor:
-    """The raw fast guide of raw samples, of size (height, width) in latents.
+    """The raw fast guide of raw samples, for an image of end (height, width) in pixels; unit: pixels per latent.
 
     Raises `ConfigError` where no model with a guide network is connected.
     """
@@ -136,10 +137,11 @@ def _fast_guide(
             "The method fast needs a model with a guide network, as those have whose names end in -direct; connect its "
             "FMBoost Load CFM to the input cfm."
         )
-    check_bare_scale(cfm, (samples.shape[-2], samples.shape[-1]), [size])
+    start = (samples.shape[-2] * unit, samples.shape[-1] * unit)
+    check_bare_scale(cfm, start, [end])
     family = FAMILIES[cfm.spec.family]
-    fast = LatentUpsampling("fast", cfm.guide, auto_tile(*size), tileable)
-    return family.to_raw(fast(scaled(samples, family.name), size, distort))
+    fast = LatentUpsampling("fast", unit, cfm.guide, auto_tile(*latent_size(end, unit)), tileable)
+    return family.to_raw(fast(scaled(samples, family.name), start, end, distort))
 
 
 class NoiseAugment(io.ComfyNode):
@@ -287,6 +289,8 @@ def _signal(latent: Latent, cfm: host.HostModel) -> float | None:
     Raises `LatentError` for a start that was made for another model; warns where a latent is no start.
     """
     start = start_of(latent)
+    if start is None and cfm.spec.alpha_bar == 1:
+        return None  # its start is the guide itself
     if start is None:
         message = (
             f"The input start has no note of FMBoost Noise Augment; noise step {cfm.spec.noise_step} is assumed. "

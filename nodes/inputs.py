@@ -99,7 +99,7 @@ def upscale_model_input() -> io.Input:
     return io.UpscaleModel.Input(
         "upscale_model", optional=True,
         tooltip="From Load Upscale Model. It enlarges the picture instead of the bundled one, which the method auto "
-        "takes. The flow then adds texture, at a strength of 0.3 by default; behind the bundled ones at 0.05 to "
+        "takes. The flow then adds texture, at a strength of 0.3 by default; with the bundled ones at 0.05 to "
         "latents, and none to pictures.",
     )  # fmt: skip
 
@@ -161,7 +161,7 @@ def strength_input() -> io.Input:
         "strength", display_name="strength (0: model's own)", default=OWN_STRENGTH, min=OWN_STRENGTH, max=MAX_STRENGTH,
         step=0.05, optional=True,
         tooltip="How strongly the flow changes the guide. More than 1 is crisper, up to harsh; less is softer. 0: the "
-        "model's own, behind an upscale model 0.3, behind a bundled one 0.05 for latents and none for pictures.",
+        "model's own, with an upscale model 0.3, with a bundled one 0.05 for latents and none for pictures.",
     )  # fmt: skip
 
 

@@ -51,9 +51,10 @@ def start_of(latent: Latent) -> Start | None:
 
 
 def refuse_start(latent: Latent, name: str, wanted: str, model: Any = None) -> None:
-    """Refuse a start, which is noise in part, at another latent's input. model: see `raw`. Raises `LatentError`."""
+    """Refuse a start with noise in it at another latent's input. model: see `raw`. Raises `LatentError`."""
     raw(latent, model)
-    if start_of(latent) is not None:
+    start = start_of(latent)
+    if start is not None and start.alpha_bar != 1:
         raise LatentError(
             f"The input {name} has a start, the noisy latent from FMBoost Noise Augment; connect {wanted}."
         )

@@ -14,13 +14,13 @@ from PIL import Image
 
 from fmboost_core import boost, load_model, upscale_image
 from fmboost_core.cli import main
-from fmboost_core.codecs.load import save_codec
+from fmboost_core.codecs.load import load_codec, save_codec
 from fmboost_core.codecs.tiny import TinyVAE, taesd
 from fmboost_core.errors import CheckpointError, ConfigError, LatentError
 from fmboost_core.files.checkpoint import describe, save_model
 from fmboost_core.files.guide_file import load_guide, save_guide
 from fmboost_core.files.weight_file import save_weights
-from fmboost_core.imaging.resample import resize
+from fmboost_core.imaging.resample import cover, resize
 from fmboost_core.model import Model
 from fmboost_core.networks import GuideConfig
 from fmboost_core.networks.guide import GuideNetwork
@@ -137,10 +137,53 @@ def test_a_bundled_guide_network_is_exact_enough_in_half_precision(name: str, dt
 
 
 def test_a_guide_of_another_aspect_is_cropped(guide: GuideNetwork, latent: torch.Tensor) -> None:
-    upsampling = LatentUpsampling("fast", guide)
-    assert torch.equal(upsampling(latent, (40, 40), distort=False), fast_guide(guide, latent, (40, 52))[..., 6:46])
+    upsampling = LatentUpsampling("fast", 8, guide)
+    made = upsampling(latent, (160, 208), (320, 320), distort=False)
+    assert torch.allclose(made, fast_guide(guide, latent, (40, 52))[..., 6:46], atol=1e-5)
     assert upsampling.kind == "latent"
-    assert LatentUpsampling("bilinear").kind == "resized"
+    assert LatentUpsampling("bilinear", 8).kind == "resized"
+
+
+@pytest.mark.parametrize("method", ["fast", "bilinear", "nearest"])
+def test_a_guide_is_cropped_where_images_are(guide: GuideNetwork, method: str) -> None:
+    """264 of 512 pixels: the crop begins within a latent, as it does in pixels."""
+    if method != "fast":
+        ramp = torch.arange(32.0).expand(1, 4, 16, 32)  # each latent's value is its place
+        made = LatentUpsampling(method, 8)(ramp, (128, 256), (256, 264), distort=False)
+        place = (torch.arange(33) + 0.5 + (512 - 264) / 2 / 8) / 2 - 0.5
+        assert torch.allclose(made[0, 0, 0], place if method == "bilinear" else place.round(), atol=1e-5)
+        return
+    latent = torch.randn(1, 4, 16, 32, generator=torch.Generator().manual_seed(1))
+    made = LatentUpsampling("fast", 8, guide)(latent, (128, 256), (256, 264), distort=False)
+    turned = LatentUpsampling("fast", 8, guide)(latent.flip(3), (128, 256), (256, 264), distort=False)
+    mirrored = deepcopy(guide)
+    for module in mirrored.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data = module.weight.data.flip(3)
+    again = LatentUpsampling("fast", 8, mirrored)(latent.flip(3), (128, 256), (256, 264), distort=False)
+    assert torch.allclose(again.flip(3), made, atol=1e-5)  # it lies in the middle
+    assert not torch.allclose(turned.flip(3), made, atol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["fast", "bilinear", "nearest"])
+@pytest.mark.parametrize("side", [121, 124, 125, 128])
+def test_a_latent_that_an_image_does_not_fill_is_enlarged_by_the_images_factor(
+    guide: GuideNetwork, method: str, side: int
+) -> None:
+    latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    made = LatentUpsampling(method, 8, guide)(latent, (side, side), (2 * side, 2 * side))
+    whole = fast_guide(guide, latent, (32, 32)) if method == "fast" else resize(latent, (32, 32), method)
+    length = -(-2 * side // 8)
+    assert torch.allclose(made, whole[..., :length, :length], atol=1e-4)
+
+
+def test_stages_of_a_cropped_image_are_restored_by_what_was_cropped() -> None:
+    """The small image that is put back is the one that came in, in every stage."""
+    image = torch.linspace(-1, 1, 48).expand(1, 3, 48, 48) * torch.linspace(0.2, 1, 48)[:, None]
+    model, codec = load_model("sd15-x2-direct"), load_codec("builtin")
+    large = upscale_image(image, model, codec, size=(192, 108))  # 4x in two stages
+    meant, squashed = cover(image, (108, 192)), resize(image, (108, 192))
+    assert (large - meant).square().mean() < 0.2 * (large - squashed).square().mean()
 
 
 # --- files

@@ -4,9 +4,12 @@ import pytest
 import torch
 from networks import make_model
 
+from fmboost_core.codecs.load import load_codec
+from fmboost_core.errors import ConfigError
 from fmboost_core.evaluation.__main__ import main
-from fmboost_core.evaluation.floor import result_variance
+from fmboost_core.evaluation.floor import error_floor, result_variance
 from fmboost_core.evaluation.latents import channel_statistics
+from fmboost_core.evaluation.photographs import EvaluationConfig
 
 
 def test_channel_statistics_are_shifts_and_ratios_of_standard_deviations() -> None:
@@ -43,3 +46,9 @@ def test_floor_prints_the_error_of_one_evaluation_and_each_variance(
     }
     assert main(["floor", *places, "--nfe", "0"]) == 2
     assert "nfe must be above 0" in capsys.readouterr().err
+
+
+def test_a_model_that_begins_without_noise_has_no_floor(places: list[str]) -> None:
+    silent = make_model(noise_step=0, noise_steps=(0,), alpha_bar=1.0)
+    with pytest.raises(ConfigError, match="begins without noise, so that its results do not differ"):
+        error_floor(silent, load_codec("builtin"), [], EvaluationConfig(scale=2), (1,), lambda done, total: None)

@@ -476,8 +476,16 @@ def test_a_fast_guide_at_another_factor_is_warned_of(host: Host, node_id: str) -
     assert text.startswith(f"{DIRECT} was trained at 2x: at 1.5x its latents are blurred; choose 2x, or")
     twice = host.run(node_id, scale=2.0, **wish)
     assert "blurred" not in str(twice.ui)
-    decoded = host.run("FMBoostUpscale", scale=1.5, vae=VAE(), decode=True, **wish)  # which is restored
-    assert node_id != "FMBoostUpscale" or "blurred" not in str(decoded.ui)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_bare_latent_beside_the_picture_is_warned_of_where_it_is_connected(
+    host: Host, monkeypatch: pytest.MonkeyPatch, connected: bool
+) -> None:
+    monkeypatch.setattr(sys.modules[f"{PACK}.nodes.host"], "is_connected", lambda output: connected)
+    wish = {"latent": natural("sd15", 16, 16), "cfm": ready(host, DIRECT), "method": "auto", "vae": VAE()}
+    made = host.run("FMBoostUpscale", scale=1.5, decode=True, **wish)
+    assert ("blurred" in str(made.ui)) == connected
 
 
 def test_a_resized_guide_is_told_to_the_model_as_one(host: Host) -> None:

@@ -161,6 +161,10 @@ def test_smaller_tiles_give_up_at_the_smallest_and_leave_other_errors_alone() ->
     with pytest.raises(Full):
         in_smaller_tiles(full, None, lambda e: False, lambda tile: None)
     assert tried == [None]
+    tried.clear()
+    with pytest.raises(Full):
+        in_smaller_tiles(full, 16, lambda e: isinstance(e, Full), lambda tile: None)
+    assert tried == [16], "no larger tile is tried"
 
 
 @pytest.mark.parametrize(("text", "tile"), [("auto", "auto"), ("off", None), ("96", 96)])

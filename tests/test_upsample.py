@@ -63,6 +63,24 @@ def test_restoring_gives_the_small_picture_back_and_leaves_the_fine_detail(size:
     assert torch.equal(one[1:], restored(large[1:], small[:1], look=False))
 
 
+@pytest.mark.parametrize(
+    ("small", "size"),
+    [((152, 104), (200, 136)), ((96, 64), (104, 72)), ((56, 80), (76, 108)), ((41, 60), (80, 120))],
+)
+@pytest.mark.parametrize("crop", [False, True])
+def test_rounded_sides_are_no_crop_and_a_narrow_crop_is_one(
+    small: tuple[int, int], size: tuple[int, int], crop: bool
+) -> None:
+    """What is shown at the right border tells the two apart."""
+    scene = resize(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(3)), (400, 400), "bicubic") - 0.5
+    low = resize(scene, small)
+    large = cover(resize(scene, (4 * small[0], 4 * small[1])), size) if crop else resize(scene, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = restored(large, low)
+    assert (found - large).abs().mean() < 0.01
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_from_a_host_s_decoder_can_be_restored(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -21,6 +21,7 @@ from fmboost_core.fallback import Place, _tell
 from fmboost_core.families import Party, require_same_family
 from fmboost_core.files.checkpoint import read_spec
 from fmboost_core.files.locate import bundled_upscale_models, find_weights
+from fmboost_core.sampling.checks import check_bare_scale
 from fmboost_core.sampling.options import BEHIND_BUNDLED, BEHIND_OTHERS
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import start_alpha_bar
@@ -320,13 +321,15 @@ def test_another_kind_of_a_language_and_an_unknown_one(node: str) -> None:
 
 def warnings_of_the_core() -> list[str]:
     """One of each kind of warning that a node can show, from the code that warns."""
-    spec, image = load_model("sd15-x2").spec, torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    model = load_model("sd15-x2")
+    spec, image = model.spec, torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     other = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     one = Party("the model", "sd15", 4)
     home = Place(torch.device("meta"), torch.float16)
     with collected_warnings() as found:
         start_alpha_bar(spec, 900)
         start_alpha_bar(replace(spec, network=replace(spec.network, noise_level=False), noise_steps=(250, 400)), 900)
+        check_bare_scale(model, (64, 64), [(96, 96)])
         restored(image, other)
         restored(image[:1], other[:1])
         require_same_family(one, Party("the latent", None, 4, "connect another one", "sdxl", is_latent=True))
@@ -337,7 +340,7 @@ def warnings_of_the_core() -> list[str]:
 
 def test_every_warning_is_said_in_every_language(node: str) -> None:
     sentences = warnings_of_the_core()
-    assert len(sentences) == 7
+    assert len(sentences) == 8
     for language in LANGUAGES:
         found = say(node, f"{json.dumps(sentences)}.map((sentence) => words.warning(sentence))", language)
         assert not [text for text in found if re.search(r"[{}]|undefined", text)]

@@ -947,6 +947,16 @@ def test_the_line_says_what_will_be_made(
     assert words in described(hires.MODELS[0], size, target, steps, **options)
 
 
+def test_the_line_of_the_page_knows_the_strength(hires: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = importlib.import_module("fmboost_webui.script")
+    monkeypatch.setattr(script, "_target", lambda *page: (1024, 1024))
+    monkeypatch.setattr(script.gr, "update", lambda **state: state, raising=False)
+    line = script._line
+    page = (512, 512, "FMBoost 2x", 0, 2.0, 0, 0, "Automatic", "euler", "auto", False, "Automatic")
+    assert "by FMBoost latent 2x alone" in line(*page, 0)["value"]
+    assert "with sd15-x2 behind FMBoost latent 2x" in line(*page, 0.5)["value"]
+
+
 def test_the_line_says_the_noise_steps_of_the_chosen_model(hires: Any) -> None:
     sdxl = next(model for model in hires.MODELS if model.name == "sdxl-x2")
     assert "Noise step: 100. Hires" in described(sdxl, (512, 512), (1024, 1024), 0, upscale_model="None")

@@ -30,7 +30,7 @@ from fmboost_core import (
 )
 from fmboost_core.files.locate import IMAGE_UPSCALE_MODEL, LATENT_UPSCALE_MODEL
 from fmboost_core.imaging.resample import resize
-from fmboost_core.sampling.guide import latent_upsample, pixel_upsample
+from fmboost_core.sampling.guide import pixel_upsample
 from fmboost_core.sampling.restore import restored
 from fmboost_core.sampling.schedule import seeded_noise
 
@@ -106,7 +106,7 @@ def pictures(taesd: str) -> dict[str, Image.Image]:
 
     start = "the start, step 400", codec.decode(noise_augment(guide, alpha_bar(400), noise))
 
-    guides = [(m, codec.decode(latent_upsample(small, (48, 48), m))) for m in ("nearest", "bilinear")]
+    guides = [(m, codec.decode(resize(small, (48, 48), m))) for m in ("nearest", "bilinear")]
     cup = (4, 10)
     text = photo("page", 150, 20, 128)
     low = codec.decode(small)

@@ -13,15 +13,17 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..codecs.periodic import periodic
 from ..imaging.compare import Panel, side_by_side
 from ..imaging.picture import Picture
 from ..imaging.read import read_picture
 from ..imaging.write import Encoding, check_output, preview, save_image, write_picture
-from ..sampling.guide import image_guide
+from ..sampling.guide import LatentUpsampling, image_guide, latent_size
 from ..sampling.hooks import Hooks, Stage
 from ..sampling.options import ResolvedOptions
 from ..sampling.schedule import seeded_noise
 from ..sampling.target import Target
+from ..sampling.tiling import auto_tile
 from ..sampling.upscale_model import enlarged
 from ..sampling.upscaler import Upscaler
 from .console import note
@@ -144,17 +146,27 @@ def _without_flow(picture: Picture, result: Picture, tools: Tools, request: Requ
     began, size, distort = time.perf_counter(), (result.height, result.width), request.target.distorts
     if tools.upscale_model is not None:
         small = picture.rgb.to(tools.device)
-        image = enlarged(small, size, tools.upscale_model, distort, restore=request.restore).cpu()
+        axes = request.options.tileable
+        image = enlarged(small, size, tools.upscale_model, distort, axes, request.restore).cpu()
         restored = ", restored" if request.restore else ""
         title, how = tools.upscale_model.name, f"the upscale model, without the flow{restored}"
     else:
-        image = _psu(picture, size, tools, distort)
-        title, how = "PSU only", "through the codec, without the flow and not restored"
+        image, method = _guide(picture, size, tools, request), request.options.upsample
+        title = "PSU only" if method == "psu" else f"Guide only ({method})"
+        how = "through the codec, without the flow and not restored"
     return Panel(preview(result.with_pixels(image)), title, f"{how}, {time.perf_counter() - began:.1f} s")
 
 
-def _psu(picture: Picture, size: tuple[int, int], tools: Tools, distort: bool) -> Tensor:
-    """The decoded guide, as colours (1,3,H,W) at a size (height, width): the interpolated image through the codec."""
-    with torch.no_grad():
-        guide = image_guide(picture.rgb.to(tools.device), tools.codec, size, distort)
-        return tools.codec.decode(guide)[..., : size[0], : size[1]].clamp(-1, 1).cpu()
+@torch.no_grad()
+def _guide(picture: Picture, size: tuple[int, int], tools: Tools, request: Request) -> Tensor:
+    """The decoded guide of one stage, as colours (1,3,H,W) at a size (height, width)."""
+    small, options, distort = picture.rgb.to(tools.device), request.options, request.target.distorts
+    axes, unit = options.tileable, tools.codec.downscale_factor
+    codec, start = periodic(tools.codec, axes), (small.shape[-2], small.shape[-1])
+    if options.upsample == "psu":
+        guide = image_guide(small, codec, size, distort, axes)
+    else:
+        tile = auto_tile(*latent_size(size, unit))
+        upsampling = LatentUpsampling(options.upsample, unit, tools.model.guide, tile, axes)
+        guide = upsampling(image_guide(small, codec, start, tileable=axes), start, size, distort)
+    return codec.decode(guide)[..., : size[0], : size[1]].clamp(-1, 1).cpu()

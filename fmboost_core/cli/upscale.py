@@ -97,7 +97,7 @@ def _add_method(group: Any) -> None:
         type=float,
         metavar="S",
         help="how strongly the flow changes the guide, up to 2: more than 1 is crisper, less is softer (default: "
-        "0.3 behind an upscale model, behind a bundled one no flow, or 0.05 with --no-restore; else the model's)",
+        "0.3 with an upscale model, with a bundled one no flow, or 0.05 with --no-restore; else the model's)",
     )
     add(
         "--upscale-model",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..codecs.protocol import Codec
-from ..errors import require
+from ..errors import ConfigError, require
 from ..metrics.fidelity import latent_mse
 from ..model import Model
 from ..sampling.fast_guide import fast_guide
@@ -46,6 +46,11 @@ def error_floor(
 ) -> ErrorFloor:
     """Measure it on photographs. progress(done, total) counts them."""
     require(all(nfe > 0 for nfe in nfes), "nfe", list(nfes), "above 0")
+    if model.spec.alpha_bar == 1:
+        raise ConfigError(
+            f"{model.spec.name} begins without noise, so that its results do not differ and tell no lower bound; take "
+            "a model with a noise step above 0."
+        )
     errors: list[float] = []
     variances: dict[int, list[float]] = {nfe: [] for nfe in nfes}
     for done, path in enumerate(photos, start=1):

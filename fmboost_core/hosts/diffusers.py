@@ -10,7 +10,7 @@ docs/diffusers.md has whole programs.
 
 # Annotations stay objects here (no `from __future__ import annotations`): diffusers reads those of `__init__`.
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
     def __init__(self, model: FMBoostModel, vae: AutoencoderKL | AutoencoderTiny | None = None) -> None:
         super().__init__()
         self.register_modules(model=model, vae=vae)
-        self.image_processor = VaeImageProcessor(do_resize=False, do_convert_rgb=True)
+        self.image_processor = VaeImageProcessor(do_resize=False)
         self._interrupt = False
         self._builtin: TinyVAE | None = None
         check_pair(self.core, self._codec())
@@ -170,7 +170,8 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
     ) -> Any:
         """Upscale images or latents; returns `ImagePipelineOutput`, or a tuple without `return_dict`.
 
-        image: what diffusers takes: PIL images of one size, arrays (B,H,W,3) or tensors (B,3,H,W) in [0,1].
+        image: what diffusers takes: PIL images of one size, arrays (B,H,W,3) or tensors (B,3,H,W) in [0,1]. The
+            transparency of PIL images is kept, except in latents.
         latents: instead, scaled latents (B,C,h,w) as a pipeline gives them with output_type="latent", or packed ones
             (B,N,4C) of FLUX.1, with source_height and source_width: the small image's size in pixels.
         scale: upscale factor; or height and width in pixels. By default the model's scale.
@@ -178,7 +179,8 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         noise_step: of the start, 0 to 999; None: the model's own.
         generator: a generator, from which the items draw in order, or a list with one for each result. A number seeds
             item i with generator + i. None: PyTorch's global generator.
-        num_images_per_input: results for each image or latent, in a row.
+        num_images_per_input: results for each image or latent, in a row. They are equal where no noise takes part: in
+            images of a bundled upscale model, and with models of noise step 0.
         restore: whether the decoded result gets the small image's content back.
         upscale_model: enlarges images in the place of interpolation, in [0,1]; `load_upscale_model` reads one. "auto":
             a bundled one, where guides are made in pixel space. None: none.
@@ -200,15 +202,19 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         target, options = grouped(method, Target, SamplingOptions)
         inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
         small = self._small(image, latents, source_height, source_width).to(self._execution_device)
-        small = small.repeat_interleave(num_images_per_input, dim=0)
-        noise = _noise(generator, small.shape[0])
+        noise = _noise(generator, small.shape[0] * num_images_per_input)
         make = self._from_image if latents is None else self._from_latents
         self._interrupt = False
         try:
             with self._hooks(callback_on_step_end, inputs) as hooks:
                 enlarger = self._watched(self._enlarger(upscale_model, options, latents is None), hooks)
                 upscaler = Upscaler(self.core, self._codec(), options, hooks, enlarger)
+                equal = _are_equal(upscaler, restore, makes_latents=latents is not None and output_type == "latent")
+                if not equal:
+                    small = small.repeat_interleave(num_images_per_input, dim=0)
                 made = make(upscaler, small, target, noise, restore, output_type)
+                if equal:  # made once
+                    made = made.repeat_interleave(num_images_per_input, dim=0)
         finally:
             self.maybe_free_model_hooks()
         if output_type != "latent":
@@ -264,8 +270,9 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         if len(sizes) > 1:
             found = " and ".join("x".join(map(str, size)) for size in sizes if size is not None)
             raise LatentError(f"All images of a call must have one size, but these have {found}; call once for each.")
-        pixels: Tensor = self.image_processor.preprocess(image)
-        if pixels.shape[1] != 3:
+        drawn = hasattr(images[0], "convert")
+        pixels: Tensor = self.image_processor.preprocess(_with_alike_modes(images) if drawn else image)
+        if pixels.shape[1] != 3 and not (drawn and pixels.shape[1] == 4):
             raise LatentError(f"An image has 3 channels, but this one has {pixels.shape[1]}; give latents as latents.")
         if pixels.numel() and float(pixels.max()) > 1.01:
             raise LatentError(f"Arrays and tensors of images are in [0,1], but one has {pixels.max() / 2 + 0.5:g}.")
@@ -278,7 +285,7 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
         if output_type != "latent":
             return large
         codec = periodic(self._codec(), upscaler.options.tileable)
-        return codec.encode(pad_to(large, codec.downscale_factor)).to(self.model.dtype)
+        return codec.encode(pad_to(large[:, :3], codec.downscale_factor)).to(self.model.dtype)
 
     def _from_latents(
         self, upscaler: Upscaler, small: Tensor, target: Target, noise: Noise, restore: bool, output_type: str
@@ -320,6 +327,18 @@ def _size(height: int | None, width: int | None) -> tuple[int, int] | None:
     if (height is None) != (width is None):
         raise ConfigError("Give both height and width, or a scale.")
     return None if height is None or width is None else (width, height)
+
+
+def _with_alike_modes(images: Sequence[Any]) -> list[Any]:
+    """PIL images as RGBA where one of them has transparency, otherwise as RGB."""
+    clear = any(image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info for image in images)
+    return [image.convert("RGBA" if clear else "RGB") for image in images]
+
+
+def _are_equal(upscaler: Upscaler, restore: bool, makes_latents: bool) -> bool:
+    """Whether all results of one input are equal, as no noise takes part in them."""
+    by_upscale_model = upscaler.upscale_model is not None and not upscaler.options.takes_flow(restore)
+    return upscaler.options.alpha_bar == 1 or (by_upscale_model and not makes_latents)
 
 
 def _noise(generator: Seed | None, batch: int) -> Noise:

@@ -53,12 +53,13 @@ class GuideNetwork(nn.Module):
         return guide
 
 
-def places(new: int, side: int, start: int, stop: int) -> Tensor:
-    """Where, in positions of a side of `side`, the centres lie of its `new` equal parts from start to stop (exclusive).
+def places(ratio: float, offset: float, start: int, stop: int) -> Tensor:
+    """Where, in positions of a side, the centres of a guide's positions from start to stop (exclusive) lie.
 
-    In double precision and on the CPU; parts outside of 0 to new are those beyond the ends.
+    ratio: positions of the guide for one of the side. offset: by how many of them the guide begins later than the side.
+    In double precision and on the CPU. Positions may lie beyond the ends.
     """
-    return (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (side / new) - 0.5
+    return (torch.arange(start, stop, dtype=torch.float64) + 0.5 + offset) / ratio - 0.5
 
 
 def interpolated(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

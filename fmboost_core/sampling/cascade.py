@@ -13,7 +13,7 @@ from ..codecs.protocol import Codec
 from ..imaging.resample import resize
 from ..tiles import NOT_TILEABLE, Tileable
 from .checks import check_finite
-from .guide import LatentUpsampling, encoded, image_guide, latent_size
+from .guide import LatentUpsampling, encoded, image_guide
 from .restore import each_back_projected, retouched
 from .upscale_model import UpscaleModel, enlarged
 
@@ -109,8 +109,10 @@ class Cascade:
             # A restored image has all its detail, as the one that came in; another is a decoded latent.
             made = self._stage(index, latent, image, whole, "image" if index == 0 or restore else "latent", restore)
             latent = made.latent
-            if self._in_pixels or index + 1 == len(self.sizes):
+            if self._in_pixels:
                 image = self._shown(made, size, image if restore else None, whole, came_in=True)
+        if not self._in_pixels:  # the image is still the one that came in
+            image = self._shown(made, self.sizes[-1], image if restore else None, distort, came_in=True)
         return image
 
     def _last(self, latent: Tensor, image: Tensor | None, distort: bool, kind: str) -> Made:
@@ -144,9 +146,13 @@ class Cascade:
             return Made(self.sample(index, guide, "enlarged"), guide, large, ratio)
         if latent is None:
             assert image is not None
-            own = self._encoded((image.shape[-2], image.shape[-1]))
-            latent = image_guide(image, self._codec, own, tileable=self.tileable)
-        guide = self.upsampling(latent, latent_size(size, self.unit), distort)
+            start = (image.shape[-2], image.shape[-1])
+            latent = image_guide(image, self._codec, self._encoded(start), tileable=self.tileable)
+        elif index:
+            start = self.sizes[index - 1]
+        else:
+            start = (latent.shape[-2] * self.unit, latent.shape[-1] * self.unit)
+        guide = self.upsampling(latent, start, size, distort)
         return Made(self.sample(index, guide, self.upsampling.kind), guide)
 
     def _enlarges_alone(self, restore: bool) -> bool:

@@ -84,7 +84,7 @@ def check_bare_scale(model: Model, start: tuple[int, int], sizes: Sequence[tuple
             f"{model.spec.name} was trained at {trained:g}x: at {factor(start, sizes[-1]):.3g}x its latents are "
             f"blurred; choose {trained:g}x, or decode and restore the picture.",
             FMBoostWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

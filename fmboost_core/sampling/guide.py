@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..codecs.protocol import Codec
-from ..imaging.resample import centre, cover, covering, pad_to, resize
-from ..networks.guide import GuideNetwork
+from ..imaging.resample import pad_to, resize
+from ..networks.guide import GuideNetwork, interpolated, places
 from ..spec import GUIDES
 from ..tiles import NOT_TILEABLE, Tileable
-from .fast_guide import fast_guide
+from .fast_guide import fitted_guide
+from .fit import Axis, fit
 from .upscale_model import UpscaleModel, enlarged
 
 UPSAMPLERS = GUIDES
@@ -57,23 +58,17 @@ def pixel_upsample(
     return image_guide(codec.decode(latent).clamp(-1, 1), codec, size, distort, tileable, upscale_model)
 
 
-def latent_upsample(
-    latent: Tensor, size: tuple[int, int], mode: str, distort: bool = True, tileable: Tileable = NOT_TILEABLE
-) -> Tensor:
-    """Bilinear or nearest-neighbour interpolation of a latent to size (height, width) in latents (paper Table 4)."""
-    fit = resize if distort else cover
-    return fit(latent, size, mode, tileable)
-
-
 @dataclass(frozen=True)
 class LatentUpsampling:
     """How a guide is made of a scaled latent alone, without a codec: by a fast guide, or by interpolation.
 
-    method: one of `UPSAMPLERS` but "psu". network: the guide network of "fast". tile: side of its tiles in the guide's
-    latents, or None. tileable: the axes along which the latent is.
+    method: one of `UPSAMPLERS` but "psu"; "bilinear" and "nearest" interpolate (paper Table 4). unit: pixels per
+    latent. network: the guide network of "fast". tile: side of its tiles in the guide's latents, or None. tileable: the
+    axes along which the latent is.
     """
 
     method: str
+    unit: int
     network: GuideNetwork | None = None
     tile: int | None = None
     tileable: Tileable = NOT_TILEABLE
@@ -83,10 +78,31 @@ class LatentUpsampling:
         """The kind of these guides, one of `GUIDE_KINDS`: a fast guide stands for one that was encoded."""
         return "latent" if self.method == "fast" else "resized"
 
-    def __call__(self, latent: Tensor, size: tuple[int, int], distort: bool = True) -> Tensor:
-        """The guide of size (height, width) in latents; distort: as in `image_guide`."""
+    def __call__(self, latent: Tensor, start: tuple[int, int], end: tuple[int, int], distort: bool = True) -> Tensor:
+        """The guide of an image of end (height, width) in pixels, from the latent (B,C,h,w) of one of start.
+
+        distort: as in `image_guide`.
+        """
+        axes = fit(start, end, self.unit, distort, self.tileable)
         if self.method != "fast":
-            return latent_upsample(latent, size, self.method, distort, self.tileable)
+            return self._interpolated(latent, axes)
         assert self.network is not None
-        full = size if distort else covering((latent.shape[-2], latent.shape[-1]), size)
-        return centre(fast_guide(self.network, latent, full, self.tile, self.tileable), size)
+        y, x = axes
+        whole = (y.whole(latent.shape[-2]), x.whole(latent.shape[-1]))
+        guide = fitted_guide(self.network, latent, whole, self.tile, self.tileable)
+        return guide[..., y.cropped : y.cropped + y.length, x.cropped : x.cropped + x.length]
+
+    def _interpolated(self, latent: Tensor, axes: tuple[Axis, Axis]) -> Tensor:
+        sides = latent.shape[-2:]
+        plain = [axis.is_plain(side) for axis, side in zip(axes, sides, strict=True)]
+        size = [axis.length if ok else side for axis, side, ok in zip(axes, sides, plain, strict=True)]
+        latent = resize(latent, (size[0], size[1]), self.method, self.tileable)
+        if all(plain):
+            return latent
+        rows, columns = (
+            places(1, 0, 0, axis.length) if ok else places(axis.ratio, axis.offset, 0, axis.length)
+            for axis, ok in zip(axes, plain, strict=True)
+        )
+        if self.method == "nearest":
+            rows, columns = rows.round(), columns.round()
+        return interpolated(latent, rows, columns)

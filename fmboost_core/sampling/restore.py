@@ -19,6 +19,7 @@ from ..tiles import NOT_TILEABLE, Tileable, with_margins, without_margins
 
 EDGE = 0.2  # local standard deviation of the luma in [-1,1] at which half of the flow's change counts
 GAIN = 2  # how often the flow's change counts away from edges, where it is texture
+HALF = 4  # pixels of half a latent, by which rounding changes a side at most
 BROAD = 2  # pixels of the small image around a pixel over which its broad colours are averaged
 
 
@@ -33,14 +34,20 @@ def back_projected(image: Tensor, small: Tensor, distort: bool = True, tileable:
     tileable: the axes along which both images are.
     """
     size = (image.shape[-2], image.shape[-1])
-    reduced = resize(image, _reduced(size, small, distort), tileable=tileable)
-    coarse = resize(reduced, size, "bicubic", tileable)
-    enlarged = (resize if distort else cover)(small, size, "bicubic", tileable)
+    reduced, coarse, enlarged = _coarse_parts(image, small, distort, tileable)
     radius = round(BROAD * max(size[0] / reduced.shape[-2], size[1] / reduced.shape[-1]))
     margins = tileable.margins(radius + 1)
     wide = [with_margins(x, margins) for x in (image - coarse + enlarged, image, coarse, enlarged)]
     limited = with_fallback("the limit of restoring", partial(_limited, radius=radius), *wide)
     return without_margins(limited, margins)
+
+
+def _coarse_parts(image: Tensor, small: Tensor, distort: bool, tileable: Tileable) -> tuple[Tensor, Tensor, Tensor]:
+    """An image (B,3,H,W) reduced to the small image's scale; that, enlarged again; and the small image, enlarged."""
+    size = (image.shape[-2], image.shape[-1])
+    reduced = resize(image, _reduced(size, small, distort), tileable=tileable)
+    enlarged = (resize if distort else cover)(small, size, "bicubic", tileable)
+    return reduced, resize(reduced, size, "bicubic", tileable), enlarged
 
 
 def each_back_projected(
@@ -120,9 +127,9 @@ def retouched(
 def restored(images: Tensor, small: Tensor, look: bool = True, tileable: Tileable = NOT_TILEABLE) -> Tensor:
     """`back_projected` for decoded images (B,3,H,W) in [-1,1], with the small images (B or 1,3,h,w) they come from.
 
-    Where the aspects differ, the large images count as cropped at the centre. look: warn where a small image shows
-    something else than its large one. tileable: the axes along which both are. Raises `ImageError` for a small image
-    that is larger, and for batches that do not go together.
+    Where the aspects differ by more than rounding, the large images count as cropped at the centre. look: warn where a
+    small image shows something else than its large one. tileable: the axes along which both are. Raises `ImageError`
+    for a small image that is larger, and for batches that do not go together.
     """
     (height, width), (low, narrow) = images.shape[-2:], small.shape[-2:]
     if low > height or narrow > width:
@@ -134,8 +141,8 @@ def restored(images: Tensor, small: Tensor, look: bool = True, tileable: Tileabl
             f"There are {images.shape[0]} large images and {small.shape[0]} small ones; give one small image, or one "
             "for each large one."
         )
-    distort = abs(width / narrow - height / low) * min(low, narrow) < 1  # less than a pixel of rounding
     small = small.to(images.device).expand(images.shape[0], -1, -1, -1)
+    distort = _shows_all(images, small)
     if look:
         _warn_of_others(images, small, distort)
 
@@ -146,6 +153,26 @@ def restored(images: Tensor, small: Tensor, look: bool = True, tileable: Tileabl
 
     # One by one: a batch may be a film, and each image takes a few times its own memory.
     return torch.cat(list(map(one, images.split(1), small.split(1))))
+
+
+def _shows_all(images: Tensor, small: Tensor) -> bool:
+    """Whether large images (B,3,H,W) show all of the small ones (B,3,h,w), and are not cropped to another aspect.
+
+    The sides of a latent are rounded to whole latents, which changes the aspect too. So where both sides are of one
+    scale to within half a latent, that of the two counts by which the first image fits better.
+    """
+    (height, width), (low, narrow) = images.shape[-2:], small.shape[-2:]
+    if height * narrow == width * low or not len(images):
+        return True
+    if max((width - HALF) / narrow, (height - HALF) / low) > min((width + HALF) / narrow, (height + HALF) / low):
+        return False
+
+    def error(distort: bool) -> float:
+        coarse, enlarged = _coarse_parts(images[:1].float(), small[:1].float(), distort, NOT_TILEABLE)[1:]
+        difference = coarse - enlarged
+        return float((difference - difference.mean((2, 3), keepdim=True)).square().mean())  # colours may differ
+
+    return error(distort=True) <= error(distort=False)
 
 
 def _warn_of_others(images: Tensor, small: Tensor, distort: bool) -> None:

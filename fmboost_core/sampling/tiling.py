@@ -111,7 +111,7 @@ def in_smaller_tiles(
             return run(tile)
         except Exception as error:
             smaller = max(SMALLEST_TILE, tile // 2 if isinstance(tile, int) else FIRST_SMALLER_TILE)
-            if not is_out_of_memory(error) or tile == smaller:
+            if not is_out_of_memory(error) or (isinstance(tile, int) and tile <= smaller):
                 raise
         # Outside of `except`: the traceback would keep the tensors of the failed run alive.
         before_retry(smaller)

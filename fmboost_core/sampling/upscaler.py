@@ -87,9 +87,7 @@ class Upscaler:
         noise: a callable that takes a shape and returns standard normal noise of that shape, called once a stage.
         image: the decoded small latent (B,3,8h,8w) in [-1,1], to save decoding it again.
         """
-        sizes = self._latent_sizes(latent, target, image)
-        if self.options.upsample == "fast":
-            check_bare_scale(self.model, (latent.shape[-2] * self.unit, latent.shape[-1] * self.unit), sizes)
+        sizes = self._bare_sizes(latent, target, image)
         return self._cascade(sizes, noise).latent(latent.float(), image, target.distorts).to(latent)
 
     def image_of_latent(
@@ -111,9 +109,16 @@ class Upscaler:
         The other arguments are those of `latent`.
         """
         require_codec(self.codec, "An image", "give a codec")
-        cascade = self._cascade(self._latent_sizes(latent, target, image), noise)
+        cascade = self._cascade(self._bare_sizes(latent, target, image), noise)
         large, shown = cascade.latent_and_image(latent.float(), image, target.distorts, restore)
         return large.to(latent), shown
+
+    def _bare_sizes(self, latent: Tensor, target: Target, image: Tensor | None) -> list[tuple[int, int]]:
+        """`_latent_sizes` where the latent itself is put out: with a warning where it will be blurred."""
+        sizes = self._latent_sizes(latent, target, image)
+        if self.options.upsample == "fast":
+            check_bare_scale(self.model, (latent.shape[-2] * self.unit, latent.shape[-1] * self.unit), sizes)
+        return sizes
 
     def _latent_sizes(self, latent: Tensor, target: Target, image: Tensor | None) -> list[tuple[int, int]]:
         """The (height, width) in pixels after each stage, from a small latent. The inputs are checked."""
@@ -169,7 +174,8 @@ class Upscaler:
         if o.upsample != "psu":
             largest = max(max(size) for size in latents)
             tile = min(tiling.tile for tiling in tilings)
-            upsampling = LatentUpsampling(o.upsample, self.model.guide, tile if tile < largest else None, o.tileable)
+            tile = tile if tile < largest else None
+            upsampling = LatentUpsampling(o.upsample, self.unit, self.model.guide, tile, o.tileable)
         return Cascade(codec, sizes, sample, self.unit, upsampling, o.tileable, self.upscale_model, o.takes_flow)
 
     def _sample(

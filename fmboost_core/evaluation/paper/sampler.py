@@ -45,6 +45,7 @@ class Sampler:
 
         sizes = stage_sizes((photo.small.shape[-2], photo.small.shape[-1]), photo.size, spec.scale)
         image = photo.small if self.kind == "image" else None
-        upsampling = None if spec.guide == "psu" else LatentUpsampling(spec.guide, self.model.guide)
-        cascade = Cascade(codec, sizes, sample, codec.downscale_factor, upsampling)
+        unit = codec.downscale_factor
+        upsampling = None if spec.guide == "psu" else LatentUpsampling(spec.guide, unit, self.model.guide)
+        cascade = Cascade(codec, sizes, sample, unit, upsampling)
         return cascade.latent(photo.low, image, kind=self.kind)
