@@ -3,7 +3,7 @@
     from fmboost_core import boost, load_codec, load_model
 
     model, codec = load_model("sd15-x2"), load_codec("builtin")
-    large = boost(small, model, codec, scale=2, nfe=4, seed=0)  # (B,4,h,w) scaled latents -> (B,4,2h,2w)
+    large = boost(small, model, codec, scale=2, seed=0)  # (B,4,h,w) scaled latents -> (B,4,2h,2w)
 
 `sampling/upscaler.py` names the steps of the method and their files. The names below are imported at their first use,
 so that `fmboost --help` does not wait for PyTorch.

@@ -478,6 +478,21 @@ def test_a_fast_guide_at_another_factor_is_warned_of(host: Host, node_id: str) -
     assert "blurred" not in str(twice.ui)
 
 
+def test_a_model_that_begins_without_noise_takes_the_guide_as_its_start(host: Host) -> None:
+    """FMBoost Noise Augment leaves the guide as it is, and may be left out."""
+    cfm = ready(host, "sdxl-x2-direct")
+    guide = host.run("FMBoostPSUUpsample", latent=natural("sdxl", 16, 16), cfm=cfm, method="auto").args[0]
+    start = host.run("FMBoostNoiseAugment", latent=guide, cfm=cfm).args[0]
+    assert torch.allclose(start["samples"], guide["samples"], atol=1e-5)
+    made = [
+        host.run("FMBoostCFMSample", cfm=cfm, start=x, guide=y)
+        for x, y in ((start, guide), (guide, guide), (start, start))
+    ]
+    assert all(node.ui is None for node in made)
+    for node in made[1:]:
+        assert torch.allclose(node.args[0]["samples"], made[0].args[0]["samples"], atol=1e-4)
+
+
 @pytest.mark.parametrize("connected", [True, False])
 def test_a_bare_latent_beside_the_picture_is_warned_of_where_it_is_connected(
     host: Host, monkeypatch: pytest.MonkeyPatch, connected: bool

@@ -89,7 +89,7 @@ def _add_method(group: Any) -> None:
         "--noise-step",
         type=int,
         metavar="N",
-        help="noise in the start, 0 to 999: less stays closer to the picture, more adds more detail (default: the "
+        help="noise in the start, 0 to 999: the higher it is, the more two seeds differ (default: the "
         "model's; `fmboost info MODEL` shows the range it was trained for as noise_steps)",
     )
     add(
@@ -107,7 +107,7 @@ def _add_method(group: Any) -> None:
         "the bundled one, or none, which interpolates (default: the bundled one, but none with models that work on "
         "latents alone); some files need the package spandrel",
     )
-    add("--seed", type=int, default=0, help="another number gives other fine detail (default 0)")
+    add("--seed", type=int, default=0, help="another number gives other fine detail where the flow begins with noise (default 0)")
     add_model(group)
     add(
         "--no-restore",

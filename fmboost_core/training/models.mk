@@ -414,8 +414,9 @@ $(eval $(call taught-by-an-upscaler,sdxl,xl,sdxl-clean))
 $(eval $(call taught-by-an-upscaler,flux1,f1,flux1-final))
 $(eval $(call taught-by-an-upscaler,sd3,s3,sd3-final))
 
-# --- Fast guides: a guide network, begun with the layers of a tiny VAE, learns PSU's guide; then both it and a narrow flow behind it learn,
-# for one evaluation; then what the small latent shows has a say too. On a CPU core with bfloat16, 65 minutes each. The bundled files' runs had
+# --- Fast guides: a guide network, begun with the layers of a tiny VAE, learns PSU's guide; then both it and a narrow flow after it learn,
+# for one evaluation; then what the small latent shows has a say too; at last without noise, which had gone through the narrow flow. On a CPU
+# core with bfloat16, two hours each. The bundled files' runs had
 # 633 squares of 416 pixels, 320 of PHOTOS of 320 pixels for the guide network alone, and 128 of 352 pixels with disturbed latents. The first
 # third of their last run had critics=0.3 and small=8.
 
@@ -428,17 +429,23 @@ fast = $(train) --recipe fast $(begun-with) $(fast-shares)
 fast-latents := --set objective.name=cfm --set objective.start_share=1 --set objective.anchor=1 --set loop.rate=5e-4 --set loop.ema=0.99 \
     --set loop.samples=1_600
 fast-images := --set objective.anchor=0.3 --set objective.critics=0.35 --set loop.samples=2_600
-fast-shown := --set objective.anchor=1 --set objective.critics=0.65 --set objective.small=6 --set loop.samples=6_400
+shown := --set objective.anchor=1 --set objective.critics=0.65 --set objective.small=6
+fast-shown := $(shown) --set loop.samples=6_400
+fast-quiet := $(shown) --set objective.noise_step=0 --set objective.coarse=8 --set objective.error=3 --set objective.mean=8 \
+    --set loop.rate=2e-4 --set loop.ema=0.995
 
 $(OUT)/sd15-guide.safetensors: $(OUT)/x2.done $(OUT)/x2-last.done $(OUT)/x2-last-disturbed.done
 	$(guide) --set start.guide=$(CODECS)/taesd $(SET)
 
 $(OUT)/sd15-fast-first.safetensors: $(OUT)/sd15-x2-fast.safetensors $(OUT)/sd15-guide.safetensors $(OUT)/x2-last.done \
     $(OUT)/x2-last-disturbed.done
-	$(fast) $(sd15) $(dial) $(fast-images) $(SET)
+	$(fast) $(sd15) $(dial) --set objective.noise_step=400 $(fast-images) $(SET)
 
-$(OUT)/sd15-x2-direct.safetensors: $(OUT)/sd15-fast-first.safetensors $(OUT)/x2-last.done $(OUT)/x2-last-disturbed.done
-	$(fast) $(sd15) $(dial) $(fast-shown) $(SET)
+$(OUT)/sd15-fast-shown.safetensors: $(OUT)/sd15-fast-first.safetensors $(OUT)/x2-last.done $(OUT)/x2-last-disturbed.done
+	$(fast) $(sd15) $(dial) --set objective.noise_step=400 $(fast-shown) $(SET)
+
+$(OUT)/sd15-x2-direct.safetensors: $(OUT)/sd15-fast-shown.safetensors $(OUT)/x2.done $(OUT)/x2-last.done $(OUT)/x2-last-disturbed.done
+	$(fast) $(sd15) $(fast-quiet) --set loop.samples=8_000 --set card.strength=1.15 $(SET)
 
 # The guides of the families with 16 channels also learned from 789 squares of PHOTOS, not 320.
 $(OUT)/f1.done:
@@ -450,7 +457,7 @@ $(OUT)/s3.done:
 	touch $@
 
 # $(1): family; $(2): the name of its sets; $(3): its tiny VAE; $(4): the flow that it goes on from, which began at another noise step or has
-# other channels, so that it is trained on latents first; $(5): crops of that.
+# other channels, so that it is trained on latents first; $(5): crops of that; $(6): crops without noise; $(7): the strength.
 define without-the-vae
 $(OUT)/$(1)-guide.safetensors: $(OUT)/$(2).done $(OUT)/$(2)-last.done $(OUT)/$(2)-last-disturbed.done
 	$$(guide) --set card.family=$(1) --set start.guide=$(CODECS)/$(3) $$(SET)
@@ -462,12 +469,15 @@ $(OUT)/$(1)-nearer.safetensors: $(OUT)/$(4).safetensors $(OUT)/$(1)-guide.safete
 $(OUT)/$(1)-fast-first.safetensors: $(OUT)/$(1)-nearer.safetensors $(OUT)/$(2)-last.done $(OUT)/$(2)-last-disturbed.done
 	$$(fast) $$($(1)) --set objective.noise_step=100 $$(fast-images) --set loop.samples=2_200 $$(SET)
 
-$(OUT)/$(1)-x2-direct.safetensors: $(OUT)/$(1)-fast-first.safetensors $(OUT)/$(2)-last.done $(OUT)/$(2)-last-disturbed.done
+$(OUT)/$(1)-fast-shown.safetensors: $(OUT)/$(1)-fast-first.safetensors $(OUT)/$(2)-last.done $(OUT)/$(2)-last-disturbed.done
 	$$(fast) $$($(1)) --set objective.noise_step=100 $$(fast-shown) $$(SET)
+
+$(OUT)/$(1)-x2-direct.safetensors: $(OUT)/$(1)-fast-shown.safetensors $(OUT)/$(2).done $(OUT)/$(2)-last.done $(OUT)/$(2)-last-disturbed.done
+	$$(fast) $$($(1)) $$(fast-quiet) --set loop.samples=$(6) --set card.strength=$(7) $$(SET)
 endef
-$(eval $(call without-the-vae,sdxl,xl,taesdxl,sdxl-second,1_600))
-$(eval $(call without-the-vae,flux1,f1,taef1,sdxl-x2-direct,3_200))
-$(eval $(call without-the-vae,sd3,s3,taesd3,sdxl-x2-direct,3_200))
+$(eval $(call without-the-vae,sdxl,xl,taesdxl,sdxl-second,1_600,10_000,1.25))
+$(eval $(call without-the-vae,flux1,f1,taef1,sdxl-fast-shown,3_200,10_000,1.0))
+$(eval $(call without-the-vae,sd3,s3,taesd3,sdxl-fast-shown,3_200,8_000,1.0))
 
 # --- The bundled upscale models: what the tiny codecs make of small pictures, enlarged as photographs are. The last runs took 3 minutes (image)
 # and 7 (latent) of an NVIDIA H200, with 1,712 squares of 416 pixels by each codec; those before, from realesr-general-x4v3, an hour of two CPU
