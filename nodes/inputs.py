@@ -128,7 +128,7 @@ def seed_input() -> io.Input:
 def noise_step_input() -> io.Input:
     return io.Int.Input(
         "noise_step", display_name="noise_step (-1: model's own)", default=OWN_NOISE_STEP, min=OWN_NOISE_STEP, max=999,
-        tooltip="Noise in the start, 0 to 999: less stays closer to the small picture, more adds more detail. "
+        tooltip="Noise in the start, 0 to 999: the higher it is, the more two seeds differ. "
         "A model works at the steps it was trained for. -1: the model's own step.",
     )  # fmt: skip
 

@@ -166,6 +166,7 @@ def test_the_transparency_of_an_image_is_kept(pipe: FMBoostUpscalePipeline) -> N
     assert made[0].getpixel((2, 2))[3] == 255 and made[0].getpixel((45, 2))[3] == 0
     assert made[1].getchannel("A").getextrema() == (255, 255)
     assert pipe(image=clear, generator=0, output_type="latent").images.shape[1] == 4
+    assert pipe(image=Image.new("RGBA", (24, 16)).convert("RGB").convert("RGBA"), generator=0).images[0].mode == "RGB"
 
 
 def test_one_generator_goes_through_the_batch(pipe: FMBoostUpscalePipeline) -> None:

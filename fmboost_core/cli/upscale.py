@@ -107,7 +107,10 @@ def _add_method(group: Any) -> None:
         "the bundled one, or none, which interpolates (default: the bundled one, but none with models that work on "
         "latents alone); some files need the package spandrel",
     )
-    add("--seed", type=int, default=0, help="another number gives other fine detail where the flow begins with noise (default 0)")
+    add(
+        "--seed", type=int, default=0,
+        help="another number gives other fine detail where the flow begins with noise (default 0)",
+    )  # fmt: skip
     add_model(group)
     add(
         "--no-restore",

@@ -209,7 +209,8 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
             with self._hooks(callback_on_step_end, inputs) as hooks:
                 enlarger = self._watched(self._enlarger(upscale_model, options, latents is None), hooks)
                 upscaler = Upscaler(self.core, self._codec(), options, hooks, enlarger)
-                equal = _are_equal(upscaler, restore, makes_latents=latents is not None and output_type == "latent")
+                makes_latents = latents is not None and output_type == "latent"
+                equal = callback_on_step_end is None and _are_equal(upscaler, restore, makes_latents)
                 if not equal:
                     small = small.repeat_interleave(num_images_per_input, dim=0)
                 made = make(upscaler, small, target, noise, restore, output_type)
@@ -331,8 +332,12 @@ def _size(height: int | None, width: int | None) -> tuple[int, int] | None:
 
 def _with_alike_modes(images: Sequence[Any]) -> list[Any]:
     """PIL images as RGBA where one of them has transparency, otherwise as RGB."""
-    clear = any(image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info for image in images)
-    return [image.convert("RGBA" if clear else "RGB") for image in images]
+    if not any(image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info for image in images):
+        return [image.convert("RGB") for image in images]
+    coloured = [image.convert("RGBA") for image in images]
+    if all(image.getchannel("A").getextrema()[0] == 255 for image in coloured):  # as in many screenshots
+        return [image.convert("RGB") for image in images]
+    return coloured
 
 
 def _are_equal(upscaler: Upscaler, restore: bool, makes_latents: bool) -> bool:

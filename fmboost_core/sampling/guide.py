@@ -104,5 +104,5 @@ class LatentUpsampling:
             for axis, ok in zip(axes, plain, strict=True)
         )
         if self.method == "nearest":
-            rows, columns = rows.round(), columns.round()
+            rows, columns = (rows + 0.5).floor(), (columns + 0.5).floor()
         return interpolated(latent, rows, columns)

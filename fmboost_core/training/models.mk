@@ -416,9 +416,9 @@ $(eval $(call taught-by-an-upscaler,sd3,s3,sd3-final))
 
 # --- Fast guides: a guide network, begun with the layers of a tiny VAE, learns PSU's guide; then both it and a narrow flow after it learn,
 # for one evaluation; then what the small latent shows has a say too; at last without noise, which had gone through the narrow flow. On a CPU
-# core with bfloat16, two hours each. The bundled files' runs had
-# 633 squares of 416 pixels, 320 of PHOTOS of 320 pixels for the guide network alone, and 128 of 352 pixels with disturbed latents. The first
-# third of their last run had critics=0.3 and small=8.
+# core with bfloat16, two hours each. The bundled files' runs had 633 squares of 416 pixels, 128 of 352 pixels with disturbed latents,
+# and 320 of PHOTOS of 320 pixels for the guide network alone and for the last run. With SD1.5 and SDXL, the first third of the run before the last
+# had critics=0.3 and small=8.
 
 fast-shares := --set 'data.shares={latent=0.88, "latent:disturbed"=0.12}'
 sets-of = $(foreach set,$(filter %.done,$^),$(basename $(set)))
