@@ -172,9 +172,8 @@ class Upscaler:
         codec = None if self.codec is None else periodic(self.codec, o.tileable)
         upsampling = None
         if o.upsample != "psu":
-            largest = max(max(size) for size in latents)
-            tile = min(tiling.tile for tiling in tilings)
-            tile = tile if tile < largest else None
+            largest, least = max(map(max, latents)), min(tiling.tile for tiling in tilings)
+            tile = least if least < largest else None
             upsampling = LatentUpsampling(o.upsample, self.unit, self.model.guide, tile, o.tileable)
         return Cascade(codec, sizes, sample, self.unit, upsampling, o.tileable, self.upscale_model, o.takes_flow)
 
