@@ -138,21 +138,27 @@ def test_a_batch_equals_its_items(pipe: FMBoostUpscalePipeline) -> None:
         latents_of(pipe, small, num_images_per_input=0)
 
 
-def test_results_without_noise_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+class Bundled:
+    """Interpolation that counts as a bundled upscale model, and remembers the sizes of its batches."""
+
+    behind = BEHIND_BUNDLED
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen.append(len(images))
+        return torch.nn.functional.interpolate(images, scale_factor=2)
+
+
+def test_results_without_noise_are_made_once() -> None:
     """A bundled upscale model makes the image of a latent alone, so that the seeds change nothing."""
     pipe = FMBoostUpscalePipeline.from_pretrained("sd15-x2", vae=tiny_pipelines.vae("sd15"))
     pipe.set_progress_bar_config(disable=True)
-    seen: list[int] = []
-
-    def interpolated(images: Tensor) -> Tensor:
-        seen.append(len(images))
-        return torch.nn.functional.interpolate(images, scale_factor=2)
-
-    interpolated.behind = BEHIND_BUNDLED  # type: ignore[attr-defined]
-    small = noise(1, 4, 3, 4)
-    two = {"num_images_per_input": 2, "upscale_model": interpolated, "generator": [1, 2], "output_type": "pt"}
+    enlarger, small = Bundled(), noise(1, 4, 3, 4)
+    two = {"num_images_per_input": 2, "upscale_model": enlarger, "generator": [1, 2], "output_type": "pt"}
     made = pipe(latents=small, **two).images
-    assert seen == [1] and torch.equal(made[0], made[1])
+    assert enlarger.seen == [1] and torch.equal(made[0], made[1])
     made = pipe(latents=small, strength=0.5, **two).images
     assert not torch.equal(made[0], made[1])
     assert not torch.equal(*pipe(latents=small, **two | {"output_type": "latent"}).images)
@@ -162,6 +168,8 @@ def test_the_transparency_of_an_image_is_kept(pipe: FMBoostUpscalePipeline) -> N
     clear = Image.new("RGBA", (24, 16), (200, 100, 50, 0))
     clear.paste((200, 100, 50, 255), (0, 0, 12, 16))
     made = pipe(image=[clear, Image.new("RGB", (24, 16))], generator=0).images
+    with pytest.raises(LatentError, match="There is no image; give at least one"):
+        pipe(image=[])
     assert [image.mode for image in made] == ["RGBA", "RGBA"]
     assert made[0].getpixel((2, 2))[3] == 255 and made[0].getpixel((45, 2))[3] == 0
     assert made[1].getchannel("A").getextrema() == (255, 255)

@@ -267,6 +267,8 @@ class FMBoostUpscalePipeline(DiffusionPipeline):
             require_latent(small, self.core)
             return small
         images = image if isinstance(image, (list, tuple)) else [image]
+        if not images:
+            raise LatentError("There is no image; give at least one.")
         sizes = {item.size if hasattr(item, "convert") else getattr(item, "shape", None) for item in images}
         if len(sizes) > 1:
             found = " and ".join("x".join(map(str, size)) for size in sizes if size is not None)
